@@ -1,0 +1,1 @@
+"""Compiled parts (Cython, numpy only); installed as `ldm._native`."""

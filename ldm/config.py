@@ -1,0 +1,172 @@
+"""A recipe: every setting of a run, read from TOML, overridden by flags. Unknown keys are errors."""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+from ldm.errors import LdmError, nearest
+
+
+@dataclass(frozen=True)
+class ReferenceConfig:
+    """How references are found and admitted."""
+
+    episodes: int = 64  # episodes that score the random and the reference policy
+    budget_steps: int = 200_000  # environment steps a learnt reference may train for
+    budget_seconds: float = 120.0  # seconds a learnt reference may train for
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    """How much is recorded and with how much noise."""
+
+    transitions: int = 40_000  # transitions an environment
+    shard_transitions: int = 10_000  # transitions a shard
+    streams: int = 16  # parallel streams of an environment while recording
+    noise_share: float = 0.6  # share of episodes whose executed actions carry noise
+    noise: float = 0.3  # largest noise level: chance of a random action, or its weight
+
+
+@dataclass(frozen=True)
+class TokenConfig:
+    """How spaces become tokens."""
+
+    rows: int = 32_768  # rows of the hashed table
+    patch: int = 8  # side of an image patch in pixels
+    context: int = 128  # tokens of history a segment may hold
+    action_bins: int = 101  # classes of a continuous action component
+    identity_dropout: float = 0.1  # share of segments without environment identity
+
+
+@dataclass(frozen=True)
+class MixConfig:
+    """How the recorded data becomes the training order."""
+
+    streams: int = 4  # logical streams; the global batch is one bin of each
+    bin_tokens: int = 4096  # token budget of a bin
+    weights: dict[str, float] = field(default_factory=dict)  # environment → share, default 1
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The decoder. Presets in ldm/model/presets.py."""
+
+    preset: str = "nano"
+    overrides: dict[str, int] = field(default_factory=dict)  # fields of the preset to change
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The optimiser, its schedule and what the run writes."""
+
+    steps: int = 1000
+    lr: float = 2e-3
+    warmup: int = 50  # steps of linear warm-up, then cosine to `final_lr`
+    final_lr: float = 0.0  # share of `lr` at the last step
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.95
+    clip: float = 1.0  # global gradient norm
+    precision: str = "auto"  # "bf16", "fp32", or "auto": bf16 where it is faster
+    engine: str = "torch"  # "torch" (one process) or "deepspeed"
+    zero_stage: int = 1
+    checkpoint_every: int = 200  # steps
+    log_every: int = 10  # steps
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Rollouts of the model."""
+
+    episodes: int = 40
+    streams: int = 40  # environments stepped together
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run, environments to report."""
+
+    name: str
+    environments: list[str]
+    seed: int = 0
+    workers: int = 2  # processes that generate data side by side
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
+    record: RecordConfig = field(default_factory=RecordConfig)
+    tokens: TokenConfig = field(default_factory=TokenConfig)
+    mix: MixConfig = field(default_factory=MixConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+def load_recipe(name: str, overrides: list[str] = ()) -> Recipe:
+    """The recipe at path `name`, or the packaged one of that name, with `section.key=value` overrides.
+
+    Raises LdmError for an unknown recipe, key or a value of the wrong type.
+    """
+    path = Path(name)
+    if not path.suffix:
+        folder = resources.files("ldm") / "recipes"
+        names = [f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")]
+        if name not in names:
+            raise LdmError(f'no recipe "{name}"{nearest(name, names)}; packaged: {", ".join(names)}')
+        path = folder / f"{name}.toml"
+    try:
+        data = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise LdmError(f"recipe {name}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise LdmError(f"recipe {name} is not TOML: {error}") from error
+    for override in overrides:
+        _override(data, override)
+    return build(Recipe, data, str(name))
+
+
+def _override(data: dict, override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise LdmError(f'override "{override}": expected section.key=value')
+    *sections, last = key.split(".")
+    for section in sections:
+        data = data.setdefault(section, {})
+        if not isinstance(data, dict):
+            raise LdmError(f'override "{override}": {section} is a value, not a section')
+    try:
+        data[last] = tomllib.loads(f"x = {value}")["x"]
+    except tomllib.TOMLDecodeError:
+        data[last] = value
+
+
+def build(cls, data: dict, where: str):
+    """A frozen dataclass from plain data; nested dataclasses likewise."""
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for key in data:
+        if key not in known:
+            raise LdmError(f'{where}: unknown key "{key}"{nearest(key, known)}')
+    values = {k: _coerce(known[k], v, f"{where}: {k}") for k, v in data.items()}
+    missing = [
+        name
+        for name, f in known.items()
+        if name not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise LdmError(f"{where}: lacks {', '.join(missing)}")
+    return cls(**values)
+
+
+def _coerce(field_, value, where: str):
+    kind = field_.type
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise LdmError(f"{where}: expected a section, got {value!r}")
+        return build(kind, value, where)
+    plain = getattr(kind, "__origin__", kind)
+    if plain is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, plain) or (plain is not bool and isinstance(value, bool)):
+        raise LdmError(f"{where}: expected {plain.__name__}, got {value!r}")
+    return value

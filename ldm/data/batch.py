@@ -1,0 +1,78 @@
+"""What the data side hands to the model: tokens, and tokens packed into bins with their labels.
+
+Arrays are numpy when the packer fills them and torch once `to()` moved them; the fields are the same.
+
+Shape suffixes: N tokens, B bag entries, P patches, L labels, S segments, F = FEATURES.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+FEATURES = 64  # numbers a token carries at most
+PAD, OBSERVATION, ACTION, PATCH = 0, 1, 2, 3  # token kinds
+
+
+class _Arrays:
+    def to(self, device="cpu", non_blocking: bool = True):
+        """The same with every array a torch tensor on `device`."""
+        import torch
+
+        def move(value):
+            if isinstance(value, _Arrays):
+                return value.to(device, non_blocking)
+            if hasattr(value, "__array__") and not isinstance(value, torch.Tensor):
+                value = torch.from_numpy(value)
+            if isinstance(value, torch.Tensor):
+                return value.to(device, non_blocking=non_blocking)
+            return value
+
+        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
+
+
+@dataclass
+class Tokens(_Arrays):
+    """N tokens as bags and numbers: e = RMSNorm(Σ_j E[bag_ids_j] + W_kind · features).
+
+    A PATCH token's numbers are its row of `patches` (uint8, height × width × channels of one
+    patch); its `features` row is zero.
+    """
+
+    kinds_N: object  # uint8
+    bag_ids_B: object  # int32, rows of the table
+    bag_offsets_N1: object  # int32, token i owns bag_ids[offsets[i]:offsets[i + 1]]
+    features_NF: object  # float32
+    patches_PX: object  # uint8
+    patch_tokens_P: object  # int32, the token each patch belongs to, ascending
+
+
+@dataclass
+class Labels(_Arrays):
+    """One row for every action component that is read from some token.
+
+    `slot` names the component (gate row). The target is class `value` of `classes`; where `smooth`,
+    `value` is a fractional bin coordinate in [0, classes - 1] and the target a Gaussian of σ = 1 bin.
+    """
+
+    tokens_L: object  # int32, ascending
+    slots_L: object  # int32
+    classes_L: object  # int32
+    values_L: object  # float32
+    smooth_L: object  # uint8
+    environments_L: object  # int32, index into the manifest's environments; for per-environment loss
+
+
+@dataclass
+class PackedBatch(_Arrays):
+    """`bins` bins of `bin_tokens` tokens, N = bins × bin_tokens, bin after bin.
+
+    Segments never straddle a bin; the unused tail of a bin is PAD tokens that belong to a padding
+    segment of their own (so that cu_seqlens covers all N and stays ascending).
+    """
+
+    tokens: Tokens
+    labels: Labels
+    cu_seqlens_S1: object  # int32, starts of the segments and N; the tail repeats N (empty segments)
+    positions_N: object  # int32, position within the segment
+    bag_order_B: object  # int32, stable order that sorts bag_ids (for the embedding's backward)
+    max_seqlen: int  # longest segment, a host integer
+    used_tokens: int  # tokens that are not PAD
+    transitions: int  # environment steps in the batch

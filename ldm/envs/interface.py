@@ -1,0 +1,64 @@
+"""The one vector interface over all environments, and the one interface over all that acts in them.
+
+Samples are flat (spaces.py): a batch of observations or actions is a list with one array a leaf,
+each (num_envs, *leaf.shape). A stream (one row) starts a new episode on the step after the one that
+ended: that row says `started`, its action was ignored, and it is no transition.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from ldm.envs.spaces import Tree
+from ldm.envs.spec import EnvSpec
+
+Arrays = list[np.ndarray]
+
+
+class Turn(NamedTuple):
+    """What every stream sees at one moment; all arrays have num_envs rows.
+
+    observation: after the step (after a step that ended the episode: the true final observation).
+    action, reward, terminated, truncated: the step that led here, as executed; meaningless where
+    `started`. expert: what the expert that the environment hosts would do in this observation.
+    """
+
+    observation: Arrays
+    action: Arrays
+    reward: np.ndarray  # float64 (N,)
+    terminated: np.ndarray  # bool (N,)
+    truncated: np.ndarray  # bool (N,)
+    started: np.ndarray  # bool (N,): first observation of an episode
+    expert: Arrays | None = None
+
+
+class VectorEnv(Protocol):
+    """`num_envs` streams of one environment, stepped together."""
+
+    spec: EnvSpec
+    observation: Tree
+    action: Tree
+    num_envs: int
+    faults: int  # workers that were killed and restarted so far
+
+    def reset(self) -> Turn:
+        """Starts every stream anew; `started` is true everywhere."""
+        ...
+
+    def step(self, action: Arrays) -> Turn:
+        """Executes one action a stream (ignored in streams whose episode just ended)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Actor(Protocol):
+    """Anything that acts: a random policy, a reference policy, the model.
+
+    It sees every turn of every stream in order and returns an action a stream. The action it
+    returns for a turn that ended an episode is ignored.
+    """
+
+    id: str
+
+    def act(self, turn: Turn) -> Arrays: ...

@@ -1,0 +1,239 @@
+"""Every supported space as a flat list of leaves, each one array of a fixed shape and dtype.
+
+Standard library and numpy only, and spaces are recognised by class name: this file also runs inside
+the workers of foreign interpreters, where the library may be an old `gym`.
+
+    describe(space)          a gym or gymnasium space  → Tree
+    leaves(tree)             Tree                      → (Leaf, ...), in order
+    flatten(tree, value)     one sample                → [array, ...], one a leaf
+    unflatten(tree, arrays)  [array, ...]              → a sample the environment accepts
+    to_json / from_json      Tree ↔ plain JSON, for manifests and workers
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+CONTINUOUS, DISCRETE, IMAGE, TEXT = "continuous", "discrete", "image", "text"
+
+# An integer Box with at most this many values a component is symbols, not numbers.
+MAX_SYMBOLS = 256
+# A uint8 Box with both sides at least this long is an image, smaller ones are symbols.
+MIN_IMAGE_SIDE = 16
+MAX_TEXT_BYTES = 512
+
+
+class UnsupportedSpace(ValueError):
+    """A space with no flat form of fixed size (Graph, Sequence, unknown): named, with what to do."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One array of a flattened sample.
+
+    `kind` is "continuous" (float32, bounds `low`, `high`, each one number a component, may be
+    infinite), "discrete" (int32, component c holds `start[c] .. start[c] + counts[c] - 1`), "image"
+    (uint8, height × width × channels) or "text" (uint8, UTF-8 padded with zeros).
+    `box` tells apart what `unflatten` must return: an int for Discrete, an array otherwise.
+    """
+
+    path: str
+    kind: str
+    shape: tuple[int, ...]
+    source: str  # class name of the space
+    source_dtype: str = "float32"  # what the environment's own arrays hold
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
+    start: tuple[int, ...] = ()
+    channels_first: bool = False
+
+    @property
+    def dtype(self) -> np.dtype:
+        names = {CONTINUOUS: "float32", DISCRETE: "int32", IMAGE: "uint8", TEXT: "uint8"}
+        return np.dtype(names[self.kind])
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+Tree = Leaf | dict[str, "Tree"] | list["Tree"]
+
+
+def describe(space, path: str = "") -> Tree:
+    """The tree of a gym or gymnasium space. Raises `UnsupportedSpace`."""
+    names = [cls.__name__ for cls in type(space).__mro__]
+    join = f"{path}/" if path else ""
+    if "Dict" in names:
+        return {key: describe(sub, f"{join}{key}") for key, sub in space.spaces.items()}
+    if "Tuple" in names:
+        return [describe(sub, f"{join}{i}") for i, sub in enumerate(space.spaces)]
+    if "MultiBinary" in names:
+        shape = tuple(int(n) for n in np.atleast_1d(space.n))
+        return symbols(path, shape, 2, 0, "MultiBinary", str(space.dtype or "int8"))
+    if "MultiDiscrete" in names:
+        counts = np.asarray(space.nvec, dtype=np.int64)
+        start = np.asarray(getattr(space, "start", np.zeros_like(counts)), dtype=np.int64)
+        return symbols(path, counts.shape, counts, start, "MultiDiscrete", str(space.dtype))
+    if "Discrete" in names:
+        return symbols(path, (), int(space.n), int(getattr(space, "start", 0)), "Discrete", "int64")
+    if "Text" in names or "MissionSpace" in names:
+        size = min(int(getattr(space, "max_length", MAX_TEXT_BYTES)) * 4, MAX_TEXT_BYTES)
+        return Leaf(path, TEXT, (size,), "Text", "str")
+    if "Box" in names:
+        return _describe_box(space, path)
+    raise UnsupportedSpace(
+        f'space {type(space).__name__} at "{path}" has no flat form of fixed size; supported are Box, '
+        "Discrete, MultiDiscrete, MultiBinary, Text, Dict and Tuple: wrap the environment in an adapter "
+        "that turns it into one of these (for Graph or Sequence: pad to a fixed length)"
+    )
+
+
+def symbols(path, shape, counts, start=0, source="MultiDiscrete", source_dtype="int64") -> Leaf:
+    """A discrete leaf; `counts` and `start` are broadcast to `shape`."""
+    counts = np.broadcast_to(np.asarray(counts, np.int64), shape).reshape(-1).tolist()
+    start = np.broadcast_to(np.asarray(start, np.int64), shape).reshape(-1).tolist()
+    shape = tuple(int(n) for n in shape)
+    return Leaf(path, DISCRETE, shape, source, source_dtype, counts=tuple(counts), start=tuple(start))
+
+
+def numbers(path, shape, low=-np.inf, high=np.inf, source_dtype="float32") -> Leaf:
+    """A continuous leaf; `low` and `high` are broadcast to `shape`."""
+    low = np.broadcast_to(np.asarray(low, np.float64), shape).reshape(-1).tolist()
+    high = np.broadcast_to(np.asarray(high, np.float64), shape).reshape(-1).tolist()
+    shape = tuple(int(n) for n in shape)
+    return Leaf(path, CONTINUOUS, shape, "Box", source_dtype, low=tuple(low), high=tuple(high))
+
+
+def _describe_box(space, path: str) -> Leaf:
+    dtype, shape = np.dtype(space.dtype), tuple(int(n) for n in space.shape)
+    if dtype == np.uint8 and len(shape) in (2, 3):
+        last, first = shape[:2], shape[-2:]
+        if min(last) >= MIN_IMAGE_SIDE and (len(shape) == 2 or shape[2] <= 16):
+            height, width, channels = (*shape, 1)[:3]
+            return Leaf(path, IMAGE, (height, width, channels), "Box", "uint8")
+        if min(first) >= MIN_IMAGE_SIDE:
+            return Leaf(path, IMAGE, (*first, shape[0]), "Box", "uint8", channels_first=True)
+    low = np.asarray(space.low, dtype=np.float64)
+    high = np.asarray(space.high, dtype=np.float64)
+    if dtype.kind in "iub" and np.isfinite(low).all() and np.isfinite(high).all():
+        counts = high - low + 1
+        if counts.size and counts.max() <= MAX_SYMBOLS:
+            return symbols(path, shape, counts, low, "Box", str(dtype))
+    return numbers(path, shape, low, high, str(dtype))
+
+
+def leaves(tree: Tree) -> tuple[Leaf, ...]:
+    """The leaves in the order that every flat sample has."""
+    if isinstance(tree, Leaf):
+        return (tree,)
+    children = tree.values() if isinstance(tree, dict) else tree
+    return tuple(leaf for child in children for leaf in leaves(child))
+
+
+def flatten(tree: Tree, value) -> list[np.ndarray]:
+    """One sample as arrays, one a leaf. Raises ValueError on a wrong shape, key or range."""
+    if isinstance(tree, Leaf):
+        return [_flatten_leaf(tree, value)]
+    if isinstance(tree, dict):
+        missing = [key for key in tree if key not in value]
+        if missing:
+            raise ValueError(f"sample lacks {missing}, it has {sorted(value)}")
+        return [array for key, child in tree.items() for array in flatten(child, value[key])]
+    if len(value) != len(tree):
+        raise ValueError(f"sample has {len(value)} parts, the space {len(tree)}")
+    return [array for child, part in zip(tree, value) for array in flatten(child, part)]
+
+
+def _flatten_leaf(leaf: Leaf, value) -> np.ndarray:
+    if leaf.kind == TEXT:
+        raw = str(value).encode()[: leaf.shape[0]]
+        return np.frombuffer(raw.ljust(leaf.shape[0], b"\0"), np.uint8)
+    array = np.asarray(value)
+    if leaf.kind == IMAGE:
+        if leaf.channels_first:
+            array = np.moveaxis(array, 0, -1)
+        array = array.reshape(array.shape if array.ndim == 3 else (*array.shape, 1))
+    if array.shape != leaf.shape:
+        raise ValueError(f'"{leaf.path}": expected shape {leaf.shape}, got {array.shape}')
+    return np.ascontiguousarray(array, dtype=leaf.dtype).reshape(leaf.shape)
+
+
+def check(leaf: Leaf, array: np.ndarray) -> str:
+    """What is wrong with `array` (any batch shape before the leaf's), or an empty string."""
+    if leaf.kind == CONTINUOUS and not np.isfinite(array).all():
+        return f'"{leaf.path}": {np.size(array) - np.isfinite(array).sum()} values are NaN or infinite'
+    if leaf.kind == DISCRETE:
+        flat = array.reshape(-1, max(leaf.size, 1)) - np.asarray(leaf.start)
+        bad = (flat < 0) | (flat >= np.asarray(leaf.counts))
+        if bad.any():
+            component = int(bad.any(0).argmax())
+            value = int(flat[bad[:, component].argmax(), component]) + leaf.start[component]
+            end = leaf.start[component] + leaf.counts[component] - 1
+            return f'"{leaf.path}"[{component}]: {value} is outside {leaf.start[component]}..{end}'
+    return ""
+
+
+def unflatten(tree: Tree, arrays: list[np.ndarray]):
+    """The inverse of `flatten`: a sample in the environment's own types."""
+    remaining = iter(arrays)
+
+    def build(node: Tree):
+        if isinstance(node, dict):
+            return {key: build(child) for key, child in node.items()}
+        if isinstance(node, list):
+            return tuple(build(child) for child in node)
+        return _unflatten_leaf(node, next(remaining))
+
+    return build(tree)
+
+
+def _unflatten_leaf(leaf: Leaf, array: np.ndarray):
+    if leaf.source == "Discrete":
+        return int(array)
+    if leaf.kind == TEXT:
+        return bytes(array).rstrip(b"\0").decode(errors="replace")
+    if leaf.kind == IMAGE and leaf.channels_first:
+        array = np.moveaxis(array, -1, 0)
+    return np.asarray(array, dtype=leaf.source_dtype)
+
+
+def sample(leaf: Leaf, n: int, rng: np.random.Generator) -> np.ndarray:
+    """`n` uniform values of an action leaf, (n, *shape); an infinite bound counts as ±1."""
+    if leaf.kind == DISCRETE:
+        values = rng.integers(0, np.asarray(leaf.counts, np.int64), (n, leaf.size)) + leaf.start
+    elif leaf.kind == CONTINUOUS:
+        low = np.maximum(np.nan_to_num(leaf.low, neginf=-1.0), -1e6)
+        high = np.minimum(np.nan_to_num(leaf.high, posinf=1.0), 1e6)
+        values = rng.uniform(low, high, (n, leaf.size))
+    else:
+        raise UnsupportedSpace(f'an action of kind {leaf.kind} ("{leaf.path}") is not supported')
+    return values.astype(leaf.dtype).reshape(n, *leaf.shape)
+
+
+def to_json(tree: Tree):
+    """Plain JSON; infinities as the strings "inf" and "-inf"."""
+    if isinstance(tree, dict):
+        return {"dict": [[key, to_json(child)] for key, child in tree.items()]}
+    if isinstance(tree, list):
+        return {"tuple": [to_json(child) for child in tree]}
+    data = {k: v for k, v in asdict(tree).items() if v not in ((), False) or k == "shape"}
+    for bound in ("low", "high"):
+        if bound in data:
+            data[bound] = [v if np.isfinite(v) else str(v) for v in data[bound]]
+    return {"leaf": data}
+
+
+def from_json(data) -> Tree:
+    """The inverse of `to_json`. Raises ValueError on anything else."""
+    match data:
+        case {"dict": pairs}:
+            return {str(key): from_json(child) for key, child in pairs}
+        case {"tuple": parts}:
+            return [from_json(child) for child in parts]
+        case {"leaf": {"kind": str(kind)} as leaf} if kind in (CONTINUOUS, DISCRETE, IMAGE, TEXT):
+            tuples = {k: tuple(leaf[k]) for k in ("shape", "counts", "start") if k in leaf}
+            bounds = {k: tuple(float(v) for v in leaf[k]) for k in ("low", "high") if k in leaf}
+            return Leaf(**{**leaf, **tuples, **bounds})
+    raise ValueError(f"not a space: {str(data)[:80]}")
