@@ -1,0 +1,38 @@
+"""A reference policy of a run, ready to act."""
+
+from pathlib import Path
+
+from ldm.envs.interface import Actor
+from ldm.envs.spec import EnvSpec
+from ldm.errors import LdmError
+from ldm.reference import experts
+from ldm.reference.admission import card_folder, read_card
+
+
+def hosted_expert(spec: EnvSpec, folder: Path) -> str | None:
+    """What `make(spec, ..., expert=...)` needs so that the reference can act; None for most."""
+    return read_card(spec, folder).policy.get("hosted")
+
+
+def load_reference(spec: EnvSpec, folder: Path) -> Actor:
+    """The admitted reference policy of `spec` in the run `folder`.
+
+    Raises LdmError where there is no card, the environment was not admitted, or the expert that the
+    card names is another one now.
+    """
+    card = read_card(spec, folder)
+    again = f'delete {card_folder(spec, folder)} and run "ldm reference" again'
+    if not card.admitted:
+        raise LdmError(f"{spec.id} has no reference policy: {card.reason}")
+    if card.policy["kind"] == "learnt":
+        from ldm.reference.learn import load_policy
+
+        actor = load_policy(card_folder(spec, folder) / "policy.safetensors")
+    else:
+        found = experts.find(spec.id)
+        if found is None:
+            raise LdmError(f"{spec.id}: the expert {card.policy['id']} no longer exists; {again}")
+        actor = found.factory(spec)
+    if actor.id != card.policy["id"]:
+        raise LdmError(f"{spec.id}: card says {card.policy['id']}, found {actor.id}; {again}")
+    return actor
