@@ -1,0 +1,127 @@
+"""Files that are whole or absent, a full disk told plainly, and one run to a folder.
+
+with replacing(path) as temporary: ...   write a file or a folder there; then it is `path`
+write_bytes / write_json(path, ...)      the same for small files
+with folder_lock(folder): ...            a second run in the folder is refused
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ldm.errors import LdmError
+
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than this process may write",
+}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` to write a file or a folder at; renamed to `path` at the end.
+
+    Everything is flushed to disk before the rename, so `path` is whole or absent (or the old file)
+    whatever happens, kill -9 included. On an exception the temporary name is removed. What a killed
+    process left behind for the same `path` is removed too, so have one writer for a path.
+    A folder cannot replace a folder that is not empty. Raises LdmError when the disk is full.
+    """
+    path = Path(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            yield temporary
+            _flush(temporary)
+            os.replace(temporary, path)
+            _fsync(path.parent)
+        except BaseException:
+            _remove(temporary)
+            raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replaces `path` by `data` in one step."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value) -> None:
+    """Replaces `path` by `value` as JSON in one step; the same value gives the same bytes."""
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    write_bytes(path, f"{text}\n".encode())
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns a full disk into an LdmError that names `path` and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise LdmError(
+            f"cannot write {path}: {FULL[error.errno]}; nothing half-written was left under that "
+            "name: make room and run the same command again, it continues where it stopped"
+        ) from error
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Holds `folder` (made where missing) for this process; the lock dies with the process.
+
+    Raises LdmError where another process holds it.
+    """
+    folder = Path(folder)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise LdmError(
+                f"{folder} is in use by another run (process {holder}): wait until it ends, "
+                "stop it, or give this run another folder"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _remove_leftovers(path: Path) -> None:
+    for entry in os.listdir(path.parent):
+        if entry.startswith(f".{path.name}.") and entry.endswith(".tmp"):
+            _remove(path.with_name(entry))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Flushes a file, or a folder and all that is in it, to disk."""
+    if path.is_dir():
+        for child in path.iterdir():
+            _flush(child)
+    _fsync(path)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
