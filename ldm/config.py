@@ -1,10 +1,11 @@
-"""A recipe: every setting of a run, read from TOML, overridden by flags. Unknown keys are errors."""
+"""A recipe: every setting of a run, read from TOML; flags override it. Unknown keys are errors."""
 
 import dataclasses
 import tomllib
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 from ldm.errors import LdmError, nearest
 
@@ -53,7 +54,7 @@ class MixConfig:
 class ModelConfig:
     """The decoder. Presets in ldm/model/presets.py."""
 
-    preset: str = "nano"
+    preset: str = "nano"  # nano … ldm-v0 … 7b
     overrides: dict[str, int] = field(default_factory=dict)  # fields of the preset to change
 
 
@@ -61,17 +62,17 @@ class ModelConfig:
 class TrainConfig:
     """The optimiser, its schedule and what the run writes."""
 
-    steps: int = 1000
-    lr: float = 2e-3
+    steps: int = 1000  # optimiser steps
+    lr: float = 2e-3  # peak learning rate of AdamW
     warmup: int = 50  # steps of linear warm-up, then cosine to `final_lr`
     final_lr: float = 0.0  # share of `lr` at the last step
     weight_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.95
     clip: float = 1.0  # global gradient norm
-    precision: str = "auto"  # "bf16", "fp32", or "auto": bf16 where it is faster
-    engine: str = "torch"  # "torch" (one process) or "deepspeed"
-    zero_stage: int = 1
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where it is faster
+    engine: Literal["torch", "deepspeed"] = "torch"  # torch: one process
+    zero_stage: int = 1  # what DeepSpeed shards: 1 optimiser state, 2 gradients, 3 weights
     checkpoint_every: int = 200  # steps
     log_every: int = 10  # steps
 
@@ -80,16 +81,16 @@ class TrainConfig:
 class EvaluateConfig:
     """Rollouts of the model."""
 
-    episodes: int = 40
+    episodes: int = 40  # episodes an environment
     streams: int = 40  # environments stepped together
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole run, environments to report."""
+    """Every setting of a run, from environments to report. Flags override the recipe's values."""
 
-    name: str
-    environments: list[str]
+    name: str  # also the folder: runs/<name>
+    environments: list[str]  # ids of the catalogue, "library/name"
     seed: int = 0
     workers: int = 2  # processes that generate data side by side
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
@@ -101,8 +102,8 @@ class Recipe:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
 
-def load_recipe(name: str, overrides: list[str] = ()) -> Recipe:
-    """The recipe at path `name`, or the packaged one of that name, with `section.key=value` overrides.
+def load_recipe(name: str) -> Recipe:
+    """The recipe at path `name` (*.toml), or the packaged one of that name.
 
     Raises LdmError for an unknown recipe, key or a value of the wrong type.
     """
@@ -111,7 +112,9 @@ def load_recipe(name: str, overrides: list[str] = ()) -> Recipe:
         folder = resources.files("ldm") / "recipes"
         names = [f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")]
         if name not in names:
-            raise LdmError(f'no recipe "{name}"{nearest(name, names)}; packaged: {", ".join(names)}')
+            raise LdmError(
+                f'no recipe "{name}"{nearest(name, names)}; packaged: {", ".join(names)}'
+            )
         path = folder / f"{name}.toml"
     try:
         data = tomllib.loads(path.read_text())
@@ -119,24 +122,7 @@ def load_recipe(name: str, overrides: list[str] = ()) -> Recipe:
         raise LdmError(f"recipe {name}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise LdmError(f"recipe {name} is not TOML: {error}") from error
-    for override in overrides:
-        _override(data, override)
     return build(Recipe, data, str(name))
-
-
-def _override(data: dict, override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals:
-        raise LdmError(f'override "{override}": expected section.key=value')
-    *sections, last = key.split(".")
-    for section in sections:
-        data = data.setdefault(section, {})
-        if not isinstance(data, dict):
-            raise LdmError(f'override "{override}": {section} is a value, not a section')
-    try:
-        data[last] = tomllib.loads(f"x = {value}")["x"]
-    except tomllib.TOMLDecodeError:
-        data[last] = value
 
 
 def build(cls, data: dict, where: str):
@@ -164,7 +150,11 @@ def _coerce(field_, value, where: str):
         if not isinstance(value, dict):
             raise LdmError(f"{where}: expected a section, got {value!r}")
         return build(kind, value, where)
-    plain = getattr(kind, "__origin__", kind)
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise LdmError(f"{where}: expected one of {', '.join(get_args(kind))}, got {value!r}")
+        return value
+    plain = get_origin(kind) or kind
     if plain is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, plain) or (plain is not bool and isinstance(value, bool)):

@@ -1,5 +1,6 @@
 """Independent jobs side by side in processes of this program, with a progress bar."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -11,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 console = Console(stderr=True)
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def run_jobs(
@@ -34,7 +37,9 @@ def run_jobs(
     try:
         with progress_bar() as bar:
             task = bar.add_task(title, total=len(jobs), note="")
-            waiting: dict[Future, int] = {pool.submit(function, *job): i for i, job in enumerate(jobs)}
+            waiting: dict[Future, int] = {
+                pool.submit(function, *job): i for i, job in enumerate(jobs)
+            }
             while waiting:
                 done, _ = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -52,12 +57,16 @@ def progress_bar() -> Progress:
     """The one look of progress; silent where the output is not a terminal."""
     columns = TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn()
     note = TextColumn("[dim]{task.fields[note]}")
-    return Progress(*columns, TimeElapsedColumn(), note, console=console, disable=not sys.stderr.isatty())
+    return Progress(
+        *columns, TimeElapsedColumn(), note, console=console, disable=not sys.stderr.isatty()
+    )
 
 
 def _start_process() -> None:
-    """One thread a process, and only the parent answers Ctrl-C."""
+    """One thread a process; only the parent answers Ctrl-C; none outlives a killed parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ["OMP_NUM_THREADS"] = "1"
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)

@@ -95,7 +95,9 @@ def symbols(path, shape, counts, start=0, source="MultiDiscrete", source_dtype="
     counts = np.broadcast_to(np.asarray(counts, np.int64), shape).reshape(-1).tolist()
     start = np.broadcast_to(np.asarray(start, np.int64), shape).reshape(-1).tolist()
     shape = tuple(int(n) for n in shape)
-    return Leaf(path, DISCRETE, shape, source, source_dtype, counts=tuple(counts), start=tuple(start))
+    return Leaf(
+        path, DISCRETE, shape, source, source_dtype, counts=tuple(counts), start=tuple(start)
+    )
 
 
 def numbers(path, shape, low=-np.inf, high=np.inf, source_dtype="float32") -> Leaf:
@@ -163,7 +165,9 @@ def _flatten_leaf(leaf: Leaf, value) -> np.ndarray:
 def check(leaf: Leaf, array: np.ndarray) -> str:
     """What is wrong with `array` (any batch shape before the leaf's), or an empty string."""
     if leaf.kind == CONTINUOUS and not np.isfinite(array).all():
-        return f'"{leaf.path}": {np.size(array) - np.isfinite(array).sum()} values are NaN or infinite'
+        return (
+            f'"{leaf.path}": {np.size(array) - np.isfinite(array).sum()} values are NaN or infinite'
+        )
     if leaf.kind == DISCRETE:
         flat = array.reshape(-1, max(leaf.size, 1)) - np.asarray(leaf.start)
         bad = (flat < 0) | (flat >= np.asarray(leaf.counts))

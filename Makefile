@@ -1,0 +1,34 @@
+# make quickstart   installs into .venv, builds, runs the quick start and ends with a report
+# make test         installs into .venv and runs every test
+# make bench        microbenchmarks of this machine
+# make lint         ruff
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := $(wildcard csrc/*.pyx) setup.py pyproject.toml constraints.txt
+
+.PHONY: quickstart test bench lint install
+
+quickstart: $(VENV)/ready
+	$(BIN)/ldm run quickstart
+
+test: $(VENV)/ready
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/ready
+	$(BIN)/ldm bench
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+install: $(VENV)/ready
+
+# torch comes first and pinned: an open requirement would fetch a CUDA build of several gigabytes.
+$(VENV)/ready: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	touch $@

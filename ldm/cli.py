@@ -1,0 +1,191 @@
+"""The command `ldm`: a subcommand for every stage of the flow. Importing it loads no torch."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ldm.config import Recipe, load_recipe
+from ldm.errors import LdmError, nearest
+
+STAGES = {
+    "reference": "ldm.reference.run",
+    "record": "ldm.record.run",
+    "mix": "ldm.data.mix",
+    "train": "ldm.train.run",
+    "evaluate": "ldm.evaluate.run",
+    "report": "ldm.evaluate.report",
+}
+FLOW = ("reference", "record", "mix", "train", "evaluate", "report")
+
+_RecipeName = Annotated[str, tyro.conf.arg(metavar="RECIPE")]
+
+
+@dataclass
+class _Stage:
+    recipe: tyro.conf.Positional[_RecipeName]
+    """A packaged recipe (quickstart, ldm-v0, …) or the path of a TOML file. With a recipe named,
+    `ldm <stage> RECIPE --help` lists every setting and its value; each is a flag."""
+
+
+class ReferenceStage(_Stage):
+    """Find a reference policy for every environment and admit it with a card.
+
+    A scripted or exact expert where there is one, else the best of several learnt policies within
+    the budget. Writes runs/<name>/references/."""
+
+
+class RecordStage(_Stage):
+    """Record episodes of the reference policies as WebDataset shards.
+
+    Executed actions carry noise in a share of the episodes, labels never do. Writes
+    runs/<name>/data/."""
+
+
+class MixStage(_Stage):
+    """Turn the recorded shards into the training set: tokens, shuffled, in logical streams.
+
+    Writes runs/<name>/mix/."""
+
+
+class TrainStage(_Stage):
+    """Train the model by next-action prediction; goes on from the last checkpoint.
+
+    One process here; on a cluster the deepspeed launcher starts `ldm.train` (docs/guide/train.md).
+    Writes runs/<name>/train/."""
+
+
+class EvaluateStage(_Stage):
+    """Let the trained model act in every admitted environment and score it against its reference.
+
+    Writes runs/<name>/evaluation/."""
+
+
+class ReportStage(_Stage):
+    """Write report.json, report.html and a table of the scores."""
+
+
+class RunRecipe(_Stage):
+    """Run a whole recipe: reference, record, mix, train, evaluate, report.
+
+    What is already there is kept; a run that was stopped goes on where it was."""
+
+
+@dataclass
+class Envs:
+    """List, show or check the environments of the catalogue.
+
+    `ldm envs list` prints all of them, `ldm envs show ID` one with its spaces, `ldm envs check`
+    builds, resets and steps each one (or those named) and says what is wrong."""
+
+    action: tyro.conf.Positional[Literal["list", "show", "check"]]
+    ids: tyro.conf.Positional[list[str]] = field(default_factory=list)
+    """Environments, "library/name"; all if none is named."""
+
+    def __call__(self) -> None:
+        import_module("ldm.envs.commands").run(self.action, self.ids)
+
+
+@dataclass
+class Play:
+    """Let a trained model act in an environment, and watch."""
+
+    environment: tyro.conf.Positional[str]
+    """The environment's id, "library/name"."""
+    model: Path = Path("runs/quickstart/train/model")
+    """The model's folder, or any checkpoint."""
+    episodes: int = 3
+    """How many episodes."""
+    seed: int = 0
+    """Where the episodes start."""
+    video: Path | None = None
+    """Write the first episode to this file (mp4), where the environment renders."""
+
+    def __call__(self) -> None:
+        import_module("ldm.evaluate.play").run(
+            self.environment, self.model, self.episodes, self.seed, self.video
+        )
+
+
+COMMANDS: dict[str, type] = {
+    "run": RunRecipe,
+    "envs": Envs,
+    "reference": ReferenceStage,
+    "record": RecordStage,
+    "mix": MixStage,
+    "train": TrainStage,
+    "evaluate": EvaluateStage,
+    "report": ReportStage,
+    "play": Play,
+}
+TAKES_RECIPE = {name for name, command in COMMANDS.items() if issubclass(command, _Stage)}
+
+
+def main() -> None:
+    """Entry point of the `ldm` command: 1 for an error the user can mend, 130 for Ctrl-C."""
+    try:
+        dispatch(sys.argv[1:])
+    except LdmError as error:
+        sys.exit(f"ldm: {error}")
+    except KeyboardInterrupt:
+        print("\nldm: stopped; the same command goes on where it was", file=sys.stderr)
+        sys.exit(130)
+
+
+def dispatch(arguments: list[str]) -> None:
+    """Runs one command line."""
+    command = arguments[0] if arguments else "--help"
+    if not command.startswith("-") and command not in COMMANDS:
+        raise LdmError(f'no command "{command}"{nearest(command, COMMANDS)}; see ldm --help')
+    if command in TAKES_RECIPE and len(arguments) > 1 and not arguments[1].startswith("-"):
+        run_stages(FLOW if command == "run" else (command,), read_recipe(command, arguments[1:]))
+        return
+    tyro.cli(_any_command(), prog="ldm", args=arguments or ["--help"], description=DESCRIPTION)()
+
+
+DESCRIPTION = """A large decision model: one transformer that acts in many environments, trained on
+what task-specific reference policies did, and judged beside them.
+
+The flow is reference → record → mix → train → evaluate → report; `ldm run quickstart` does all of it
+on this machine in minutes."""
+
+
+def _any_command():
+    union = None
+    for name, command in COMMANDS.items():
+        option = Annotated[command, tyro.conf.subcommand(name)]
+        union = option if union is None else union | option
+    return union
+
+
+def read_recipe(command: str, arguments: list[str]) -> Recipe:
+    """The recipe named first in `arguments`, with the rest as flags over its values."""
+    name, *flags = arguments
+    return tyro.cli(Recipe, default=load_recipe(name), args=flags, prog=f"ldm {command} {name}")
+
+
+def run_stages(stages: tuple[str, ...], recipe: Recipe) -> None:
+    """Runs stages in order and keeps how long each took in runs/<name>/seconds.json."""
+    folder = Path("runs") / recipe.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for stage in stages:
+        run: Callable[[Recipe, Path], None] = import_module(STAGES[stage]).run
+        start = time.monotonic()
+        try:
+            run(recipe, folder)
+        finally:
+            _add_seconds(folder / "seconds.json", stage, time.monotonic() - start)
+
+
+def _add_seconds(path: Path, stage: str, seconds: float) -> None:
+    known = json.loads(path.read_text()) if path.exists() else {}
+    known[stage] = round(known.get(stage, 0.0) + seconds, 2)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(known, indent=1) + "\n")
+    temporary.replace(path)
