@@ -38,7 +38,9 @@ class Episode:
         ):
             wrong = [len(array) for array in arrays if len(array) != length]
             if wrong:
-                raise ValueError(f"{self.environment}: {name} has {wrong[0]} rows, expected {length}")
+                raise ValueError(
+                    f"{self.environment}: {name} has {wrong[0]} rows, expected {length}"
+                )
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -46,7 +48,67 @@ class Episode:
 
 @dataclass
 class Trajectory:
-    """Consecutive episodes of one environment stream; the last one may be cut short by the recorder
-    (neither terminated nor truncated at its end)."""
+    """E consecutive episodes of one environment stream, laid end to end: T transitions in all.
 
-    episodes: list[Episode]
+    lengths: int64 (E,), transitions of each episode; noise: float32 (E,), its noise level.
+    observations: one array a leaf, (T + E, *shape), an episode's final observation after its others;
+    all else has T rows, as in Episode. The last episode may have been cut short by the recorder
+    (neither terminated nor truncated at its end). Raises ValueError when row counts disagree.
+    """
+
+    environment: str
+    seed: int
+    policy: str
+    lengths: np.ndarray
+    noise: np.ndarray
+    observations: Arrays
+    actions: Arrays
+    labels: Arrays
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+    def __post_init__(self):
+        steps, episodes = int(self.lengths.sum()), len(self.lengths)
+        for name, arrays, rows in (
+            ("noise", [self.noise], episodes),
+            ("observations", self.observations, steps + episodes),
+            ("actions", self.actions, steps),
+            ("labels", self.labels, steps),
+            ("rewards", [self.rewards], steps),
+            ("terminated", [self.terminated], steps),
+            ("truncated", [self.truncated], steps),
+        ):
+            wrong = [len(array) for array in arrays if len(array) != rows]
+            if wrong and name == "observations" and wrong[0] == steps:
+                raise ValueError(
+                    f"{self.environment}: the final observation of episodes is missing"
+                )
+            if wrong:
+                raise ValueError(f"{self.environment}: {name} has {wrong[0]} rows, expected {rows}")
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+    @property
+    def episodes(self) -> list[Episode]:
+        """Each episode as views of these arrays."""
+        ends = np.cumsum(self.lengths)
+        return [
+            self._episode(i, int(end - n), int(end))
+            for i, (n, end) in enumerate(zip(self.lengths, ends))
+        ]
+
+    def _episode(self, index: int, start: int, end: int) -> Episode:
+        def rows(arrays: Arrays) -> Arrays:
+            return [array[start:end] for array in arrays]
+
+        return Episode(
+            self.environment,
+            self.seed,
+            self.policy,
+            [array[start + index : end + index + 1] for array in self.observations],
+            rows(self.actions),
+            rows(self.labels),
+            *rows([self.rewards, self.terminated, self.truncated]),
+        )
