@@ -1,0 +1,39 @@
+"""Tokens to vectors: the hashed table, the maps of numbers and of image patches."""
+
+import torch
+from torch import nn
+
+from ldm.data.batch import FEATURES, OBSERVATION, Tokens
+from ldm.kernels.token_embedding import token_embedding
+from ldm.model.presets import Architecture
+
+KINDS = 2  # OBSERVATION and ACTION tokens carry numbers, and are the first kinds after PAD
+assert OBSERVATION == 1
+
+TABLE_STD = 0.1  # the norm that follows makes only the sizes relative to each other matter
+FEATURE_STD = 0.1
+
+
+class TokenEmbedding(nn.Module):
+    def __init__(self, architecture: Architecture):
+        super().__init__()
+        width = architecture.width
+        self.table = nn.Parameter(torch.randn(architecture.rows, width) * TABLE_STD)
+        self.features = nn.Parameter(torch.randn(KINDS, FEATURES, width) * FEATURE_STD)
+        self.patch = nn.Parameter(torch.randn(architecture.patch_bytes, width) * 2 * FEATURE_STD)
+        self.norm = nn.Parameter(torch.ones(width))
+
+    def forward(self, tokens: Tokens) -> torch.Tensor:
+        """e_ND in the dtype of the table."""
+        return token_embedding(
+            self.table,
+            self.features,
+            self.patch,
+            self.norm,
+            tokens.kinds_N,
+            tokens.bag_ids_B,
+            tokens.bag_offsets_N1,
+            tokens.features_NF,
+            tokens.patches_PX,
+            tokens.patch_tokens_P,
+        )

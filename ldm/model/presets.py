@@ -1,0 +1,66 @@
+"""The sizes of the decoder."""
+
+from dataclasses import dataclass
+
+from ldm.errors import LdmError, nearest
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A decoder's sizes. The table and the head stand apart from the blocks."""
+
+    layers: int
+    width: int
+    heads: int  # query heads
+    kv_heads: int  # key and value heads; divides heads
+    head_dim: int
+    ffn: int  # inner width of SwiGLU
+    rows: int = 32_768  # rows of the hashed table
+    classes: int = 256  # classes of an action component at most
+    slots: int = 256  # action components
+    patch_bytes: int = 192  # 8 × 8 × 3
+
+    def __post_init__(self):
+        if self.heads % self.kv_heads:
+            raise LdmError(
+                f"{self.heads} heads cannot share {self.kv_heads} kv_heads: not a multiple"
+            )
+        if self.head_dim % 2:
+            raise LdmError(f"head_dim {self.head_dim} is odd: rotary positions need pairs")
+
+    @property
+    def block_parameters(self) -> int:
+        """Parameters of the blocks and the final norm."""
+        attention = self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        return self.layers * self.width * (attention + 3 * self.ffn + 2) + self.width
+
+
+def _square(layers: int, width: int, heads: int, ffn: int, **sizes) -> Architecture:
+    """Heads that fill the width, no sharing unless said."""
+    defaults = {"kv_heads": heads, "head_dim": width // heads}
+    return Architecture(layers=layers, width=width, heads=heads, ffn=ffn, **defaults | sizes)
+
+
+PRESETS = {
+    # Few wide heads: on CPU the products of narrow ones are slow.
+    "nano": _square(4, 160, 2, 432),
+    "micro": _square(6, 256, 4, 704),
+    "mini": _square(8, 512, 8, 1408),
+    "base": _square(12, 768, 12, 2048),
+    "ldm-v0": _square(24, 1024, 16, 2816),
+    "1b": _square(22, 2048, 16, 5632, kv_heads=4),
+    "7b": _square(32, 4096, 32, 14_336, kv_heads=8),
+}
+
+
+def architecture(preset: str, **overrides: int) -> Architecture:
+    """The preset with some fields changed. Raises LdmError for an unknown preset or field."""
+    if preset not in PRESETS:
+        raise LdmError(
+            f'no preset "{preset}"{nearest(preset, PRESETS)}; known: {", ".join(PRESETS)}'
+        )
+    fields = vars(PRESETS[preset])
+    for key in overrides:
+        if key not in fields:
+            raise LdmError(f'no architecture field "{key}"{nearest(key, fields)}')
+    return Architecture(**fields | overrides)

@@ -1,0 +1,96 @@
+"""Packed batches made up from a seed, with every awkward case the loader may hand over."""
+
+import numpy as np
+
+from ldm.data.batch import ACTION, FEATURES, OBSERVATION, PAD, PATCH, Labels, PackedBatch, Tokens
+
+
+def packed_batch(
+    lengths,
+    seed: int = 0,
+    rows: int = 512,
+    bag: int = 4,
+    components: int = 1,
+    classes: int = 7,
+    patches: int = 0,
+    empty_segments: int = 2,
+    pad: int = 0,
+) -> PackedBatch:
+    """Segments of `lengths` tokens, observation and action in turn, then `pad` PAD tokens.
+
+    Every observation is read by `components` labels, alternately smooth and not. The first `patches`
+    action tokens that can be found become PATCH tokens. Bags hold 0 to 2 × bag − 1 ids.
+    """
+    random = np.random.default_rng(seed)
+    lengths = [*lengths, pad] if pad else list(lengths)
+    positions = np.concatenate([np.arange(n) for n in lengths]).astype(np.int32)
+    kinds = np.where(positions % 2 == 0, OBSERVATION, ACTION).astype(np.uint8)
+    kinds[len(kinds) - pad :] = PAD
+    patch_tokens = np.flatnonzero(kinds == ACTION)[:patches].astype(np.int32)
+    kinds[patch_tokens] = PATCH
+    tokens = _tokens(random, kinds, patch_tokens, rows, bag)
+    starts = np.concatenate([[0], np.cumsum(lengths), [len(kinds)] * empty_segments])
+    order = np.argsort(tokens.bag_ids_B, kind="stable").astype(np.int32)
+    batch = PackedBatch(
+        tokens=tokens,
+        labels=_labels(random, np.flatnonzero(kinds == OBSERVATION), components, classes),
+        cu_seqlens_S1=starts.astype(np.int32),
+        positions_N=positions,
+        bag_order_B=order,
+        max_seqlen=max(lengths),
+        used_tokens=len(kinds) - pad,
+        transitions=int((kinds == OBSERVATION).sum()),
+    )
+    return batch.to("cpu")
+
+
+def _tokens(random, kinds, patch_tokens, rows, bag) -> Tokens:
+    counts = random.integers(0, 2 * bag, len(kinds)) if bag else np.zeros(len(kinds), int)
+    counts[kinds == PAD] = 0
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    features = random.standard_normal((len(kinds), FEATURES)).astype(np.float32)
+    features[(kinds != OBSERVATION) & (kinds != ACTION)] = 0
+    features[:, 8:] = 0
+    return Tokens(
+        kinds_N=kinds,
+        bag_ids_B=random.integers(0, rows, offsets[-1]).astype(np.int32),
+        bag_offsets_N1=offsets,
+        features_NF=features,
+        patches_PX=random.integers(0, 256, (len(patch_tokens), 192)).astype(np.uint8),
+        patch_tokens_P=patch_tokens,
+    )
+
+
+def _labels(random, read, components, classes) -> Labels:
+    tokens = np.repeat(read, components).astype(np.int32)
+    slots = np.tile(np.arange(components), len(read)).astype(np.int32)
+    smooth = slots % 2
+    counts = (classes + slots).astype(np.int32)
+    values = random.uniform(0, counts - 1)
+    return Labels(
+        tokens_L=tokens,
+        slots_L=slots,
+        classes_L=counts,
+        values_L=np.where(smooth, values, values.round()).astype(np.float32),
+        smooth_L=smooth.astype(np.uint8),
+        environments_L=np.zeros(len(tokens), np.int32),
+    )
+
+
+def slice_tokens(tokens: Tokens, index) -> Tokens:
+    """The tokens at `index` (int64), in that order, as if they were alone."""
+    import torch
+
+    offsets = tokens.bag_offsets_N1.long()
+    counts = (offsets[1:] - offsets[:-1])[index]
+    ids = [tokens.bag_ids_B[offsets[i] : offsets[i + 1]] for i in index.tolist()]
+    place = {int(t): n for n, t in enumerate(tokens.patch_tokens_P)}
+    found = [(n, place[t]) for n, t in enumerate(index.tolist()) if t in place]
+    return Tokens(
+        kinds_N=tokens.kinds_N[index],
+        bag_ids_B=torch.cat(ids),
+        bag_offsets_N1=torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]).int(),
+        features_NF=tokens.features_NF[index],
+        patches_PX=tokens.patches_PX[[p for _, p in found]],
+        patch_tokens_P=torch.tensor([n for n, _ in found], dtype=torch.int32),
+    )
