@@ -1,0 +1,191 @@
+"""report.html: a report as one self-contained page; no script, nothing is loaded from elsewhere."""
+
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from string import Template
+
+from ldm.evaluate import plots
+
+SCORE_RULE = (
+    "The normalised score is (R − R_random) / (R_reference − R_random): 0 acts like a random policy, "
+    "1 like the policy that the model learned from. Means over environments are taken over scores "
+    "clipped to [0, 1]. Intervals are 95%, over episodes (bootstrap)."
+)
+
+
+def page(report: dict) -> str:
+    """The page of a report (report.py says what is in it)."""
+    environments, summary = report["environments"], report["summary"]
+    template = resources.files("ldm.evaluate").joinpath("report.html").read_text()
+    domains = len({environment["domain"] for environment in environments})
+    sections = (_scores, _curve, _held_out, _table, _not_admitted, _training, _time, _provenance)
+    return Template(template).substitute(
+        title=escape(f"LDM report: {report['name']}"),
+        headline=f"One model acts in {len(environments)} environments of {_count(domains, 'domain')}",
+        subtitle=escape(_subtitle(report)),
+        tiles=_tiles(summary),
+        sections="\n".join(filter(None, (section(report) for section in sections))),
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _subtitle(report: dict) -> str:
+    model, base_tasks = report["model"], report["base_tasks"]
+    parts = [f"Run {report['name']}", _count(base_tasks, "base task")]
+    if "parameters" in model:
+        parts.append(f"{plots.compact(model['parameters'])} parameters")
+    if "step" in model:
+        parts.append(f"{model['step']:,} training steps")
+    if report["seconds"]:
+        parts.append(f"{plots.duration(sum(report['seconds'].values()))} in all")
+    return " · ".join(parts)
+
+
+def _tiles(summary: dict) -> str:
+    admitted = summary["admitted"]
+    if not admitted:
+        return ""
+    tiles = [
+        (f"{summary[key]:.3f}", name, _span(summary["ci"][key], 3))
+        for key, name in (("mean", "mean normalised score"), ("median", "median"))
+    ]
+    for level, name in (("0.95", "at 0.95 or above"), ("1.0", "equal to the reference or better")):
+        low, high = summary["at_least_ci"][level]
+        tiles.append((f"{summary['at_least'][level]} of {admitted}", name, f"{low:.0f} to {high:.0f}"))
+    return "".join(
+        f'<div class="tile"><b>{value}</b>{name}<span>95% interval {span}</span></div>'
+        for value, name, span in tiles
+    )
+
+
+def _span(ci: Sequence[float], digits: int = 2) -> str:
+    return f"{ci[0]:.{digits}f} to {ci[1]:.{digits}f}"
+
+
+def _section(title: str, body: str, lead: str = "", css: str = "") -> str:
+    lead = f'<p class="soft">{escape(lead)}</p>' if lead else ""
+    return f'<section class="{css}"><h2>{escape(title)}</h2>{lead}{body}</section>'
+
+
+def _scores(report: dict) -> str:
+    if not report["environments"]:
+        return _section("Scores", "", "No environment was admitted, so there is nothing to score.")
+    figure = f"<figure>{plots.dots(report['environments'])}</figure>"
+    lead = f"{SCORE_RULE} Filled: {plots.SOLVED:g} or above; hollow: below."
+    return _section("Score by environment", figure, lead, "long")
+
+
+def _curve(report: dict) -> str:
+    if not report["environments"]:
+        return ""
+    figure = f"<figure>{plots.threshold(report['curve'], len(report['environments']))}</figure>"
+    lead = "The share of environments whose score is at or above τ, with its 95% band."
+    return _section("How many reach which score", figure, lead)
+
+
+def _held_out(report: dict) -> str:
+    held_out, seen = report["held_out"], report["seen"]
+    if not held_out["admitted"]:
+        return ""
+    rows = [
+        [name, part["admitted"], f"{part['mean']:.3f}", _span(part["ci"]["mean"], 3)]
+        for name, part in (("seen in training", seen), ("held out", held_out))
+        if part["admitted"]
+    ]
+    body = _rows(["base tasks", "environments", "mean", "95% interval"], rows, numbers=(1, 2, 3))
+    return _section("Seen and held-out base tasks", body)
+
+
+def _rows(header: list[str], rows: list[list], numbers: Sequence[int] = ()) -> str:
+    """A table; cells are escaped, a cell that is a tuple shows its second part small."""
+
+    def cell(tag: str, index: int, value) -> str:
+        main, small = value if isinstance(value, tuple) else (value, "")
+        small = f" <small>{escape(str(small))}</small>" if small else ""
+        css = ' class="n"' if index in numbers else ""
+        return f"<{tag}{css}>{escape(str(main))}{small}</{tag}>"
+
+    head = "".join(cell("th", i, name) for i, name in enumerate(header))
+    body = "".join(
+        f"<tr>{''.join(cell('td', i, value) for i, value in enumerate(row))}</tr>" for row in rows
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _table(report: dict) -> str:
+    if not report["environments"]:
+        return ""
+    header = ["environment", "domain", "learned from", "random", "reference", "model", "score"]
+    rows = []
+    for environment in sorted(report["environments"], key=lambda e: (e["domain"], e["id"])):
+        score = environment["normalised"]
+        rows.append(
+            [
+                environment["id"],
+                environment["domain"],
+                environment["policy"],
+                *(_return(environment[who]) for who in ("random", "reference", "ldm")),
+                (f"{score['mean']:.2f}", _span(score["ci"])),
+            ]
+        )
+    lead = (
+        f"Mean return with half the width of its 95% interval; the model acted for "
+        f"{_range([e['episodes'] for e in report['environments']])} episodes in each."
+    )
+    return _section("Returns", _rows(header, rows, (3, 4, 5, 6)), lead, "long")
+
+
+def _range(values: list[int]) -> str:
+    return str(values[0]) if min(values) == max(values) else f"{min(values)} to {max(values)}"
+
+
+def _return(score: dict) -> tuple[str, str]:
+    half = (score["ci"][1] - score["ci"][0]) / 2
+    return number(score["mean"]), f"± {number(half)}"
+
+
+def number(value: float) -> str:
+    """A return in at most five characters or so: 4 digits, no exponent below a million."""
+    size = abs(value)
+    if size >= 1e6:
+        return f"{value:.2e}"
+    return f"{value:.0f}" if size >= 1000 else f"{value:.3g}" if size >= 1e-3 or not size else f"{value:.0e}"
+
+
+def _not_admitted(report: dict) -> str:
+    if not report["not_admitted"]:
+        return ""
+    rows = [[entry["id"], entry["reason"]] for entry in report["not_admitted"]]
+    lead = (
+        "These have no valid reference policy, so they were neither trained on nor scored, and count "
+        "nowhere above."
+    )
+    return _section("Not admitted, and why", _rows(["environment", "reason"], rows), lead)
+
+
+def _training(report: dict) -> str:
+    training = report["training"]
+    if not training["step"]:
+        return ""
+    loss = plots.series(training["step"], training["loss"], "loss (nats a label)", log=True)
+    speed = plots.series(training["step"], training["tokens_per_second"], "tokens a second")
+    return _section("Training", f'<div class="pair"><figure>{loss}</figure><figure>{speed}</figure></div>')
+
+
+def _time(report: dict) -> str:
+    if not report["seconds"]:
+        return ""
+    lead = f"{plots.duration(sum(report['seconds'].values()))} of wall-clock time, by stage."
+    return _section("Where the time went", f"<figure>{plots.bars(report['seconds'])}</figure>", lead)
+
+
+def _provenance(report: dict) -> str:
+    facts = {**report["model"], **report["versions"]}
+    body = "".join(
+        f"<dt>{escape(str(key))}</dt><dd>{escape(str(value))}</dd>" for key, value in facts.items()
+    )
+    return _section("Model and versions", f"<dl>{body}</dl>")

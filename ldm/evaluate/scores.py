@@ -1,0 +1,112 @@
+"""Normalised scores and their uncertainty.
+
+    normalised = (R − R_random) / (R_reference − R_random)
+
+R are mean returns. Means over environments are taken over values clipped to [0, 1]: one bad
+environment must not outweigh a hundred good ones, nor a lucky one hide a bad one.
+
+Intervals are 95% percentile intervals over RESAMPLES draws of every mean, environments fixed: the
+stratified bootstrap of Agarwal et al. 2021 ("Deep reinforcement learning at the edge of the
+statistical precipice"), which is also where the IQM comes from. The model's mean is drawn by
+resampling its returns; the two others from the Student distribution whose interval stands on the
+admission card.
+
+Shapes: E environments, B resamples.
+"""
+
+import numpy as np
+from scipy.stats import t as student
+from scipy.stats import trim_mean
+
+from ldm.errors import LdmError
+from ldm.reference.admission import Score
+
+RESAMPLES = 2000
+LEVELS = ("0.8", "0.95", "1.0")
+THRESHOLDS = np.round(np.linspace(0, 1, 101), 2)
+ROUNDING = 1e-9  # equal returns must count as "at least 1.0" whatever order they were summed in
+
+
+def resampled_means(returns: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Means of RESAMPLES bootstrap samples of `returns` (episodes,), float64 (B,)."""
+    return returns[rng.integers(0, len(returns), (RESAMPLES, len(returns)))].mean(1)
+
+
+def interval(resampled: np.ndarray) -> list[float]:
+    """The 95% percentile interval along the last axis."""
+    return np.percentile(resampled, (2.5, 97.5), axis=-1).T.tolist()
+
+
+def sample_mean(returns: np.ndarray, rng: np.random.Generator) -> dict:
+    """`{"mean", "ci": [lo, hi]}` of the returns of independent episodes."""
+    returns = np.asarray(returns, np.float64)
+    return {"mean": float(returns.mean()), "ci": interval(resampled_means(returns, rng))}
+
+
+def drawn_means(score: Score, rng: np.random.Generator) -> np.ndarray:
+    """RESAMPLES draws of the mean that `score` estimates, float64 (B,)."""
+    freedom = score.episodes - 1
+    scale = (score.ci[1] - score.mean) / student.ppf(0.975, freedom)
+    return score.mean + scale * rng.standard_t(freedom, RESAMPLES)
+
+
+def normalise(
+    random: Score, reference: Score, returns: np.ndarray, rng: np.random.Generator
+) -> tuple[float, np.ndarray]:
+    """The normalised score of one environment from the model's `returns`, and its resamples (B,).
+
+    Raises LdmError where the reference is not above random: no score of it means anything.
+    """
+    returns = np.asarray(returns, np.float64)
+    gap = reference.mean - random.mean
+    if not gap > 0:
+        raise LdmError(
+            f"the reference's mean return {reference.mean:g} is not above the random policy's "
+            f"{random.mean:g}; such an environment has no score: run `ldm reference` again"
+        )
+    low_B, high_B = drawn_means(random, rng), drawn_means(reference, rng)
+    mean_B = resampled_means(returns, rng)
+    # Admission keeps the gap away from zero; a draw that reaches it anyway stays finite.
+    gap_B = np.maximum(high_B - low_B, 1e-6 * gap)
+    return float((returns.mean() - random.mean) / gap), (mean_B - low_B) / gap_B
+
+
+def summarise(scores_E: np.ndarray, resampled_EB: np.ndarray) -> dict:
+    """Mean, median and IQM of the clipped scores and counts at LEVELS, each with its interval.
+
+    `unclipped` holds the same means over the raw scores, which a single environment can dominate.
+    """
+    scores_E = np.asarray(scores_E, np.float64)
+    if not len(scores_E):
+        return {"admitted": 0}
+    clipped_E, clipped_EB = scores_E.clip(0, 1), resampled_EB.clip(0, 1)
+    statistics = {
+        "mean": lambda x: x.mean(0),
+        "median": lambda x: np.median(x, 0),
+        "iqm": lambda x: trim_mean(x, 0.25, axis=0),
+    }
+    levels = {name: float(name) - ROUNDING for name in LEVELS}
+    return {
+        "admitted": len(scores_E),
+        **{name: float(f(clipped_E)) for name, f in statistics.items()},
+        "ci": {name: interval(f(clipped_EB)) for name, f in statistics.items()},
+        "unclipped": {name: float(f(scores_E)) for name, f in statistics.items()},
+        "at_least": {name: int((scores_E >= level).sum()) for name, level in levels.items()},
+        "at_least_ci": {
+            name: interval((resampled_EB >= level).sum(0)) for name, level in levels.items()
+        },
+    }
+
+
+def threshold_curve(scores_E: np.ndarray, resampled_EB: np.ndarray) -> dict:
+    """Share of environments whose score is at or above τ, for τ in THRESHOLDS, with its interval."""
+    levels_T = THRESHOLDS - ROUNDING
+    share_T = (np.asarray(scores_E)[:, None] >= levels_T).mean(0)
+    share_TB = np.stack([(resampled_EB >= level).mean(0) for level in levels_T])
+    low, high = np.percentile(share_TB, (2.5, 97.5), axis=1)
+    return {
+        "thresholds": THRESHOLDS.tolist(),
+        "share": share_T.tolist(),
+        "low": low.tolist(),
+        "high": high.tolist(),
+    }
