@@ -36,6 +36,7 @@ class TokenConfig:
 
     rows: int = 32_768  # rows of the hashed table
     patch: int = 8  # side of an image patch in pixels
+    image_patches: int = 36  # patches of an image at most; larger images are shrunk
     context: int = 128  # tokens of history a segment may hold
     action_bins: int = 101  # classes of a continuous action component
     identity_dropout: float = 0.1  # share of segments without environment identity

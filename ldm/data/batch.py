@@ -1,6 +1,6 @@
 """What the data side hands to the model: tokens, and tokens packed into bins with their labels.
 
-Arrays are numpy when the packer fills them and torch once `to()` moved them; the fields are the same.
+Arrays are numpy when the packer fills them and torch once `to()` moved them, field by field.
 
 Shape suffixes: N tokens, B bag entries, P patches, L labels, S segments, F = FEATURES.
 """
@@ -9,6 +9,9 @@ from dataclasses import dataclass, fields, replace
 
 FEATURES = 64  # numbers a token carries at most
 PAD, OBSERVATION, ACTION, PATCH = 0, 1, 2, 3  # token kinds
+PATCH_CHANNELS = 4  # of an image patch: X = patch × patch × PATCH_CHANNELS bytes
+SLOTS = 256  # action components have their gate rows here: continuous from 0, discrete from 128
+FIRST_DISCRETE_SLOT = 128
 
 
 class _Arrays:
@@ -32,8 +35,8 @@ class _Arrays:
 class Tokens(_Arrays):
     """N tokens as bags and numbers: e = RMSNorm(Σ_j E[bag_ids_j] + W_kind · features).
 
-    A PATCH token's numbers are its row of `patches` (uint8, height × width × channels of one
-    patch); its `features` row is zero.
+    A PATCH token's numbers are its row of `patches` (uint8, height × width × PATCH_CHANNELS of one
+    patch, missing channels zero); its `features` row is zero.
     """
 
     kinds_N: object  # uint8
@@ -48,8 +51,9 @@ class Tokens(_Arrays):
 class Labels(_Arrays):
     """One row for every action component that is read from some token.
 
-    `slot` names the component (gate row). The target is class `value` of `classes`; where `smooth`,
-    `value` is a fractional bin coordinate in [0, classes - 1] and the target a Gaussian of σ = 1 bin.
+    `slot` names the component (gate row). The target is class `value` of `classes`; where
+    `smooth`, `value` is a fractional bin coordinate in [0, classes - 1] and the target a Gaussian
+    of σ = 1 bin around it.
     """
 
     tokens_L: object  # int32, ascending
@@ -57,7 +61,7 @@ class Labels(_Arrays):
     classes_L: object  # int32
     values_L: object  # float32
     smooth_L: object  # uint8
-    environments_L: object  # int32, index into the manifest's environments; for per-environment loss
+    environments_L: object  # int32, index into the manifest's environments, for their own losses
 
 
 @dataclass
@@ -70,7 +74,7 @@ class PackedBatch(_Arrays):
 
     tokens: Tokens
     labels: Labels
-    cu_seqlens_S1: object  # int32, starts of the segments and N; the tail repeats N (empty segments)
+    cu_seqlens_S1: object  # int32, starts of the segments, then N up to a fixed length (empty ones)
     positions_N: object  # int32, position within the segment
     bag_order_B: object  # int32, stable order that sorts bag_ids (for the embedding's backward)
     max_seqlen: int  # longest segment, a host integer

@@ -1,0 +1,397 @@
+"""One environment's spaces ↔ tokens, with two primitives: bags of table rows, and numbers.
+
+Per step: [patches][OBSERVATION tokens][ACTION tokens]. The action is read from the last OBSERVATION
+token; the ACTION tokens after it carry what was executed and what came of it. Every step of an
+environment has the same number of tokens.
+
+- numbers: (x - mean) / std of the environment's data, clipped to ±8, 64 to an OBSERVATION token;
+  a component that never changes in the data is 0.
+- discrete components, 192 to an OBSERVATION token: one row each, of (path, component, number of
+  values, value).
+- words of a text, on the last OBSERVATION token: one row of (path, position, word).
+- images: resized to whole patches, four channels to a plane, one PATCH token a patch and plane,
+  with a row of (path, plane, row, column).
+- ACTION: symlog(reward / its std), terminated, truncated, then continuous components scaled to
+  [-1, 1], 64 to a token; discrete components as rows.
+Every OBSERVATION and ACTION token has a row of (kind, index), every token one of the environment's
+identity, unless it is dropped. Rows are a stable 64-bit hash modulo the size of the table.
+"""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from ldm.config import TokenConfig
+from ldm.data.batch import (
+    ACTION,
+    FEATURES,
+    FIRST_DISCRETE_SLOT,
+    OBSERVATION,
+    PATCH,
+    PATCH_CHANNELS,
+    SLOTS,
+    Tokens,
+)
+from ldm.data.hashing import hash64, row_of, rows_of
+from ldm.data.images import patch_grid, to_patches
+from ldm.envs.interface import Arrays
+from ldm.envs.spaces import CONTINUOUS, DISCRETE, IMAGE, TEXT, Leaf, from_json, leaves
+from ldm.errors import LdmError
+
+BAG = 192  # discrete components a token carries at most
+WORDS = 64  # positions that words are told apart by; later words share the last
+CLIP = 8.0  # standard deviations, and half-ranges of an action
+HUGE_BOUND = 1e6  # a bound at least this far out counts as infinite
+FLAGS = 3  # numbers before the components in an ACTION token: reward, terminated, truncated
+TABLE_LIMIT = 1 << 20  # values whose rows are looked up, not computed
+
+
+@dataclass(frozen=True)
+class Components:
+    """The action's components, one entry each (C), in the order of the flat action."""
+
+    slots: np.ndarray  # int32, gate row
+    classes: np.ndarray  # int32
+    smooth: np.ndarray  # bool: continuous, its value is a fractional bin
+
+
+@dataclass
+class Rows:
+    """R rows of K tokens, all rows with one layout; what both token formats are made from."""
+
+    kinds_K: np.ndarray  # uint8
+    ids_RW: np.ndarray  # int32, bags side by side; -1 is no entry
+    bag_widths_K: np.ndarray  # int64, columns of `ids_RW` a token has
+    features_RG: np.ndarray  # float32, features side by side
+    feature_widths_K: np.ndarray  # int64
+    patches_RPX: np.ndarray  # uint8
+
+    def join(self, other: "Rows") -> "Rows":
+        """Each row's tokens, then those of `other`; the patches are those of self."""
+        return Rows(
+            np.concatenate([self.kinds_K, other.kinds_K]),
+            np.concatenate([self.ids_RW, other.ids_RW], 1),
+            np.concatenate([self.bag_widths_K, other.bag_widths_K]),
+            np.concatenate([self.features_RG, other.features_RG], 1),
+            np.concatenate([self.feature_widths_K, other.feature_widths_K]),
+            self.patches_RPX,
+        )
+
+    def bags(self) -> tuple[np.ndarray, np.ndarray]:
+        """(entries of every token int64 (R × K,), their ids int32), row-major."""
+        present = self.ids_RW >= 0
+        if present.all():
+            return np.tile(self.bag_widths_K, len(self.ids_RW)), self.ids_RW.reshape(-1)
+        starts = np.cumsum(self.bag_widths_K) - self.bag_widths_K
+        counts = np.add.reduceat(present, starts, axis=1, dtype=np.int64)
+        return counts.reshape(-1), self.ids_RW[present]
+
+    def tokens(self) -> Tokens:
+        rows, k = len(self.ids_RW), len(self.kinds_K)
+        counts, ids = self.bags()
+        offsets = np.zeros(rows * k + 1, np.int32)
+        np.cumsum(counts, out=offsets[1:])
+        features = np.zeros((rows, k, FEATURES), np.float32)
+        start = 0
+        for token in np.flatnonzero(self.feature_widths_K):
+            width = self.feature_widths_K[token]
+            features[:, token, :width] = self.features_RG[:, start : start + width]
+            start += width
+        patches = np.flatnonzero(self.kinds_K == PATCH)
+        return Tokens(
+            kinds_N=np.tile(self.kinds_K, rows),
+            bag_ids_B=ids,
+            bag_offsets_N1=offsets,
+            features_NF=features.reshape(rows * k, FEATURES),
+            patches_PX=self.patches_RPX.reshape(-1, self.patches_RPX.shape[-1]),
+            patch_tokens_P=(np.arange(rows)[:, None] * k + patches).reshape(-1).astype(np.int32),
+        )
+
+
+class Symbols:
+    """Table rows of the discrete components of some leaves: (path, component, count, value)."""
+
+    def __init__(self, role: str, parts: tuple[Leaf, ...], rows: int):
+        self.indices = [i for i, leaf in enumerate(parts) if leaf.kind == DISCRETE]
+        discrete = [parts[i] for i in self.indices]
+        names = [
+            (role, leaf.path, c, count) for leaf in discrete for c, count in enumerate(leaf.counts)
+        ]
+        self.counts = np.array([count for *_, count in names], np.int64)
+        self.start = np.array([s for leaf in discrete for s in leaf.start], np.int64)
+        self.bases = np.array([hash64(*name) for name in names], np.uint64)
+        self.modulus = rows
+        self.offsets = np.cumsum(self.counts) - self.counts
+        self.table = None
+        if self.counts.sum() <= TABLE_LIMIT:
+            component = np.repeat(np.arange(len(names)), self.counts)
+            value = np.arange(len(component)) - self.offsets[component]
+            self.table = rows_of(self.bases[component], value, rows)
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def values(self, arrays: Arrays) -> np.ndarray:
+        """Classes from 0, int64 (R, components)."""
+        flat = [np.asarray(arrays[i]).reshape(len(arrays[i]), -1) for i in self.indices]
+        return np.concatenate(flat, 1, dtype=np.int64) - self.start
+
+    def rows(self, arrays: Arrays) -> np.ndarray:
+        """int32 (R, components)."""
+        values = self.values(arrays)
+        if self.table is None:
+            return rows_of(self.bases, values, self.modulus)
+        return self.table[np.clip(values, 0, self.counts - 1) + self.offsets]
+
+
+class Codec:
+    """Tokens of one environment.
+
+    environment: its manifest entry; used are "id", "observation" and "action" (spaces.to_json) and
+    "statistics": {"observation" and "action": for each leaf {"mean", "std", "min", "max"} with one
+    number a component (empty where the leaf is not continuous; "action" describes the labels),
+    "reward": {"std", "min", "max"}}.
+    Raises LdmError where a step does not fit the context or the action has too many components.
+    """
+
+    def __init__(self, environment: dict, config: TokenConfig):
+        self.id, self.config = environment["id"], config
+        self.observation = leaves(from_json(environment["observation"]))
+        self.action = leaves(from_json(environment["action"]))
+        statistics = environment["statistics"]
+        self._plan_observation(statistics["observation"])
+        self._plan_action(statistics["action"], statistics["reward"])
+        self.tokens_per_observation = len(self.observation_kinds)
+        self.tokens_per_action = len(self.action_kinds)
+        self.tokens_per_step = self.tokens_per_observation + self.tokens_per_action
+        if self.tokens_per_step > config.context:
+            raise LdmError(
+                f"{self.id}: a step has {self.tokens_per_step} tokens, the context only "
+                f"{config.context}; raise tokens.context or lower tokens.image_patches"
+            )
+
+    def _plan_observation(self, statistics: list[dict]) -> None:
+        rows = self.config.rows
+        continuous = [i for i, leaf in enumerate(self.observation) if leaf.kind == CONTINUOUS]
+        self.number_leaves = continuous
+        self.mean = _joined(statistics[i]["mean"] for i in continuous)
+        std = _joined(statistics[i]["std"] for i in continuous)
+        floor = 1e-6 * np.maximum(np.abs(self.mean), 1e-3)
+        self.scale = np.where(std > floor, 1.0 / np.maximum(std, floor), 0.0)
+        self.symbols = Symbols("observation", self.observation, rows)
+        self.texts = [i for i, leaf in enumerate(self.observation) if leaf.kind == TEXT]
+        self.images = [i for i, leaf in enumerate(self.observation) if leaf.kind == IMAGE]
+        self.grids = [patch_grid(self.observation[i].shape, self.config) for i in self.images]
+        self.patch_rows = np.array(
+            [
+                row_of(rows, "patch", self.observation[i].path, plane, y, x)
+                for i, (planes, height, width) in zip(self.images, self.grids)
+                for plane in range(planes)
+                for y in range(height)
+                for x in range(width)
+            ],
+            np.int32,
+        )
+        n = max(1, -(-len(self.mean) // FEATURES), -(-len(self.symbols) // BAG))
+        self.observation_rows = [row_of(rows, "kind", OBSERVATION, j) for j in range(n)]
+        kinds = [PATCH] * len(self.patch_rows) + [OBSERVATION] * n
+        self.observation_kinds = np.array(kinds, np.uint8)
+        self.identity_row = row_of(rows, "environment", self.id)
+
+    def _plan_action(self, statistics: list[dict], reward: dict) -> None:
+        for leaf in self.action:
+            if leaf.kind not in (CONTINUOUS, DISCRETE):
+                raise LdmError(
+                    f'{self.id}: the action "{leaf.path}" is of kind {leaf.kind}; only continuous '
+                    "and discrete actions are supported: wrap the environment in an adapter"
+                )
+        self.action_symbols = Symbols("action", self.action, self.config.rows)
+        smooth = np.array(
+            [leaf.kind == CONTINUOUS for leaf in self.action for _ in range(leaf.size)], bool
+        )
+        numbers, symbols = int(smooth.sum()), len(self.action_symbols)
+        if numbers > FIRST_DISCRETE_SLOT or symbols > SLOTS - FIRST_DISCRETE_SLOT:
+            raise LdmError(
+                f"{self.id}: the action has {numbers} continuous and {symbols} discrete "
+                f"components, at most {FIRST_DISCRETE_SLOT} and {SLOTS - FIRST_DISCRETE_SLOT} "
+                "are supported: wrap the environment in an adapter that needs fewer"
+            )
+        slots, classes = np.empty(len(smooth), np.int32), np.empty(len(smooth), np.int32)
+        slots[smooth] = np.arange(numbers)
+        slots[~smooth] = FIRST_DISCRETE_SLOT + np.arange(symbols)
+        classes[smooth] = self.config.action_bins
+        classes[~smooth] = self.action_symbols.counts
+        self.components = Components(slots, classes, smooth)
+        self.low, self.high = _action_bounds(self.action, statistics)
+        n = max(1, -(-(FLAGS + numbers) // FEATURES), -(-symbols // BAG))
+        self.action_rows = [row_of(self.config.rows, "kind", ACTION, j) for j in range(n)]
+        self.action_kinds = np.full(n, ACTION, np.uint8)
+        largest = max(abs(reward["min"]), abs(reward["max"]))
+        self.reward_scale = reward["std"] if reward["std"] > 1e-6 * largest else largest
+        self.reward_scale = self.reward_scale or 1.0
+
+    # Observation → tokens
+
+    def encode_observation(self, observation: Arrays, identity: bool | np.ndarray = True) -> Tokens:
+        """R observations → R × tokens_per_observation tokens, row-major.
+
+        observation: one array a leaf, (R, *shape). identity: whether tokens name the environment,
+        for all rows or bool (R,).
+        """
+        return self.observation_rows_of(observation, identity).tokens()
+
+    def observation_rows_of(self, observation: Arrays, identity=True) -> Rows:
+        rows = len(observation[0])
+        numbers = self._numbers(observation, rows)
+        symbols = self.symbols.rows(observation) if len(self.symbols) else None
+        identity = np.where(identity, self.identity_row, -1)
+        bags = [[self.patch_rows[p], identity] for p in range(len(self.patch_rows))]
+        for j, kind_row in enumerate(self.observation_rows):
+            bags.append([kind_row, identity])
+            if symbols is not None and j * BAG < len(self.symbols):
+                bags[-1].append(symbols[:, j * BAG : (j + 1) * BAG])
+        for i in self.texts:
+            bags[-1].append(self._words(self.observation[i], observation[i]))
+        ids, bag_widths = _side_by_side(bags, rows)
+        spread = _spread(numbers.shape[1], len(self.observation_rows))
+        return Rows(
+            self.observation_kinds,
+            ids,
+            bag_widths,
+            numbers,
+            np.concatenate([np.zeros(len(self.patch_rows), np.int64), spread]),
+            self._patches(observation, rows),
+        )
+
+    def _numbers(self, observation: Arrays, rows: int) -> np.ndarray:
+        if not self.number_leaves:
+            return np.empty((rows, 0), np.float32)
+        flat = [np.asarray(observation[i]).reshape(rows, -1) for i in self.number_leaves]
+        x = (np.concatenate(flat, 1, dtype=np.float64) - self.mean) * self.scale
+        return np.clip(x, -CLIP, CLIP).astype(np.float32)
+
+    def _words(self, leaf: Leaf, text: np.ndarray) -> np.ndarray:
+        """int32 (R, most words), -1 after the last word."""
+        distinct, which = np.unique(text.reshape(len(text), -1), axis=0, return_inverse=True)
+        bags = [self._word_rows(leaf.path, bytes(raw)) for raw in distinct]
+        table = np.full((len(bags), max(map(len, bags), default=0)), -1, np.int32)
+        for line, bag in zip(table, bags):
+            line[: len(bag)] = bag
+        return table[which.reshape(-1)]
+
+    def _word_rows(self, path: str, raw: bytes) -> list[int]:
+        words = re.findall(r"\w+|[^\w\s]", raw.rstrip(b"\0").decode(errors="replace"))
+        return [
+            row_of(self.config.rows, "word", path, min(position, WORDS - 1), word)
+            for position, word in enumerate(words)
+        ]
+
+    def _patches(self, observation: Arrays, rows: int) -> np.ndarray:
+        width = self.config.patch**2 * PATCH_CHANNELS
+        images = [
+            to_patches(np.asarray(observation[i]), grid, self.config.patch)
+            for i, grid in zip(self.images, self.grids)
+        ]
+        return np.concatenate([np.empty((rows, 0, width), np.uint8), *images], 1)
+
+    # Action → tokens
+
+    def encode_action(
+        self, action: Arrays, reward, terminated, truncated, identity: bool | np.ndarray = True
+    ) -> Tokens:
+        """What R rows executed and what came of it → R × tokens_per_action tokens, row-major.
+
+        action: one array a leaf, (R, *shape); reward, terminated, truncated: (R,).
+        """
+        return self.action_rows_of(action, reward, terminated, truncated, identity).tokens()
+
+    def action_rows_of(self, action: Arrays, reward, terminated, truncated, identity=True) -> Rows:
+        rows = len(reward)
+        x = np.asarray(reward, np.float64) / self.reward_scale
+        flags = np.stack([np.sign(x) * np.log1p(np.abs(x)), terminated, truncated], 1)
+        numbers = np.concatenate([flags, self._scaled(action, rows)], 1).astype(np.float32)
+        symbols = self.action_symbols.rows(action) if len(self.action_symbols) else None
+        identity = np.where(identity, self.identity_row, -1)
+        bags = [[kind_row, identity] for kind_row in self.action_rows]
+        for j, bag in enumerate(bags):
+            if symbols is not None and j * BAG < len(self.action_symbols):
+                bag.append(symbols[:, j * BAG : (j + 1) * BAG])
+        ids, bag_widths = _side_by_side(bags, rows)
+        widths = _spread(numbers.shape[1], len(bags))
+        patches = np.empty((rows, 0, self.config.patch**2 * PATCH_CHANNELS), np.uint8)
+        return Rows(self.action_kinds, ids, bag_widths, numbers, widths, patches)
+
+    def _continuous(self, action: Arrays, rows: int) -> np.ndarray:
+        flat = [
+            np.asarray(array, np.float64).reshape(rows, -1)
+            for leaf, array in zip(self.action, action)
+            if leaf.kind == CONTINUOUS
+        ]
+        return np.concatenate([np.empty((rows, 0)), *flat], 1)
+
+    def _scaled(self, action: Arrays, rows: int) -> np.ndarray:
+        scaled = 2.0 * (self._continuous(action, rows) - self.low) / (self.high - self.low) - 1.0
+        return np.clip(scaled, -CLIP, CLIP)
+
+    # Labels ↔ actions
+
+    def labels(self, action: Arrays) -> np.ndarray:
+        """The target of each component, float32 (R, C): the class where discrete, else the bin
+        coordinate (a - low) / (high - low) × (bins - 1), clipped to [0, bins - 1]."""
+        rows, smooth = len(action[0]), self.components.smooth
+        values = np.empty((rows, len(smooth)), np.float32)
+        if smooth.any():
+            unit = (self._continuous(action, rows) - self.low) / (self.high - self.low)
+            values[:, smooth] = np.clip(unit, 0.0, 1.0) * (self.config.action_bins - 1)
+        if not smooth.all():
+            values[:, ~smooth] = self.action_symbols.values(action)
+        return values
+
+    def decode(self, values: np.ndarray) -> Arrays:
+        """The inverse of `labels`: (R, C) classes and bin coordinates → a flat action, one array a
+        leaf, (R, *shape). Discrete components come back exactly."""
+        values, smooth = np.asarray(values, np.float64), self.components.smooth
+        plain = np.empty(values.shape)
+        unit = values[:, smooth] / (self.config.action_bins - 1)
+        plain[:, smooth] = self.low + np.clip(unit, 0.0, 1.0) * (self.high - self.low)
+        plain[:, ~smooth] = np.rint(values[:, ~smooth]) + self.action_symbols.start
+        action, start = [], 0
+        for leaf in self.action:
+            part = plain[:, start : start + leaf.size].reshape(len(values), *leaf.shape)
+            if leaf.kind == CONTINUOUS and np.dtype(leaf.source_dtype).kind in "iu":
+                part = np.rint(part)
+            action.append(part.astype(leaf.dtype))
+            start += leaf.size
+        return action
+
+
+def _joined(parts) -> np.ndarray:
+    return np.concatenate([np.empty(0), *(np.asarray(p, np.float64).reshape(-1) for p in parts)])
+
+
+def _action_bounds(parts: tuple[Leaf, ...], statistics: list[dict]):
+    """Bounds of the continuous components, float64: the space's, else those of the labels."""
+    lows, highs = [], []
+    for leaf, seen in zip(parts, statistics):
+        if leaf.kind == CONTINUOUS:
+            low, high = np.asarray(leaf.low), np.asarray(leaf.high)
+            lows.append(np.where(low > -HUGE_BOUND, low, np.ravel(seen["min"])))
+            highs.append(np.where(high < HUGE_BOUND, high, np.ravel(seen["max"])))
+    low, high = _joined(lows), _joined(highs)
+    return low, np.where(high > low, high, low + 1.0)
+
+
+def _spread(numbers: int, tokens: int) -> np.ndarray:
+    """How many of `numbers` each of `tokens` tokens carries: FEATURES until none are left."""
+    return np.clip(numbers - FEATURES * np.arange(tokens), 0, FEATURES)
+
+
+def _side_by_side(bags: list[list], rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bags of scalars, columns (R,) and blocks (R, w) → ids int32 (R, W) and the width of each."""
+    blocks, widths = [], []
+    for bag in bags:
+        parts = [part if np.ndim(part) == 2 else np.reshape(part, (-1, 1)) for part in bag]
+        widths.append(sum(part.shape[1] for part in parts))
+        blocks += [np.broadcast_to(part, (rows, part.shape[1])) for part in parts]
+    return np.concatenate(blocks, 1, dtype=np.int32, casting="unsafe"), np.array(widths, np.int64)
