@@ -7,6 +7,7 @@ the workers of foreign interpreters, where the library may be an old `gym`.
     leaves(tree)             Tree                      → (Leaf, ...), in order
     flatten(tree, value)     one sample                → [array, ...], one a leaf
     unflatten(tree, arrays)  [array, ...]              → a sample the environment accepts
+    override(tree, rules)    Tree with leaves that the library declares too wide → Tree
     to_json / from_json      Tree ↔ plain JSON, for manifests and workers
 """
 
@@ -24,7 +25,7 @@ MAX_TEXT_BYTES = 512
 
 
 class UnsupportedSpace(ValueError):
-    """A space with no flat form of fixed size (Graph, Sequence, unknown): named, with what to do."""
+    """A space with no flat form of fixed size (Graph, Sequence, unknown)."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,9 @@ def describe(space, path: str = "") -> Tree:
     if "Box" in names:
         return _describe_box(space, path)
     raise UnsupportedSpace(
-        f'space {type(space).__name__} at "{path}" has no flat form of fixed size; supported are Box, '
-        "Discrete, MultiDiscrete, MultiBinary, Text, Dict and Tuple: wrap the environment in an adapter "
-        "that turns it into one of these (for Graph or Sequence: pad to a fixed length)"
+        f'space {type(space).__name__} at "{path}" has no flat form of fixed size; supported are '
+        "Box, Discrete, MultiDiscrete, MultiBinary, Text, Dict and Tuple: wrap the environment in an "
+        "adapter that turns it into one of these (for Graph or Sequence: pad to a fixed length)"
     )
 
 
@@ -134,6 +135,35 @@ def leaves(tree: Tree) -> tuple[Leaf, ...]:
     return tuple(leaf for child in children for leaf in leaves(child))
 
 
+def override(tree: Tree, rules: dict) -> Tree:
+    """The tree with the leaves named in `rules` (path → rule) declared anew.
+
+    Rule "text": a uint8 vector of UTF-8 bytes is text. Rule [count, ...]: values are symbols
+    0..count-1, counts broadcast to the leaf's shape. Raises ValueError for an unknown path or rule.
+    """
+    unknown = set(rules) - {leaf.path for leaf in leaves(tree)}
+    if unknown:
+        raise ValueError(
+            f"no leaf {sorted(unknown)}, there are {[leaf.path for leaf in leaves(tree)]}"
+        )
+
+    def rebuild(node: Tree) -> Tree:
+        if isinstance(node, dict):
+            return {key: rebuild(child) for key, child in node.items()}
+        if isinstance(node, list):
+            return [rebuild(child) for child in node]
+        rule = rules.get(node.path)
+        if rule is None:
+            return node
+        if rule == TEXT:
+            return Leaf(node.path, TEXT, node.shape, node.source, node.source_dtype)
+        if isinstance(rule, list):
+            return symbols(node.path, node.shape, rule, 0, node.source, node.source_dtype)
+        raise ValueError(f'"{node.path}": expected "text" or a list of counts, got {rule!r}')
+
+    return rebuild(tree)
+
+
 def flatten(tree: Tree, value) -> list[np.ndarray]:
     """One sample as arrays, one a leaf. Raises ValueError on a wrong shape, key or range."""
     if isinstance(tree, Leaf):
@@ -149,8 +179,8 @@ def flatten(tree: Tree, value) -> list[np.ndarray]:
 
 
 def _flatten_leaf(leaf: Leaf, value) -> np.ndarray:
-    if leaf.kind == TEXT:
-        raw = str(value).encode()[: leaf.shape[0]]
+    if leaf.kind == TEXT and isinstance(value, str):
+        raw = value.encode()[: leaf.shape[0]]
         return np.frombuffer(raw.ljust(leaf.shape[0], b"\0"), np.uint8)
     array = np.asarray(value)
     if leaf.kind == IMAGE:
@@ -177,6 +207,24 @@ def check(leaf: Leaf, array: np.ndarray) -> str:
             end = leaf.start[component] + leaf.counts[component] - 1
             return f'"{leaf.path}"[{component}]: {value} is outside {leaf.start[component]}..{end}'
     return ""
+
+
+def executable(leaf: Leaf, array: np.ndarray) -> np.ndarray:
+    """A batch of actions as it is executed: in the leaf's dtype, numbers clipped to its bounds.
+
+    Raises ValueError on a wrong shape, on NaN and on a symbol out of range.
+    """
+    array = np.asarray(array, leaf.dtype)
+    if array.shape[1:] != leaf.shape:
+        raise ValueError(
+            f'action "{leaf.path}": expected shape (N, *{leaf.shape}), got {array.shape}'
+        )
+    if problem := check(leaf, array):
+        raise ValueError(f"action {problem}")
+    if leaf.kind == CONTINUOUS:
+        low = np.asarray(leaf.low, leaf.dtype).reshape(leaf.shape)
+        return array.clip(low, np.asarray(leaf.high, leaf.dtype).reshape(leaf.shape))
+    return array
 
 
 def unflatten(tree: Tree, arrays: list[np.ndarray]):

@@ -26,6 +26,7 @@ class EnvSpec:
     group: str = "main"
     adapter: str = "gymnasium"  # file in ldm/envs/adapters that builds it inside a worker
     options: dict = field(default_factory=dict)  # arguments of the constructor
+    leaves: dict = field(default_factory=dict)  # observation leaves declared anew: spaces.override
     data_driven: bool = False  # replays data: has a "train" and a "test" range
     hidden_state_spans_episodes: bool = False  # then a segment runs over several episodes
     held_out: bool = False  # never trained on

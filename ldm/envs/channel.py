@@ -1,0 +1,89 @@
+"""What a worker and its parent share: JSON messages on a socket, arrays in one mapped file.
+
+Standard library and numpy only: this file also runs inside foreign interpreters.
+A message is 4 bytes of length (little endian) and that many bytes of JSON.
+"""
+
+import json
+import mmap
+import struct
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+MAX_MESSAGE = 64 << 20
+ALIGN = 64
+
+
+def send(sock, message: dict) -> None:
+    """Raises OSError when the other side is gone."""
+    data = json.dumps(message).encode()
+    sock.sendall(struct.pack("<I", len(data)) + data)
+
+
+def receive(sock, seconds: float | None = None) -> dict:
+    """The next message. Raises EOFError, TimeoutError after `seconds`, ValueError on noise."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    (size,) = struct.unpack("<I", _read(sock, 4, deadline))
+    if size > MAX_MESSAGE:
+        raise ValueError(f"a message of {size} bytes: the channel is out of step")
+    return json.loads(_read(sock, size, deadline))
+
+
+def _read(sock, size: int, deadline: float | None) -> bytes:
+    parts = []
+    while size:
+        if deadline is not None:
+            sock.settimeout(max(deadline - time.monotonic(), 1e-3))
+        part = sock.recv(min(size, 1 << 20))
+        if not part:
+            raise EOFError("the other side closed the channel")
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+class Views(NamedTuple):
+    """Arrays over the mapped file, one row a stream."""
+
+    observation: (
+        list  # the leaves of observation, action to execute, and the hosted expert's action
+    )
+    action: list
+    expert: list
+    reward: np.ndarray  # float64
+    terminated: np.ndarray  # bool
+    truncated: np.ndarray
+    started: np.ndarray
+
+
+def _fields(observation, action, rows: int):
+    for leaf in (*observation, *action, *action):
+        yield (rows, *leaf.shape), leaf.dtype
+    yield (rows,), np.dtype(np.float64)
+    for _ in range(3):
+        yield (rows,), np.dtype(bool)
+
+
+def size(observation, action, rows: int) -> int:
+    """Bytes of the file that `views` maps."""
+    return sum(_padded(shape, dtype) for shape, dtype in _fields(observation, action, rows))
+
+
+def _padded(shape, dtype) -> int:
+    count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return -(-count // ALIGN) * ALIGN
+
+
+def views(file: int, observation, action, rows: int) -> Views:
+    """Maps file descriptor `file`, which is at least `size(...)` bytes long."""
+    buffer = mmap.mmap(file, size(observation, action, rows))
+    arrays, offset = [], 0
+    for shape, dtype in _fields(observation, action, rows):
+        count = int(np.prod(shape, dtype=np.int64))
+        arrays.append(np.frombuffer(buffer, dtype, count, offset).reshape(shape))
+        offset += _padded(shape, dtype)
+    o, a = len(observation), len(observation) + len(action)
+    expert = arrays[a : a + len(action)]
+    return Views(arrays[:o], arrays[o:a], expert, *arrays[a + len(action) :])

@@ -1,0 +1,176 @@
+"""A process that hosts several instances of one environment for worker_backend.py.
+
+    <python> worker.py <descriptor of the control socket>
+
+Runs in the interpreter of the environment's own group: imports the standard library, numpy, its two
+neighbours and, through an adapter, the library it hosts. The first message configures it; then
+"reset" and "step" each move every instance once, arrays going through the mapped file.
+"""
+
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # not a Unix
+    resource = None
+
+import channel
+import spaces
+
+HERE = Path(__file__).resolve().parent
+EXPERT_RESETS = 10  # starts in which a hosted expert may give up before that is an error
+
+
+class Host:
+    """The instances and what is known of their episodes."""
+
+    def __init__(self, config: dict):
+        adapter = load_adapter(config["adapter"])
+        self.seeds = list(config["seeds"])
+        self.envs = [
+            adapter.build(config["make"], split=config["split"], **config["options"])
+            for _ in self.seeds
+        ]
+        env, leaves = self.envs[0], config["leaves"]
+        self.observation = spaces.override(spaces.describe(env.observation_space), leaves)
+        self.action = spaces.describe(env.action_space)
+        self.horizon = config["horizon"]
+        self.expert = (
+            getattr(adapter, "EXPERTS", {})[config["expert"]] if config["expert"] else None
+        )
+        self.experts = [None] * len(self.envs)
+        self.steps = [0] * len(self.envs)
+        self.ended = [True] * len(self.envs)
+        self.config = config
+        self.views = None
+
+    def open(self) -> None:
+        """Maps the rows of all workers; this one writes its own."""
+        if self.views is None:
+            config = self.config
+            observation, action = spaces.leaves(self.observation), spaces.leaves(self.action)
+            self.views = channel.views(config["memory"], observation, action, config["rows"])
+
+    def reset(self) -> None:
+        for i in range(len(self.envs)):
+            self._start(i)
+
+    def step(self) -> None:
+        for i in range(len(self.envs)):
+            if self.ended[i]:
+                self._start(i)
+            else:
+                self._step(i)
+
+    def _start(self, i: int) -> None:
+        views, row = self.views, self.config["first"] + i
+        for attempt in range(EXPERT_RESETS):
+            seed, self.seeds[i] = self.seeds[i], None
+            result = self.envs[i].reset() if seed is None else self.envs[i].reset(seed=seed)
+            try:
+                self.experts[i] = self.expert and self.expert(self.envs[i])
+                self._ask_expert(i, row)
+                break
+            except Exception:
+                if attempt == EXPERT_RESETS - 1:
+                    raise
+        self._write(row, result[0])
+        views.reward[row] = 0
+        views.terminated[row] = views.truncated[row] = False
+        views.started[row] = True
+        self.steps[i], self.ended[i] = 0, False
+
+    def _step(self, i: int) -> None:
+        views, row = self.views, self.config["first"] + i
+        action = spaces.unflatten(self.action, [array[row] for array in views.action])
+        observation, reward, terminated, truncated, _ = self.envs[i].step(action)
+        self.steps[i] += 1
+        terminated = bool(terminated)
+        truncated = not terminated and (bool(truncated) or self.steps[i] >= self.horizon)
+        if not (terminated or truncated):
+            try:
+                self._ask_expert(i, row)
+            except Exception:  # without its expert an episode cannot go on
+                truncated = True
+        self._write(row, observation)
+        views.reward[row] = reward
+        views.terminated[row], views.truncated[row], views.started[row] = (
+            terminated,
+            truncated,
+            False,
+        )
+        self.ended[i] = terminated or truncated
+
+    def _ask_expert(self, i: int, row: int) -> None:
+        if self.expert:
+            flat = spaces.flatten(self.action, self.experts[i]())
+            for view, array in zip(self.views.expert, flat):
+                view[row] = array
+
+    def _write(self, row: int, observation) -> None:
+        for view, array in zip(
+            self.views.observation, spaces.flatten(self.observation, observation)
+        ):
+            view[row] = array
+
+    def close(self) -> None:
+        for env in self.envs:
+            env.close()
+
+
+def load_adapter(name: str):
+    """The module adapters/<name>.py (or the file, where `name` is a path) under a name of its own."""
+    path = Path(name) if name.endswith(".py") else HERE / "adapters" / f"{name}.py"
+    module_spec = importlib.util.spec_from_file_location(f"ldm_adapter_{path.stem}", path)
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module
+
+
+def peak_memory() -> int:
+    """Bytes."""
+    if resource is None:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def serve(sock) -> None:
+    host = None
+    while True:
+        message = channel.receive(sock)
+        try:
+            call = message["call"]
+            reply = {}
+            if call == "build":
+                host = Host(message)
+                reply["observation"] = spaces.to_json(host.observation)
+                reply["action"] = spaces.to_json(host.action)
+            elif call == "close":
+                host.close()
+            else:
+                host.open()
+                {"reset": host.reset, "step": host.step}[call]()
+            reply["memory"] = peak_memory()
+        except BaseException:  # a process boundary: whatever the library raises goes to the parent
+            reply = {"error": traceback.format_exc()}
+        channel.send(sock, reply)
+
+
+def main() -> None:
+    # our neighbours' names (make, check, spec ...) must not hide modules of the library
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
+    try:
+        serve(socket.socket(fileno=int(sys.argv[1])))
+    except (EOFError, OSError):
+        os.killpg(0, signal.SIGKILL)  # the parent is gone: leave nothing behind
+
+
+if __name__ == "__main__":
+    main()
