@@ -51,7 +51,7 @@ class Trajectory:
     """E consecutive episodes of one environment stream, laid end to end: T transitions in all.
 
     lengths: int64 (E,), transitions of each episode; noise: float32 (E,), its noise level.
-    observations: one array a leaf, (T + E, *shape), an episode's final observation after its others;
+    observations: one array a leaf, (T + E, *shape), final observations among them;
     all else has T rows, as in Episode. The last episode may have been cut short by the recorder
     (neither terminated nor truncated at its end). Raises ValueError when row counts disagree.
     """

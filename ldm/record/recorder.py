@@ -1,0 +1,137 @@
+"""A reference policy acts in N streams of an environment; what happened becomes trajectories.
+
+Everything is written into arrays (rows, N, ...) made beforehand: row t holds what a stream saw at
+moment t and what it did then. Episodes are cut out of the columns only at the end.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from ldm.data.episode import Trajectory
+from ldm.envs import spaces
+from ldm.envs.interface import Actor, Arrays, Turn, VectorEnv
+from ldm.errors import LdmError
+from ldm.record.noise import Noise
+
+
+class Recording:
+    """Rows t of N streams: observation, label and executed action, what the action led to, and
+    whether the row starts an episode. The action of an episode's last row was never executed."""
+
+    def __init__(self, env: VectorEnv, actor: Actor, seed: int, rows: int):
+        self.env, self.policy, self.seed = env, actor.id, seed
+        self.rows = 0
+        shape = (rows, env.num_envs)
+
+        def empty(tree: spaces.Tree) -> Arrays:
+            return [np.empty((*shape, *leaf.shape), leaf.dtype) for leaf in spaces.leaves(tree)]
+
+        self.observations = empty(env.observation)
+        self.actions, self.labels = empty(env.action), empty(env.action)
+        self.rewards = np.zeros(shape, np.float32)
+        self.noise = np.zeros(shape, np.float32)
+        self.started, self.terminated, self.truncated = (np.zeros(shape, bool) for _ in range(3))
+
+    def see(self, turn: Turn) -> None:
+        """Opens the next row."""
+        row = self.rows
+        for array, value in zip(self.observations, turn.observation):
+            array[row] = value
+        self.started[row] = turn.started
+        self.rows += 1
+
+    def do(self, label: Arrays, noise: np.ndarray, turn: Turn) -> None:
+        """Completes the row with what was done and the turn that this led to."""
+        row = self.rows - 1
+        for array, value in zip(self.labels, label):
+            array[row] = value
+        for array, value in zip(self.actions, turn.action):
+            array[row] = value
+        self.noise[row] = noise
+        self.rewards[row] = turn.reward
+        self.terminated[row] = turn.terminated
+        self.truncated[row] = turn.truncated
+
+    def trajectories(self) -> Iterator[Trajectory]:
+        """Stream after stream its consecutive episodes. An episode that a fault cut off is left
+        out and ends the trajectory; an unfinished last one is kept."""
+        for stream in range(self.env.num_envs):
+            firsts = np.flatnonzero(self.started[: self.rows, stream])
+            ends = np.append(firsts[1:], self.rows)
+            done = self.terminated[ends - 2, stream] | self.truncated[ends - 2, stream]
+            done[-1] = True
+            whole = done & (ends - firsts > 1)
+            for part in np.split(np.arange(len(firsts)), np.flatnonzero(~whole)):
+                part = part[whole[part]]
+                if len(part):
+                    yield self._trajectory(stream, firsts[part], ends[part])
+
+    def _trajectory(self, stream: int, firsts: np.ndarray, ends: np.ndarray) -> Trajectory:
+        seen = slice(firsts[0], ends[-1])
+        acted = np.ones(ends[-1] - firsts[0], bool)
+        acted[ends - 1 - firsts[0]] = False
+
+        def steps(array: np.ndarray) -> np.ndarray:
+            return array[seen, stream][acted]
+
+        return Trajectory(
+            self.env.spec.id,
+            self.seed + stream,
+            self.policy,
+            ends - firsts - 1,
+            self.noise[firsts, stream],
+            [array[seen, stream] for array in self.observations],
+            [steps(array) for array in self.actions],
+            [steps(array) for array in self.labels],
+            steps(self.rewards),
+            steps(self.terminated),
+            steps(self.truncated),
+        )
+
+
+def record(env: VectorEnv, actor: Actor, noise: Noise, transitions: int, seed: int) -> Recording:
+    """At least `transitions` transitions (less than num_envs more) of `actor` in `env`.
+
+    `seed` is the one `env` was made with. Raises LdmError where faults of the environment cost more
+    than half of the rows.
+    """
+    limit = 2 * math.ceil(transitions / env.num_envs) + 4  # if every episode is one step long
+    recording = Recording(env, actor, seed, limit)
+    turn, recorded = env.reset(), 0
+    recording.see(turn)
+    first = np.zeros(env.num_envs, np.int64)  # row in which each stream's episode began
+    while recorded < transitions:
+        if recording.rows == limit:
+            raise LdmError(
+                f"{env.spec.id}: only {recorded} of {limit * env.num_envs} steps were usable, the "
+                f"rest was lost to {env.faults} faults; see ldm envs check {env.spec.id}"
+            )
+        label = actor.act(turn)
+        turn = env.step(noise.apply(turn.started, label))
+        recording.do(label, noise.level, turn)
+        recording.see(turn)
+        recorded += env.num_envs
+        if turn.started.any():
+            row = recording.rows - 1
+            cut = turn.started & ~(recording.terminated[row - 2] | recording.truncated[row - 2])
+            recorded -= np.count_nonzero(turn.started) + int((row - 1 - first)[cut].sum())
+            first[turn.started] = row
+    return recording
+
+
+def check(env: VectorEnv, policy: str, trajectory: Trajectory) -> None:
+    """Raises LdmError where a trajectory holds what no training set may: NaN, infinity, a value
+    outside its space."""
+    where = f"{env.spec.id}, stream with seed {trajectory.seed}"
+    for what, tree, arrays in (
+        ("the observation", env.observation, trajectory.observations),
+        ("the action", env.action, trajectory.actions),
+        (f"the label of {policy}", env.action, trajectory.labels),
+    ):
+        for leaf, array in zip(spaces.leaves(tree), arrays):
+            if wrong := spaces.check(leaf, array):
+                raise LdmError(f"{where}: {what} is not of its space: {wrong}")
+    if not np.isfinite(trajectory.rewards).all():
+        raise LdmError(f"{where}: a reward is NaN or infinite; leave the environment out")
