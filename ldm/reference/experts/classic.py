@@ -66,7 +66,7 @@ def mountain_car_continuous(spec: EnvSpec) -> Markov:
 
 @expert("envpool/Acrobot-v1", "gymnasium/Acrobot-v1")
 def acrobot(spec: EnvSpec) -> Markov:
-    """Torque along the elbow's velocity, seen from halfway between the two links, raises the energy."""
+    """Torque along the elbow's velocity less half the shoulder's: it raises the energy."""
 
     def act(observation: Arrays) -> Arrays:
         shoulder_velocity, elbow_velocity = observation[0][:, 4], observation[0][:, 5]

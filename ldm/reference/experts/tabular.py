@@ -1,4 +1,4 @@
-"""Exact policies of small Markov decision processes, by value iteration on their transition tables."""
+"""Exact policies of small Markov decision processes, by value iteration on their tables."""
 
 from functools import partial
 
@@ -16,8 +16,8 @@ def greedy_policy(
 ) -> np.ndarray:
     """The optimal action of every state, int32 (states,).
 
-    transitions[state][action]: (probability, next state, reward, terminated) of every outcome. Among
-    actions whose values agree to 1e-9 the first wins, so the policy does not hang on rounding.
+    transitions[state][action]: (probability, next state, reward, terminated) of every outcome.
+    Among actions whose values agree to 1e-9 the first wins, so rounding does not decide.
     """
     width = max(len(outcomes) for actions in transitions.values() for outcomes in actions.values())
     padded = [
@@ -81,7 +81,7 @@ def chain(spec: EnvSpec) -> Markov:
 
 @expert("envpool/Blackjack-v1", "gymnasium/Blackjack-v1")
 def blackjack(spec: EnvSpec) -> Markov:
-    """Hit where it wins more than to stick, from an infinite deck against a dealer who stands on 17."""
+    """Hit where that wins more than to stick (infinite deck, the dealer stands on 17)."""
     hit = blackjack_policy()
 
     def act(observation: Arrays) -> Arrays:
