@@ -1,0 +1,34 @@
+"""What the deepspeed launcher starts: `deepspeed --num_gpus 8 --module ldm.train RECIPE [flags]`.
+
+The flags are those of `ldm train`, e.g. --train.steps 1000.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import tyro
+
+from ldm.config import Recipe, load_recipe
+from ldm.errors import LdmError
+
+
+def main() -> None:
+    arguments = [a for a in sys.argv[1:] if not a.startswith("--local_rank=")]  # launcher's own
+    try:
+        if not arguments or arguments[0].startswith("-"):
+            raise LdmError("expected a recipe: deepspeed --num_gpus 8 --module ldm.train RECIPE")
+        name, *flags = arguments
+        recipe = tyro.cli(Recipe, default=load_recipe(name), args=flags, prog=f"ldm.train {name}")
+        from ldm.train.run import run
+
+        run(recipe, Path("runs") / recipe.name)
+    except LdmError as error:
+        first = os.environ.get("RANK", "0") == "0"
+        sys.exit(f"ldm: {error}" if first else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Many processes, each with a device: ZeRO, started by the `deepspeed` launcher."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torch import distributed as dist
+from torch import nn
+
+from ldm.config import TrainConfig
+from ldm.data.atomic import replacing
+from ldm.errors import LdmError
+from ldm.train.engine import DTYPES, Loss, adamw, choose_precision
+
+TAG = "deepspeed"  # folder of DeepSpeed's own state inside a checkpoint
+UNIVERSAL = "universal"  # the same, split by parameter: loads at any world size
+
+
+class DeepSpeedEngine:
+    """ZeRO stage 1 to 3: fp32 master weights and optimiser state in parts, one part a rank.
+
+    saved: state.json of the checkpoint that will be loaded; where its world size is another, it is
+    converted once to a universal checkpoint. Raises LdmError outside the launcher.
+    """
+
+    name = "deepspeed"
+
+    def __init__(self, model: nn.Module, config: TrainConfig, saved: dict | None):
+        deepspeed = start_ranks()
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self.device = torch.device("cpu")
+        if torch.cuda.is_available():
+            self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        self.precision = choose_precision(config.precision, self.device)
+        model.compute_dtype = DTYPES[self.precision]
+        self.universal = saved is not None and saved["world"] != self.world
+        self.deepspeed = deepspeed
+        self.optimizer = adamw(model, config)
+        self.engine, *_ = deepspeed.initialize(
+            model=_LossOf(model), optimizer=self.optimizer, config=self._settings(model, config)
+        )
+
+    def _settings(self, model: nn.Module, config: TrainConfig) -> dict:
+        if config.zero_stage not in (1, 2, 3):
+            raise LdmError(f"train.zero_stage: expected 1, 2 or 3, got {config.zero_stage}")
+        size = sum(p.numel() for p in model.parameters())
+        return {
+            "train_micro_batch_size_per_gpu": 1,  # a batch of ours is one already
+            "gradient_clipping": config.clip,
+            "bf16": {"enabled": self.precision == "bf16"},
+            "zero_optimization": {
+                "stage": config.zero_stage,
+                "overlap_comm": self.device.type == "cuda",
+                "reduce_bucket_size": size,  # one bucket: small ones cost more than they hide
+                "allgather_bucket_size": size,
+            },
+            "checkpoint": {"load_universal": self.universal},
+            "steps_per_print": 10**9,
+        }
+
+    def backward(self, batch) -> Loss:
+        batch = batch.to(self.device)
+        total, count, per_label = self.engine(batch)
+        count = torch.tensor(float(count), device=self.device)
+        dist.all_reduce(count)
+        self.engine.backward(total * (self.world / count))  # DeepSpeed averages over the ranks
+        return Loss((total / count).detach(), per_label.detach(), batch.labels.environments_L)
+
+    def update(self, rate: float) -> torch.Tensor:
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = rate
+        self.engine.step()
+        return self.engine.get_global_grad_norm()
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """All ranks take part; only rank 0 keeps them."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        kept = {}
+        for name, parameter in self.engine.module.model.named_parameters():
+            whole = safe_get_full_fp32_param(parameter)
+            if self.rank == 0:
+                kept[name] = whole.detach().float().cpu().clone()
+        return kept
+
+    def save(self, folder: Path) -> None:
+        self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        tag = TAG
+        if self.universal:
+            tag = UNIVERSAL
+            if self.rank == 0:
+                convert(folder)
+            dist.barrier()
+        self.engine.load_checkpoint(str(folder), tag=tag)
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        dist.all_reduce(values)
+        return values
+
+    def share(self, value):
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+
+class _LossOf(nn.Module):
+    """DeepSpeed calls a module, never a method of it."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch):
+        return self.model.loss(batch)
+
+
+def start_ranks():
+    """Joins the process group that the launcher describes in the environment; the deepspeed module.
+
+    Raises LdmError where there is no launcher, or no deepspeed.
+    """
+    if "RANK" not in os.environ:
+        raise LdmError(
+            "train.engine=deepspeed needs the launcher: "
+            '"deepspeed --num_gpus 8 --module ldm.train RECIPE" (or train.engine=torch)'
+        )
+    cuda = torch.cuda.is_available()
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")
+    try:
+        import deepspeed
+    except ImportError as error:
+        raise LdmError('train.engine=deepspeed: run "pip install ldm[deepspeed]"') from error
+    from deepspeed.utils.logging import set_log_level_from_string
+
+    set_log_level_from_string("warning")
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    else:  # an all-reduce that only inference uses; it would compile for a minute
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed("nccl" if cuda else "gloo", verbose=False)
+    return deepspeed
+
+
+def convert(folder: Path) -> None:
+    """Splits the checkpoint's ZeRO parts by parameter, once, so that any world size can load it."""
+    if (folder / UNIVERSAL).exists():
+        return
+    with replacing(folder / UNIVERSAL) as temporary:
+        command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
+        command += ["--inject_missing_state", "--input_folder", folder / TAG]
+        done = subprocess.run(
+            [*command, "--output_folder", temporary], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise LdmError(
+                f"{folder / TAG} could not be converted for another world size: "
+                f"{done.stderr.strip().splitlines()[-1:]}; resume with as many ranks as wrote it"
+            )

@@ -1,0 +1,128 @@
+"""One interface, two engines: plain PyTorch for one process, DeepSpeed for many.
+
+    backward(batch) -> Loss     forward and backward of this rank's share of the global batch
+    update(rate) -> norm        clip, step the optimiser; the global gradient norm before clipping
+    save(folder), load(folder)  optimiser state and weights, exactly
+    weights()                   fp32 weights on the CPU, the same names as the model's
+
+and for the ranks together: sum(values), share(value), rank, world.
+
+Nothing here waits for the device. The loss is summed over this rank's labels and divided by the
+label count of *all* ranks, so that the shares add up to the loss one process would compute.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ldm.config import TrainConfig
+from ldm.errors import LdmError
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass
+class Loss:
+    """Of one step, on the device, detached: nothing here has been waited for."""
+
+    share: torch.Tensor  # (), fp32: Σ loss of this rank / labels of all ranks
+    per_label: torch.Tensor  # (L,), fp32
+    environments: torch.Tensor  # (L,), the environment each label belongs to
+
+
+class Engine(Protocol):
+    name: str
+    rank: int
+    world: int
+    device: torch.device
+    precision: str  # "bf16" or "fp32"
+
+    def backward(self, batch) -> Loss: ...
+    def update(self, rate: float) -> torch.Tensor: ...
+    def save(self, folder: Path) -> None: ...
+    def load(self, folder: Path) -> None: ...
+    def weights(self) -> dict[str, torch.Tensor]: ...
+    def sum(self, values: torch.Tensor) -> torch.Tensor: ...
+    def share(self, value): ...
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """ "auto" is bf16 on CUDA and on CPUs that multiply bf16 matrices, else fp32."""
+    if precision == "auto":
+        fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+        return "bf16" if fast else "fp32"
+    if precision not in DTYPES:
+        raise LdmError(f'train.precision: expected "auto", "bf16" or "fp32", got "{precision}"')
+    return precision
+
+
+def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW in one fused pass; only matrices decay, norms and other vectors do not."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]],
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        fused=True,
+    )
+
+
+class TorchEngine:
+    """One process, one device: fp32 weights cast to `precision` for every product, fused AdamW."""
+
+    name, rank, world = "torch", 0, 1
+
+    def __init__(self, model: nn.Module, config: TrainConfig):
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.precision = choose_precision(config.precision, self.device)
+        self.model = model.to(self.device)
+        self.model.compute_dtype = DTYPES[self.precision]
+        self.optimizer = adamw(self.model, config)
+        self.clip = config.clip
+
+    def backward(self, batch) -> Loss:
+        batch = batch.to(self.device)
+        total, count, per_label = self.model.loss(batch)
+        loss = total / count
+        loss.backward()
+        return Loss(loss.detach(), per_label.detach(), batch.labels.environments_L)
+
+    def update(self, rate: float) -> torch.Tensor:
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {name: t.detach().float().cpu() for name, t in self.model.state_dict().items()}
+
+    def save(self, folder: Path) -> None:
+        state = self.optimizer.state_dict()["state"]
+        tensors = {f"{i}.{k}": v.cpu() for i, row in state.items() for k, v in row.items()}
+        save_file(tensors, folder / "optimizer.safetensors")
+
+    def load(self, folder: Path) -> None:
+        self.model.load_state_dict(load_file(folder / "model.safetensors"))
+        state: dict[int, dict] = {}
+        for name, tensor in load_file(folder / "optimizer.safetensors").items():
+            index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        return values
+
+    def share(self, value):
+        return value

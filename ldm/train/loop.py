@@ -1,0 +1,43 @@
+"""The training loop, all of it.
+
+The engine owns the model and its optimiser, on one process or a thousand; the loader's batch of
+step k is the same however the run got there; the log is the only place that waits for the device.
+"""
+
+import math
+
+from ldm.config import TrainConfig
+
+
+def train(config: TrainConfig, step: int, engine, loader, log, checkpoints, stop) -> None:
+    """Trains from `step` to `config.steps`, or until `stop` asks for an end.
+
+    engine: ldm.train.engine; loader: iterates the batches of steps `step`, `step + 1`, …;
+    log: ldm.train.metrics.Log; checkpoints: ldm.train.checkpoint.Checkpoints; stop: below `run`.
+    Raises LdmError where the loss is no longer finite.
+    """
+    for batch in loader:
+        rate = learning_rate(step, config)
+        loss = engine.backward(batch)  # gradient of the mean loss over the labels of all ranks
+        norm = engine.update(rate)
+        step += 1
+        log.add(batch, loss, norm)
+
+        last = step == config.steps or stop.agreed(step)
+        save = last or step % config.checkpoint_every == 0
+        if save or step % config.log_every == 0:
+            log.write(step, rate)
+        if save:
+            checkpoints.save(step, engine)
+            log.restart_clock()
+        if last:
+            return
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Linear warm-up over `warmup` steps, then a cosine from `lr` to `final_lr` × `lr`."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return config.lr * (config.final_lr + (1 - config.final_lr) * cosine)

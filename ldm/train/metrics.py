@@ -1,0 +1,222 @@
+"""The log: JSON lines, TensorBoard, a progress bar on a terminal or plain lines elsewhere.
+
+Between two lines everything stays on the device; `write` is where it is waited for, where ranks are
+added up, and where a loss that is not finite stops the run.
+"""
+
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from ldm.data.atomic import disk_errors, write_bytes
+from ldm.errors import LdmError
+from ldm.parallel import progress_bar
+from ldm.train.flops import peak_flops, segment_squares, step_flops
+
+PACKAGES = ("ldm", "torch", "numpy", "safetensors")
+
+
+class Log:
+    """The log of one run, written by rank 0: log.jsonl and tensorboard/ in `folder`.
+
+    sizes: {"matmul_parameters", "layers", "attention_width"}, for step_flops. environments: ids, in
+    the order of the labels' indices. waited(): seconds spent waiting for the loader so far.
+    batch_name(step): says which batch step `step` is, for an error.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        engine,
+        sizes: dict[str, int],
+        environments: list[str],
+        waited: Callable[[], float],
+        batch_name: Callable[[int], str],
+    ):
+        self.path, self.board_folder = folder / "log.jsonl", folder / "tensorboard"
+        self.engine, self.sizes, self.environments = engine, sizes, environments
+        self.waited, self.batch_name = waited, batch_name
+        self.device_name = device_name(engine.device)
+        self.peak = peak_flops(self.device_name, engine.precision)
+        self.main = engine.rank == 0
+
+    def open(self, step: int, steps: int) -> "Log":
+        """Starts at `step` of `steps`: drops what a killed run wrote after it."""
+        self.step = step
+        self.steps = steps
+        if self.main:
+            keep_lines(self.path, step)
+            self._append({"event": "start", "step": step} | self._versions())
+            self.board = SummaryWriter(str(self.board_folder), purge_step=step + 1)
+            self.bar = progress_bar()
+            self.bar.start()
+            self.task = self.bar.add_task("train", total=steps, completed=step, note="")
+        self._new_window()
+        return self
+
+    def close(self) -> None:
+        if self.main:
+            self.board.close()
+            self.bar.stop()
+
+    def add(self, batch, loss, norm: torch.Tensor) -> None:
+        """One step: `batch` as the loader gave it, on the CPU; `loss` and `norm` on the device."""
+        self.shares.append(loss.share)
+        self.norm = norm
+        index = loss.environments.long()
+        self.losses_E.index_add_(0, index, loss.per_label.to(self.losses_E.dtype))
+        self.labels_E.index_add_(0, index, torch.ones_like(index, dtype=self.labels_E.dtype))
+        self.counts += torch.tensor(
+            [batch.used_tokens, len(batch.positions_N), batch.transitions, segment_squares(batch)]
+        )
+
+    def restart_clock(self) -> None:
+        """Time spent on a checkpoint is no training time."""
+        self.clock, self.waited_before = time.perf_counter(), self.waited()
+
+    def write(self, step: int, rate: float) -> None:
+        """A line for the steps since the last one. Raises LdmError for a loss that is not finite."""
+        totals = self._add_up_ranks()  # waits for the device
+        seconds = time.perf_counter() - self.clock
+        losses = totals["shares"]
+        norm = float(self.norm)
+        self._check_finite(losses, norm)
+        used, tokens, transitions, squares, waited = totals["counts"].tolist()
+        labels_E = totals["labels_E"]
+        means_E = totals["losses_E"] / labels_E
+        line = {
+            "step": step,
+            "loss": float(losses.mean()),
+            "lr": rate,
+            "grad_norm": norm,
+            "tokens_per_s": round(tokens / seconds, 1),
+            "useful_tokens_per_s": round(used / seconds, 1),
+            "transitions_per_s": round(transitions / seconds, 1),
+            "bin_fill": round(used / tokens, 5),
+            "loader_wait": round(waited / self.engine.world / seconds, 5),
+            "mfu": self._mfu(used, squares, seconds),
+            "memory_gb": round(memory_bytes(self.engine.device) / 1e9, 3),
+            "seconds": round(seconds, 3),
+            "losses": {
+                self.environments[e]: round(float(means_E[e]), 6)
+                for e in labels_E.nonzero().squeeze(1).tolist()
+            },
+        }
+        if self.main:
+            self._append(line)
+            self._show(line)
+        self.step = step
+        self._new_window()
+
+    def _new_window(self) -> None:
+        device, environments = self.engine.device, len(self.environments)
+        self.shares: list[torch.Tensor] = []
+        self.losses_E = torch.zeros(environments, dtype=torch.float64, device=device)
+        self.labels_E = torch.zeros(environments, dtype=torch.float64, device=device)
+        self.counts = torch.zeros(4, dtype=torch.int64)  # used, all tokens, transitions, Σ length²
+        self.restart_clock()
+
+    def _add_up_ranks(self) -> dict[str, torch.Tensor]:
+        """shares (steps,), losses_E, labels_E, counts and seconds waited (5,): sums, on the CPU."""
+        waited = torch.tensor([self.waited() - self.waited_before], dtype=torch.float64)
+        parts = {
+            "shares": torch.stack(self.shares).double(),
+            "losses_E": self.losses_E,
+            "labels_E": self.labels_E,
+            "counts": torch.cat([self.counts.double(), waited]).to(self.engine.device),
+        }
+        summed = self.engine.sum(torch.cat(list(parts.values()))).cpu()
+        return dict(zip(parts, summed.split([len(part) for part in parts.values()])))
+
+    def _check_finite(self, losses: torch.Tensor, norm: float) -> None:
+        bad = (~losses.isfinite()).nonzero()
+        if not len(bad) and torch.tensor(norm).isfinite():
+            return
+        step = self.step + (int(bad[0]) if len(bad) else len(losses) - 1)
+        what = (
+            f"the loss is {float(losses[bad[0]])}" if len(bad) else f"the gradient norm is {norm}"
+        )
+        raise LdmError(
+            f"step {step + 1}: {what}, expected a finite number; its batch is "
+            f"{self.batch_name(step)}. The last checkpoint is kept: look at that batch, lower "
+            "train.lr, or set train.precision=fp32, then run again"
+        )
+
+    def _mfu(self, used: float, squares: float, seconds: float) -> float | None:
+        if self.peak is None:
+            return None
+        flops = step_flops(**self.sizes, tokens=used, squares=squares)
+        return round(flops / seconds / (self.peak * self.engine.world), 4)
+
+    def _append(self, line: dict) -> None:
+        with disk_errors(self.path), self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _show(self, line: dict) -> None:
+        for key, value in line.items():
+            if key not in ("step", "losses") and value is not None:
+                self.board.add_scalar(f"train/{key}", value, line["step"])
+        for name, value in line["losses"].items():
+            self.board.add_scalar(f"loss/{name}", value, line["step"])
+        mfu = "" if line["mfu"] is None else f"  mfu {line['mfu']:.1%}"
+        note = (
+            f"loss {line['loss']:.4f}  {line['useful_tokens_per_s'] / 1e3:.1f}k tokens/s{mfu}  "
+            f"wait {line['loader_wait']:.1%}"
+        )
+        self.bar.update(self.task, completed=line["step"], note=note)
+        if not sys.stderr.isatty():
+            print(f"train: step {line['step']}/{self.steps}  {note}", flush=True)
+
+    def _versions(self) -> dict:
+        return {
+            "versions": {name: version(name) for name in PACKAGES},
+            "python": platform.python_version(),
+            "device": self.device_name,
+            "devices": self.engine.world,
+            "threads": torch.get_num_threads(),
+            "cores": os.cpu_count(),
+            "engine": self.engine.name,
+            "precision": self.engine.precision,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+
+
+def keep_lines(path: Path, step: int) -> None:
+    """Drops the lines of a log that a run resumed at `step` writes again, and a cut last one."""
+    kept = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if line["step"] < step or (line["step"] == step and "event" not in line):
+            kept.append(text + "\n")
+    write_bytes(path, "".join(kept).encode())
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the CPU's model."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if Path("/proc/cpuinfo").exists():
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Most memory held so far: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,139 @@
+"""The training stage: what is needed is built, the newest checkpoint is loaded, the loop runs."""
+
+import os
+import signal
+from contextlib import closing, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from ldm.config import Recipe, TrainConfig
+from ldm.data.atomic import folder_lock
+from ldm.data.batch import PATCH_CHANNELS
+from ldm.data.codec import Codec
+from ldm.data.loader import Loader
+from ldm.data.manifest import read_manifest
+from ldm.errors import LdmError
+from ldm.model.decoder import Decoder
+from ldm.model.presets import Architecture, architecture
+from ldm.seeds import derive
+from ldm.train.checkpoint import Checkpoints
+from ldm.train.engine import Engine, TorchEngine
+from ldm.train.flops import matmul_sizes
+from ldm.train.loop import train
+from ldm.train.metrics import Log
+
+
+def run(recipe: Recipe, folder: Path) -> None:
+    """Trains on folder/mix up to recipe.train.steps; writes folder/train.
+
+    Goes on from the newest checkpoint, with the same batches as if it had never stopped; does
+    nothing where the last step is there. Under the deepspeed launcher every rank calls it.
+    Raises LdmError for a checkpoint of another architecture or mix, a folder that another run
+    holds, a loss that is not finite; KeyboardInterrupt, after saving, where it was asked to stop.
+    """
+    main = os.environ.get("RANK", "0") == "0"
+    with folder_lock(folder / "train") if main else nullcontext():
+        manifest = read_manifest(folder / "mix", "mix")
+        sizes = fit_architecture(recipe, manifest["environments"])
+        config = {"architecture": asdict(sizes), "tokens": asdict(recipe.tokens)}
+        checkpoints = Checkpoints(
+            folder / "train", config, manifest["environments"], manifest["checksum"]
+        )
+        if main:
+            checkpoints.clean()
+        newest = checkpoints.latest()
+        saved = checkpoints.state(newest) if newest else None
+        if saved is None or saved["step"] < recipe.train.steps:
+            _train(recipe, folder, sizes, manifest, checkpoints, newest, saved)
+
+
+def fit_architecture(recipe: Recipe, environments: list[dict]) -> Architecture:
+    """The recipe's preset with a table and a head that hold the tokens of these environments."""
+    codecs = [Codec(environment, recipe.tokens) for environment in environments]
+    classes = max(int(codec.components.classes.max()) for codec in codecs)
+    fitted = {
+        "rows": recipe.tokens.rows,
+        "classes": max(Architecture.classes, classes),
+        "patch_bytes": recipe.tokens.patch**2 * PATCH_CHANNELS,
+    }
+    return architecture(recipe.model.preset, **fitted | recipe.model.overrides)
+
+
+def _train(recipe, folder, sizes, manifest, checkpoints, newest, saved) -> None:
+    torch.manual_seed(derive(recipe.seed, "model"))  # the same weights on every rank
+    engine = make_engine(Decoder(sizes), recipe.train, saved)
+    step = saved["step"] if saved else 0
+    if newest:
+        checkpoints.load(newest, engine)
+    loader = Loader(folder / "mix", engine.rank, engine.world, step)
+    log = Log(
+        folder / "train",
+        engine,
+        matmul_sizes(sizes),
+        [environment["id"] for environment in manifest["environments"]],
+        waited=lambda: loader.waited,
+        batch_name=lambda k: f"bin {k} of every stream of the mix {manifest['checksum'][:12]}",
+    )
+    stop = Stop(engine, recipe.train.log_every)
+    with closing(loader), closing(log.open(step, recipe.train.steps)), stop:
+        train(recipe.train, step, engine, loader, log, checkpoints, stop)
+    if stop.asked:
+        raise KeyboardInterrupt
+
+
+def make_engine(model: Decoder, config: TrainConfig, saved: dict | None) -> Engine:
+    """The engine of the recipe; DeepSpeed wherever a launcher has set the environment.
+
+    saved: state.json of the checkpoint to go on from. Raises LdmError where it is of
+    another engine.
+    """
+    if config.engine not in ("torch", "deepspeed"):
+        raise LdmError(f'train.engine: expected "torch" or "deepspeed", got "{config.engine}"')
+    name = "deepspeed" if "RANK" in os.environ else config.engine
+    if saved and saved["engine"] != name:
+        raise LdmError(
+            f"the checkpoint of step {saved['step']} was written by the engine {saved['engine']}, "
+            f"this run uses {name}: resume with that one (docs/guide/train.md), or train in "
+            "another folder"
+        )
+    if name == "torch":
+        return TorchEngine(model, config)
+    from ldm.train.deepspeed_engine import DeepSpeedEngine
+
+    return DeepSpeedEngine(model, config, saved)
+
+
+class Stop:
+    """Turns the first Ctrl-C or SIGTERM into a request that the loop answers between two steps.
+
+    The second one ends the process at once, as ever.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, engine: Engine, every: int):
+        self.engine, self.every, self.asked = engine, every, False
+
+    def agreed(self, step: int) -> bool:
+        """Whether all ranks stop after `step`: one process at once, several at log steps."""
+        if self.engine.world == 1:
+            return self.asked
+        if step % self.every:
+            return False
+        asked = self.engine.sum(torch.tensor([float(self.asked)], device=self.engine.device))
+        self.asked = bool(asked > 0)
+        return self.asked
+
+    def __enter__(self) -> "Stop":
+        self.before = [signal.signal(number, self._ask) for number in self.SIGNALS]
+        return self
+
+    def __exit__(self, *error) -> None:
+        for number, handler in zip(self.SIGNALS, self.before):
+            signal.signal(number, handler)
+
+    def _ask(self, number, frame) -> None:
+        self.asked = True
+        signal.signal(number, signal.default_int_handler)
