@@ -14,7 +14,7 @@ def action_logits(
     slots_L: torch.Tensor,
     classes_L: torch.Tensor,
 ) -> torch.Tensor:
-    """(row ⊙ gate_slot + slot_slot) · outᵀ per label, in at least fp32; −∞ at classes ≥ classes_L."""
+    """(row ⊙ gate_slot + slot_slot) · outᵀ per label, at least fp32; −∞ at classes ≥ classes_L."""
     asked_LD = torch.addcmul(
         slot_AD[slots_L].to(rows_LD.dtype), rows_LD, gate_AD[slots_L].to(rows_LD.dtype)
     )

@@ -20,7 +20,7 @@ def packed_attention(
     cu_seqlens_S1: torch.Tensor,
     max_seqlen: int,
 ) -> torch.Tensor:
-    """softmax(q kᵀ / √D) v over the tokens of the same segment at or before each token, shape N H D.
+    """softmax(q kᵀ / √D) v over the tokens of the same segment up to each token, shape N H D.
 
     cu_seqlens_S1: int32, ascending starts of the segments and N; empty segments are allowed.
     max_seqlen: the longest segment, a host integer. H is a multiple of G: heads share keys in

@@ -6,7 +6,7 @@ EPSILON = 1e-6
 
 
 def rms_norm(x: torch.Tensor, weight_D: torch.Tensor) -> torch.Tensor:
-    """x / sqrt(mean(x²) + ε) ⊙ weight over the last dimension; at least fp32 inside, x's dtype out."""
+    """x / √(mean(x²) + ε) ⊙ weight over the last dimension; at least fp32 inside, x's dtype out."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPSILON)
     return (wide * scale * weight_D).to(x.dtype)

@@ -22,7 +22,7 @@ def token_embedding(
     patches_PX: torch.Tensor,
     patch_tokens_P: torch.Tensor,
 ) -> torch.Tensor:
-    """e_ND = RMSNorm(Σ_j table[bag_ids_j] + features · W_kind + patch · W_patch), the table's dtype.
+    """e_ND = RMSNorm(Σ_j table[bag_ids_j] + features · W_kind + patch · W_patch), table's dtype.
 
     Token i owns bag_ids[offsets[i] : offsets[i + 1]], which may be empty. Kind k ≥ 1 uses
     features_KFD[k − 1]; kinds 0 and above K use none. Patch bytes become [−1, 1] and are divided by

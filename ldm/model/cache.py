@@ -20,7 +20,7 @@ class KVCache:
         self.capacity = sizes[3]
 
     def restart(self, rows: torch.Tensor) -> None:
-        """Forgets everything in `rows` (int64 indices or a bool mask); the next token has position 0."""
+        """Forgets all tokens of `rows` (int64 indices or a bool mask); positions begin at 0."""
         self.lengths_R[rows] = 0
 
 
@@ -49,8 +49,8 @@ def step_layout(
     most, longest = int(counts_R.max()), int((before_R + counts_R).max())
     if longest > cache.capacity:
         raise ValueError(
-            f"a row would hold {longest} tokens, the cache has room for {cache.capacity}: restart the "
-            "row and extend it by the tokens it should keep"
+            f"a row would hold {longest} tokens, the cache has room for {cache.capacity}: "
+            "restart the row and extend it by the tokens it should keep"
         )
     ends_R = counts_R.cumsum(0)
     of_N = torch.arange(len(rows_R)).repeat_interleave(counts_R)

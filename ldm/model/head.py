@@ -40,7 +40,7 @@ class ActionHead(nn.Module):
     def logits(
         self, hidden_RD: torch.Tensor, slots_C: torch.Tensor, classes_C: torch.Tensor
     ) -> torch.Tensor:
-        """fp32 logits R × C × classes of every component in every row; −∞ at classes ≥ classes_C."""
+        """fp32 logits R × C × classes of all components in all rows; −∞ at classes ≥ classes_C."""
         rows = hidden_RD.shape[0]
         normed_LD = rms_norm(hidden_RD, self.norm).repeat_interleave(len(slots_C), 0)
         logits = action_logits(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ldm.data.batch import PATCH_CHANNELS, SLOTS
 from ldm.errors import LdmError, nearest
 
 
@@ -17,8 +18,8 @@ class Architecture:
     ffn: int  # inner width of SwiGLU
     rows: int = 32_768  # rows of the hashed table
     classes: int = 256  # classes of an action component at most
-    slots: int = 256  # action components
-    patch_bytes: int = 192  # 8 × 8 × 3
+    slots: int = SLOTS  # action components
+    patch_bytes: int = 8 * 8 * PATCH_CHANNELS
 
     def __post_init__(self):
         if self.heads % self.kv_heads:

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from tests.model.synthetic import packed_batch, slice_tokens
-from tests.model.test_decoder import small
+from ldm.bench.synthetic import packed_batch, slice_tokens
 
 LENGTHS = [23, 9, 40]
 
@@ -11,7 +10,7 @@ def starts_of(batch):
     return batch.cu_seqlens_S1[:-1].long()[: len(LENGTHS)]
 
 
-def test_tokens_one_call_at_a_time_equal_the_packed_forward():
+def test_tokens_one_call_at_a_time_equal_the_packed_forward(small):
     """Rows of different lengths grow by different numbers of tokens, in subsets of the rows."""
     model = small()
     batch = packed_batch(LENGTHS, patches=4)
@@ -31,7 +30,7 @@ def test_tokens_one_call_at_a_time_equal_the_packed_forward():
         torch.testing.assert_close(got, hidden[starts[rows] + done[rows] - 1], rtol=1e-4, atol=1e-5)
 
 
-def test_all_rows_together_equal_the_packed_forward():
+def test_all_rows_together_equal_the_packed_forward(small):
     model = small()
     batch = packed_batch([12, 12, 12])
     cache = model.new_cache(3, 12)
@@ -41,7 +40,7 @@ def test_all_rows_together_equal_the_packed_forward():
         torch.testing.assert_close(got, model(batch)[index[1::2]], rtol=1e-4, atol=1e-5)
 
 
-def test_a_restarted_row_forgets_and_the_others_do_not():
+def test_a_restarted_row_forgets_and_the_others_do_not(small):
     model = small()
     batch = packed_batch(LENGTHS)
     hidden, starts = model(batch), starts_of(batch)
@@ -56,7 +55,7 @@ def test_a_restarted_row_forgets_and_the_others_do_not():
     assert cache.lengths_R.tolist() == [9, 14]
 
 
-def test_a_full_cache_says_so():
+def test_a_full_cache_says_so(small):
     model = small()
     batch = packed_batch([12])
     cache = model.new_cache(1, 8)

@@ -1,21 +1,12 @@
 import pytest
 import torch
 
-from ldm.model.decoder import Decoder
-from ldm.model.presets import architecture
-from tests.model.synthetic import packed_batch, slice_tokens
+from ldm.bench.synthetic import packed_batch, slice_tokens
 
 LENGTHS = [1, 33, 2, 64, 65, 17]
 
 
-def small(**changes):
-    torch.manual_seed(0)
-    sizes = {"layers": 3, "width": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "ffn": 48}
-    sizes |= {"rows": 512, "classes": 16, "slots": 8}
-    return Decoder(architecture("nano", **sizes | changes))
-
-
-def test_segments_and_padding_do_not_see_each_other():
+def test_segments_and_padding_do_not_see_each_other(small):
     model = small()
     batch = packed_batch(LENGTHS, patches=3, pad=9)
     hidden = model(batch)
@@ -29,7 +20,7 @@ def test_segments_and_padding_do_not_see_each_other():
             torch.testing.assert_close(alone[0], hidden[end - 1], rtol=1e-4, atol=1e-5)
 
 
-def test_the_future_is_not_seen():
+def test_the_future_is_not_seen(small):
     model = small()
     batch = packed_batch([40])
     before = model(batch)
@@ -39,7 +30,7 @@ def test_the_future_is_not_seen():
     assert not torch.isclose(before[30:], after[30:]).all(-1).any()
 
 
-def test_loss_is_the_sum_over_labels_and_counts_them():
+def test_loss_is_the_sum_over_labels_and_counts_them(small):
     model = small()
     batch = packed_batch(LENGTHS, components=3)
     total, count, losses = model.loss(batch)
@@ -49,14 +40,14 @@ def test_loss_is_the_sum_over_labels_and_counts_them():
     assert (losses > 0).all()
 
 
-def test_every_parameter_gets_a_gradient():
+def test_every_parameter_gets_a_gradient(small):
     model = small()
     model.loss(packed_batch(LENGTHS, components=2, patches=3))[0].backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-def test_bf16_stays_near_fp32():
+def test_bf16_stays_near_fp32(small):
     model = small()
     batch = packed_batch(LENGTHS, components=2, patches=3)
     exact, _, _ = model.loss(batch)
@@ -75,6 +66,6 @@ def test_bf16_stays_near_fp32():
 
 
 @pytest.mark.parametrize("heads", [2, 4])
-def test_any_head_sharing_runs(heads):
+def test_any_head_sharing_runs(small, heads):
     model = small(kv_heads=heads)
     assert torch.isfinite(model.loss(packed_batch([5, 1]))[0])

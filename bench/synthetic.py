@@ -1,8 +1,21 @@
 """Packed batches made up from a seed, with every awkward case the loader may hand over."""
 
 import numpy as np
+import torch
 
-from ldm.data.batch import ACTION, FEATURES, OBSERVATION, PAD, PATCH, Labels, PackedBatch, Tokens
+from ldm.data.batch import (
+    ACTION,
+    FEATURES,
+    OBSERVATION,
+    PAD,
+    PATCH,
+    PATCH_CHANNELS,
+    Labels,
+    PackedBatch,
+    Tokens,
+)
+
+PATCH_BYTES = 8 * 8 * PATCH_CHANNELS
 
 
 def packed_batch(
@@ -18,8 +31,8 @@ def packed_batch(
 ) -> PackedBatch:
     """Segments of `lengths` tokens, observation and action in turn, then `pad` PAD tokens.
 
-    Every observation is read by `components` labels, alternately smooth and not. The first `patches`
-    action tokens that can be found become PATCH tokens. Bags hold 0 to 2 × bag − 1 ids.
+    Every observation is read by `components` labels, alternately smooth and not. The first
+    `patches` action tokens become PATCH tokens. Bags hold 0 to 2 × bag − 1 ids.
     """
     random = np.random.default_rng(seed)
     lengths = [*lengths, pad] if pad else list(lengths)
@@ -56,7 +69,7 @@ def _tokens(random, kinds, patch_tokens, rows, bag) -> Tokens:
         bag_ids_B=random.integers(0, rows, offsets[-1]).astype(np.int32),
         bag_offsets_N1=offsets,
         features_NF=features,
-        patches_PX=random.integers(0, 256, (len(patch_tokens), 192)).astype(np.uint8),
+        patches_PX=random.integers(0, 256, (len(patch_tokens), PATCH_BYTES)).astype(np.uint8),
         patch_tokens_P=patch_tokens,
     )
 
@@ -77,10 +90,22 @@ def _labels(random, read, components, classes) -> Labels:
     )
 
 
+def segment_lengths(tokens: int, context: int, bin_tokens: int, seed: int = 0) -> list[int]:
+    """Lengths that fill bins exactly: half of the segments full, half of any even length."""
+    random = np.random.default_rng(seed)
+    lengths = []
+    for _ in range(tokens // bin_tokens):
+        left = bin_tokens
+        while left:
+            full = random.random() < 0.5
+            length = context if full else 2 * int(random.integers(1, context // 2 + 1))
+            lengths.append(min(length, left))
+            left -= lengths[-1]
+    return lengths
+
+
 def slice_tokens(tokens: Tokens, index) -> Tokens:
     """The tokens at `index` (int64), in that order, as if they were alone."""
-    import torch
-
     offsets = tokens.bag_offsets_N1.long()
     counts = (offsets[1:] - offsets[:-1])[index]
     ids = [tokens.bag_ids_B[offsets[i] : offsets[i + 1]] for i in index.tolist()]
