@@ -1,6 +1,7 @@
 """The environments we know: catalogue/*.toml, one file a library (or a family of it).
 
-`[library]` holds defaults of EnvSpec's fields, each `[[environment]]` those of one environment. An id is "library/make" where none is given.
+`[library]` holds defaults of EnvSpec's fields, each `[[environment]]` those of one environment.
+An id is "library/make" where none is given.
 """
 
 import tomllib

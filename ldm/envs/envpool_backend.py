@@ -2,6 +2,7 @@
 
 import warnings
 
+import gymnasium
 import numpy as np
 
 from ldm.envs import spaces
@@ -23,10 +24,11 @@ class EnvpoolEnv:
     def __init__(self, spec: EnvSpec, num_envs: int, seed: int, threads: int = 1):
         self.spec, self.num_envs, self.faults = spec, num_envs, 0
         self._pool = _make(spec, num_envs, seed, threads)
-        self.observation = _observation_tree(spec, self._pool)
-        self.action = spaces.describe(self._pool.action_space)
-        if not isinstance(self.action, spaces.Leaf):
-            raise LdmError(f"{spec.id}: actions of several parts are not supported by this backend")
+        self.observation, self.action = _trees(spec, self._pool)
+        if not isinstance(self.action, spaces.Leaf) or self._pool.config["max_num_players"] > 1:
+            raise LdmError(
+                f"{spec.id}: several players or actions of several parts; this backend has neither"
+            )
         self._leaves = spaces.leaves(self.observation)
         self._ids = np.arange(num_envs, dtype=np.int32)
         self._steps = np.zeros(num_envs, np.int64)  # in the running episode
@@ -52,7 +54,7 @@ class EnvpoolEnv:
         else:
             value, reward, terminated, truncated, _ = self._pool.step(executed)
             observation = self._flat(value)
-        reward = np.where(started, 0.0, reward)
+        reward = np.where(started, 0.0, reward).astype(np.float64)
         self._steps = np.where(started, 0, self._steps + 1)
         terminated, truncated = terminated & ~started, truncated & ~started & ~terminated
         self._cut = ~started & ~terminated & ~truncated & (self._steps >= self.spec.horizon)
@@ -142,12 +144,17 @@ def _make(spec: EnvSpec, num_envs: int, seed: int, threads: int):
     )
 
 
-def _observation_tree(spec: EnvSpec, pool) -> spaces.Tree:
+def _trees(spec: EnvSpec, pool) -> tuple[spaces.Tree, spaces.Tree]:
+    """The spaces of observations and actions."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # gymnasium on bounds that float32 cannot hold
-        tree = spaces.describe(pool.observation_space)
+        space = pool.observation_space
+        if isinstance(space, gymnasium.spaces.Box) and space.low.dtype == np.float32:
+            # LunarLander's lower bounds are C++'s numeric_limits::min, the smallest positive float
+            space.low[space.low == np.finfo(np.float32).tiny] = -np.inf
+        observation, action = spaces.describe(space), spaces.describe(pool.action_space)
     try:
-        return spaces.override(tree, spec.leaves)
+        return spaces.override(observation, spec.leaves), action
     except ValueError as error:
         raise LdmError(f"{spec.id}: `leaves` of the catalogue: {error}") from error
 

@@ -22,6 +22,8 @@ MAX_SYMBOLS = 256
 # A uint8 Box with both sides at least this long is an image, smaller ones are symbols.
 MIN_IMAGE_SIDE = 16
 MAX_TEXT_BYTES = 512
+# A bound from here on (libraries write the largest float) is none.
+UNBOUNDED = 1e30
 
 
 class UnsupportedSpace(ValueError):
@@ -86,8 +88,8 @@ def describe(space, path: str = "") -> Tree:
         return _describe_box(space, path)
     raise UnsupportedSpace(
         f'space {type(space).__name__} at "{path}" has no flat form of fixed size; supported are '
-        "Box, Discrete, MultiDiscrete, MultiBinary, Text, Dict and Tuple: wrap the environment in an "
-        "adapter that turns it into one of these (for Graph or Sequence: pad to a fixed length)"
+        "Box, Discrete, MultiDiscrete, MultiBinary, Text, Dict and Tuple: wrap the environment in "
+        "an adapter that turns it into one of these (for Graph or Sequence: pad to a fixed length)"
     )
 
 
@@ -103,8 +105,9 @@ def symbols(path, shape, counts, start=0, source="MultiDiscrete", source_dtype="
 
 def numbers(path, shape, low=-np.inf, high=np.inf, source_dtype="float32") -> Leaf:
     """A continuous leaf; `low` and `high` are broadcast to `shape`."""
-    low = np.broadcast_to(np.asarray(low, np.float64), shape).reshape(-1).tolist()
-    high = np.broadcast_to(np.asarray(high, np.float64), shape).reshape(-1).tolist()
+    bounds = np.stack([np.broadcast_to(np.asarray(b, np.float64), shape) for b in (low, high)])
+    bounds[np.abs(bounds) >= UNBOUNDED] *= np.inf
+    low, high = bounds.reshape(2, -1).tolist()
     shape = tuple(int(n) for n in shape)
     return Leaf(path, CONTINUOUS, shape, "Box", source_dtype, low=tuple(low), high=tuple(high))
 

@@ -125,7 +125,7 @@ class Host:
 
 
 def load_adapter(name: str):
-    """The module adapters/<name>.py (or the file, where `name` is a path) under a name of its own."""
+    """The module adapters/<name>.py (the file, where `name` is a path) under its own name."""
     path = Path(name) if name.endswith(".py") else HERE / "adapters" / f"{name}.py"
     module_spec = importlib.util.spec_from_file_location(f"ldm_adapter_{path.stem}", path)
     module = importlib.util.module_from_spec(module_spec)

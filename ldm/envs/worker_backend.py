@@ -168,8 +168,8 @@ class WorkerEnv:
         keys = ("observation", "action")
         if any(reply[key] != described[0][key] for reply in described for key in keys):
             raise LdmError(
-                f"{self.spec.id}: two instances have different spaces; fix them by its `options` in "
-                f"catalogue/{self.spec.library}.toml"
+                f"{self.spec.id}: two instances have different spaces; fix them by its `options` "
+                f"in catalogue/{self.spec.library}.toml"
             )
         self.observation, self.action = (spaces.from_json(described[0][key]) for key in keys)
         leaves = spaces.leaves(self.observation), spaces.leaves(self.action)
@@ -243,8 +243,8 @@ class WorkerEnv:
         worker.good = 0
         if worker.strikes >= MAX_STRIKES:
             raise LdmError(
-                f"{self.spec.id} failed {worker.strikes} times, fewer than {FORGIVEN} steps apart, the "
-                f"last time:\n{fault}\nTake it out of the recipe, or mend its adapter "
+                f"{self.spec.id} failed {worker.strikes} times, fewer than {FORGIVEN} steps apart, "
+                f"the last time:\n{fault}\nTake it out of the recipe, or mend its adapter "
                 f"({self.spec.adapter}) and see that `ldm envs check {self.spec.id}` passes."
             )
         seeds = [derive(self.seed, "restart", self.faults, i) for i in range(worker.count)]
@@ -254,6 +254,11 @@ class WorkerEnv:
             raise LdmError(
                 f"{self.spec.id} could not be restarted:\n{again}\nafter:\n{fault}"
             ) from None
+
+    @property
+    def pids(self) -> list[int]:
+        """The running workers; each leads a process group of its own."""
+        return [worker.process.pid for worker in self._workers if worker.process]
 
     def close(self) -> None:
         """Lets the environments close, then kills what is left. May be called twice."""

@@ -1,0 +1,32 @@
+"""MiniGrid and BabyAI, with the bot that BabyAI ships as a hosted expert."""
+
+import gymnasium
+import minigrid  # noqa: F401 (registers its environments)
+from minigrid.utils.baby_ai_bot import BabyAIBot
+
+
+class _Remembering(gymnasium.Wrapper):
+    """Keeps the last action, which the bot wants to know of when it was not its own."""
+
+    last_action = None
+
+    def reset(self, **arguments):
+        self.last_action = None
+        return self.env.reset(**arguments)
+
+    def step(self, action):
+        self.last_action = action
+        return self.env.step(action)
+
+
+def build(make: str, split: str, **options):
+    return _Remembering(gymnasium.make(make, disable_env_checker=True, **options))
+
+
+def babyai_bot(env):
+    """The bot for one episode of a BabyAI level."""
+    bot = BabyAIBot(env.unwrapped)
+    return lambda: int(bot.replan(env.last_action))
+
+
+EXPERTS = {"babyai-bot": babyai_bot}

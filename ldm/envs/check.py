@@ -1,0 +1,171 @@
+"""Does an environment keep the contract of interface.py? Measured, with the reason where not."""
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ldm.envs import spaces
+from ldm.envs.interface import Turn, VectorEnv
+from ldm.envs.make import make
+from ldm.envs.rollout import RandomActor
+from ldm.envs.spec import EnvSpec
+from ldm.errors import LdmError
+
+STREAMS = 4
+STEPS = 200
+
+
+@dataclass(frozen=True)
+class Check:
+    """reason: empty where the environment passed. deterministic: the same seed and actions gave the
+    same trajectory twice (None where it was not reached)."""
+
+    id: str
+    reason: str
+    deterministic: bool | None
+    terminated: int  # episodes seen to end by themselves
+    truncated: int  # and by the time limit
+    steps_per_second: float
+
+    @property
+    def ok(self) -> bool:
+        return not self.reason
+
+
+class Broken(Exception):
+    """The first clause of the contract that does not hold."""
+
+
+def check(spec: EnvSpec, seed: int = 0, steps: int = STEPS) -> Check:
+    """Builds and plays `spec` twice with random actions; never raises for what is wrong with it."""
+    first = second = None
+    try:
+        first = _play(spec, seed, steps)
+        second = _play(spec, seed, steps)
+        reason = ""
+    except (Broken, LdmError) as problem:
+        reason = str(problem)
+    deterministic = first.digest == second.digest if second else None
+    if first is None:
+        return Check(spec.id, reason, deterministic, 0, 0, 0.0)
+    rate = STREAMS * steps / first.seconds
+    return Check(spec.id, reason, deterministic, first.terminated, first.truncated, rate)
+
+
+@dataclass
+class _Run:
+    """One play: what was seen, as counts and as a digest."""
+
+    digest: str
+    terminated: int
+    truncated: int
+    seconds: float
+
+
+def _play(spec: EnvSpec, seed: int, steps: int) -> _Run:
+    env = make(spec, STREAMS, seed)
+    groups = list(getattr(env, "pids", ()))
+    try:
+        _require_spaces(spec, env)
+        run = _steps(spec, env, seed, steps)
+    finally:
+        env.close()
+    if left := [pid for group in groups for pid in survivors(group)]:
+        raise Broken(f"processes {left} outlive close()")
+    return run
+
+
+def _steps(spec: EnvSpec, env: VectorEnv, seed: int, steps: int) -> _Run:
+    actor = RandomActor(env.action, seed)
+    digest = hashlib.blake2b(digest_size=16)
+    terminated = truncated = 0
+    turn = env.reset()
+    _require(bool(turn.started.all()), "reset() gave streams that are not `started`")
+    length = np.zeros(env.num_envs, np.int64)
+    begun = time.perf_counter()
+    for _ in range(steps):
+        _require_turn(env, turn)
+        ended = turn.terminated | turn.truncated
+        for array in (*turn.observation, turn.reward, turn.terminated, turn.truncated):
+            digest.update(array.tobytes())
+        action = actor.act(turn)
+        _require_round_trip(env, action)
+        turn = env.step(action)
+        length = np.where(turn.started, 0, length + 1)
+        terminated += int(turn.terminated.sum())
+        truncated += int(turn.truncated.sum())
+        _require(
+            not env.faults, f"{env.faults} faults in {steps} steps (values or a worker failed)"
+        )
+        _require((turn.started == ended).all(), "a stream did not start anew right after its end")
+        _require((length <= spec.horizon).all(), f"an episode passed horizon {spec.horizon}")
+    return _Run(digest.hexdigest(), terminated, truncated, time.perf_counter() - begun)
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise Broken(otherwise)
+
+
+def _require_spaces(spec: EnvSpec, env: VectorEnv) -> None:
+    kinds = {leaf.kind for leaf in spaces.leaves(env.observation)}
+    modality = modality_of(kinds)
+    _require(
+        modality == spec.modality, f"modality is {modality}, the catalogue has {spec.modality}"
+    )
+    action_kinds = {leaf.kind for leaf in spaces.leaves(env.action)}
+    _require(
+        action_kinds <= {spaces.CONTINUOUS, spaces.DISCRETE},
+        f"actions of kinds {sorted(action_kinds)} are not supported",
+    )
+
+
+def modality_of(kinds: set[str]) -> str:
+    """EnvSpec.modality of an observation whose leaves are of these kinds."""
+    if spaces.TEXT in kinds:
+        return "text" if spaces.IMAGE not in kinds else "mixed"
+    names = {spaces.CONTINUOUS: "vector", spaces.DISCRETE: "symbols", spaces.IMAGE: "image"}
+    return names[next(iter(kinds))] if len(kinds) == 1 else "mixed"
+
+
+def _require_turn(env: VectorEnv, turn: Turn) -> None:
+    n = env.num_envs
+    for tree, arrays in ((env.observation, turn.observation), (env.action, turn.action)):
+        for leaf, array in zip(spaces.leaves(tree), arrays, strict=True):
+            expected = (n, *leaf.shape), leaf.dtype
+            got = array.shape, array.dtype
+            _require(got == expected, f'"{leaf.path}": expected {expected}, got {got}')
+            problem = spaces.check(leaf, array)
+            _require(not problem, problem)
+    _require(
+        turn.reward.shape == (n,) and turn.reward.dtype == np.float64, "rewards: not float64 (N,)"
+    )
+    _require(bool(np.isfinite(turn.reward).all()), "a reward is NaN or infinite")
+    flags = turn.terminated, turn.truncated, turn.started
+    _require(all(f.shape == (n,) and f.dtype == bool for f in flags), "flags: not bool (N,)")
+    _require(not (turn.terminated & turn.truncated).any(), "a step both terminated and truncated")
+    _require(not turn.reward[turn.started].any(), "a first observation carries a reward")
+
+
+def _require_round_trip(env: VectorEnv, action) -> None:
+    row = [array[0] for array in action]
+    again = spaces.flatten(env.action, spaces.unflatten(env.action, row))
+    same = all(np.array_equal(a, b) for a, b in zip(row, again, strict=True))
+    _require(same, "an action does not survive unflatten and flatten")
+
+
+def survivors(group: int) -> list[int]:
+    """Processes of a process group that still run (empty where there is no /proc)."""
+    alive = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:  # it ended meanwhile
+            continue
+        if int(fields[2]) == group and fields[0] not in "ZX":
+            alive.append(int(entry.parent.name))
+    return [pid for pid in alive if pid != os.getpid()]
