@@ -7,6 +7,8 @@ import numpy as np
 from ldm.config import TokenConfig
 from ldm.data.batch import PATCH_CHANNELS
 
+CHUNK = 256  # images resized at a time: their fp32 copies are large
+
 
 def patch_grid(shape: tuple[int, int, int], config: TokenConfig) -> tuple[int, int, int]:
     """(planes, rows, columns) of patches for an image of height × width × channels.
@@ -32,7 +34,9 @@ def to_patches(images: np.ndarray, grid: tuple[int, int, int], patch: int) -> np
     """
     planes, rows, columns = grid
     n, channels = len(images), images.shape[3]
-    images = _resize(images, rows * patch, columns * patch)
+    sides = rows * patch, columns * patch
+    chunks = [_resize(images[i : i + CHUNK], *sides) for i in range(0, n, CHUNK)]
+    images = np.concatenate(chunks)
     lacking = planes * PATCH_CHANNELS - channels
     images = np.pad(images, ((0, 0), (0, 0), (0, 0), (0, lacking)))
     parts = images.reshape(n, rows, patch, columns, patch, planes, PATCH_CHANNELS)

@@ -1,0 +1,170 @@
+"""Encoded blocks: many segments as ragged arrays, the form in which training data lies on disk.
+
+A segment is up to `context` tokens of consecutive steps of one episode, or of one environment
+stream where the environment's hidden state spans episodes; it never splits a step.
+
+Axes: S segments, N tokens, B bag entries, G numbers, P patches, L labels.
+"""
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import numpy as np
+
+from ldm.data.batch import PATCH
+from ldm.data.codec import Codec
+from ldm.data.episode import Trajectory
+from ldm.envs.interface import Arrays
+
+
+@dataclass
+class Encoded:
+    """Raises ValueError where counts and lengths disagree."""
+
+    tokens_S: np.ndarray  # int32, tokens of the segment
+    steps_S: np.ndarray  # int32, environment steps of the segment
+    environment_S: np.ndarray  # int32, index into the manifest's environments
+    shard_S: np.ndarray  # int32, recorded shard of that environment
+    trajectory_S: np.ndarray  # int32, trajectory in the shard
+    first_step_S: np.ndarray  # int32, step of the trajectory (over its episodes)
+    kinds_N: np.ndarray  # uint8
+    bag_counts_N: np.ndarray  # uint16
+    feature_counts_N: np.ndarray  # uint8
+    label_counts_N: np.ndarray  # uint16, components read from the token
+    bag_ids_B: np.ndarray  # int32
+    features_G: np.ndarray  # float32
+    patches_PX: np.ndarray  # uint8
+    slots_L: np.ndarray  # int32
+    classes_L: np.ndarray  # int32
+    values_L: np.ndarray  # float32
+    smooth_L: np.ndarray  # uint8
+
+    def __post_init__(self):
+        for axis in "NBGPL":
+            expected = int(self.offsets[axis][-1])
+            for name in _names(axis):
+                found = len(getattr(self, name))
+                if found != expected:
+                    raise ValueError(f"encoded block: {name} has {found} rows, expected {expected}")
+
+    def __len__(self) -> int:
+        return len(self.tokens_S)
+
+    @cached_property
+    def offsets(self) -> dict[str, np.ndarray]:
+        """Where every segment starts, and the last ends, on axes N, B, G, P, L; int64 (S + 1,)."""
+        tokens = _ends(self.tokens_S)
+        counts = {
+            "B": self.bag_counts_N,
+            "G": self.feature_counts_N,
+            "P": self.kinds_N == PATCH,
+            "L": self.label_counts_N,
+        }
+        return {"N": tokens} | {axis: _ends(count)[tokens] for axis, count in counts.items()}
+
+    def select(self, segments: np.ndarray) -> "Encoded":
+        """The segments with these indices, in this order; an index may come twice."""
+        rows = {"S": segments}
+        for axis, offsets in self.offsets.items():
+            lengths = offsets[segments + 1] - offsets[segments]
+            starts = np.repeat(offsets[segments] - _ends(lengths)[:-1], lengths)
+            rows[axis] = starts + np.arange(lengths.sum())
+        return Encoded(**{name: array[rows[_axis(name)]] for name, array in self.arrays().items()})
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def concatenate(blocks: list[Encoded]) -> Encoded:
+    names = [f.name for f in fields(Encoded)]
+    return Encoded(**{n: np.concatenate([getattr(b, n) for b in blocks]) for n in names})
+
+
+def encode(
+    codec: Codec,
+    trajectories: list[Trajectory],
+    environment: int,
+    shard: int,
+    spans_episodes: bool,
+    rng: np.random.Generator,
+) -> Encoded:
+    """All segments of one recorded shard, in order.
+
+    environment, shard: where it comes from, kept with each segment. spans_episodes: whether a
+    segment may run over several episodes. rng: drops environment identity from whole segments.
+    """
+    steps, trajectory, first = _segments(codec, trajectories, spans_episodes)
+    named = rng.random(len(steps)) >= codec.config.identity_dropout
+    rows, labels = _rows(codec, trajectories, np.repeat(named, steps))
+    counts, ids = rows.bags()
+    total, components = len(labels), codec.components
+    read = np.zeros(codec.tokens_per_step, np.uint16)
+    read[codec.tokens_per_observation - 1] = len(components.slots)
+    return Encoded(
+        tokens_S=steps * np.int32(codec.tokens_per_step),
+        steps_S=steps,
+        environment_S=np.full(len(steps), environment, np.int32),
+        shard_S=np.full(len(steps), shard, np.int32),
+        trajectory_S=trajectory,
+        first_step_S=first,
+        kinds_N=np.tile(rows.kinds_K, total),
+        bag_counts_N=counts.astype(np.uint16),
+        feature_counts_N=np.tile(rows.feature_widths_K.astype(np.uint8), total),
+        label_counts_N=np.tile(read, total),
+        bag_ids_B=ids,
+        features_G=rows.features_RG.reshape(-1),
+        patches_PX=rows.patches_RPX.reshape(-1, rows.patches_RPX.shape[-1]),
+        slots_L=np.tile(components.slots, total),
+        classes_L=np.tile(components.classes, total),
+        values_L=labels.reshape(-1),
+        smooth_L=np.tile(components.smooth.astype(np.uint8), total),
+    )
+
+
+def _rows(codec: Codec, trajectories: list[Trajectory], identity: np.ndarray):
+    """Tokens and label values of every step; final observations are left out."""
+    acted = [np.ones(len(t) + len(t.lengths), bool) for t in trajectories]
+    for mask, trajectory in zip(acted, trajectories):
+        mask[np.cumsum(trajectory.lengths + 1) - 1] = False
+
+    def leaves(name: str) -> Arrays:
+        return [np.concatenate(parts) for parts in zip(*(getattr(t, name) for t in trajectories))]
+
+    def flat(name: str) -> np.ndarray:
+        return np.concatenate([getattr(t, name) for t in trajectories])
+
+    observations = [array[np.concatenate(acted)] for array in leaves("observations")]
+    rows = codec.observation_rows_of(observations, identity).join(
+        codec.action_rows_of(
+            leaves("actions"), flat("rewards"), flat("terminated"), flat("truncated"), identity
+        )
+    )
+    return rows, codec.labels(leaves("labels"))
+
+
+def _segments(codec: Codec, trajectories: list[Trajectory], spans_episodes: bool):
+    """Steps, trajectory and first step of every segment, int32 each (S,)."""
+    longest = codec.config.context // codec.tokens_per_step
+    segments = []
+    for index, trajectory in enumerate(trajectories):
+        lengths = [len(trajectory)] if spans_episodes else trajectory.lengths.tolist()
+        start = 0
+        for length in lengths:
+            for first in range(0, length, longest):
+                segments.append((min(longest, length - first), index, start + first))
+            start += length
+    return np.array(segments, np.int32).reshape(-1, 3).T.copy()
+
+
+def _ends(counts: np.ndarray) -> np.ndarray:
+    ends = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=ends[1:])
+    return ends
+
+
+def _axis(name: str) -> str:
+    return name.rsplit("_", 1)[1][0]
+
+
+def _names(axis: str) -> list[str]:
+    return [f.name for f in fields(Encoded) if _axis(f.name) == axis]

@@ -1,0 +1,133 @@
+"""The plain Python twin of csrc/packer.pyx: same arguments, same results; tests and the benchmark
+hold one against the other."""
+
+from bisect import bisect_left, insort
+from collections import deque
+
+import numpy as np
+
+from ldm.data.batch import PATCH
+
+
+def best_fit(
+    lengths: np.ndarray,
+    bin_tokens: int,
+    lookahead: int,
+    order: np.ndarray,
+    bin_ends: np.ndarray,
+) -> int:
+    """See `ldm._native.packer.best_fit`; the waiting segments are a sorted list, searched by
+    bisection."""
+    lengths = lengths.tolist()
+    waiting, arrived = [], deque()  # (-length, segment), sorted; segments by age
+    taken = bytearray(len(lengths))
+    placed, ends = [], []
+    unread = iter(range(len(lengths)))
+    while True:
+        while len(waiting) < lookahead and (i := next(unread, None)) is not None:
+            insort(waiting, (-lengths[i], i))
+            arrived.append(i)
+        if len(waiting) < lookahead or not waiting:
+            break
+        remaining = bin_tokens
+        while remaining > 0 and waiting:
+            while arrived and taken[arrived[0]]:
+                arrived.popleft()
+            oldest = arrived[0]
+            limit = lengths[oldest] if lengths[oldest] <= remaining else remaining
+            at = bisect_left(waiting, (-limit, -1))
+            if at == len(waiting):
+                break
+            length, i = waiting.pop(at)
+            taken[i] = 1
+            placed.append(i)
+            remaining += length
+        ends.append(len(placed))
+    order[: len(placed)] = placed
+    order[len(placed) :] = [i for i in range(len(lengths)) if not taken[i]]
+    bin_ends[: len(ends)] = ends
+    return len(ends)
+
+
+def sort_order(ids: np.ndarray, rows: int, order: np.ndarray) -> None:
+    """See `ldm._native.packer.sort_order`."""
+    order[:] = np.argsort(ids, kind="stable")
+
+
+class Sources:
+    """See `ldm._native.packer.Sources`."""
+
+    def __init__(self, blocks):
+        self.blocks = list(blocks)
+
+    def measure(self, source_S, segment_S) -> tuple[int, int, int]:
+        parts = [self._part(*pair) for pair in zip(source_S, segment_S)]
+        return tuple(
+            sum(len(part[name]) for part in parts) for name in ("bags", "patches", "values")
+        )
+
+    def scatter(self, source_S, segment_S, bin_ends, bin_tokens, arrays) -> tuple[int, int, int]:
+        arrays["features_NF"][:] = 0
+        starts, longest, used, steps = [], 0, 0, 0
+        token = bag = label = patch = first = 0
+        for b, end in enumerate(bin_ends):
+            for source, segment in zip(source_S[first:end], segment_S[first:end]):
+                part = self._part(source, segment)
+                n = len(part["kinds"])
+                starts.append(token)
+                self._copy(part, arrays, token, bag, label, patch)
+                token, used, steps = token + n, used + n, steps + part["steps"]
+                bag, label = bag + len(part["bags"]), label + len(part["values"])
+                patch, longest = patch + len(part["patches"]), max(longest, n)
+            first = end
+            rest = (b + 1) * bin_tokens - token
+            if rest < 0:
+                raise ValueError(f"bin {b} cannot hold its segments: {bin_tokens} tokens")
+            if rest:
+                starts.append(token)
+                arrays["kinds_N"][token : token + rest] = 0
+                arrays["positions_N"][token : token + rest] = np.arange(rest)
+                arrays["bag_offsets_N1"][token + 1 : token + rest + 1] = bag
+                token, longest = token + rest, max(longest, rest)
+        arrays["bag_offsets_N1"][0] = 0
+        arrays["cu_seqlens_S1"][:] = token
+        arrays["cu_seqlens_S1"][: len(starts)] = starts
+        return longest, used, steps
+
+    def _part(self, source: int, segment: int) -> dict:
+        block = self.blocks[source]
+        cut = {k: slice(*at[segment : segment + 2].tolist()) for k, at in block.offsets.items()}
+        return {
+            "kinds": block.kinds_N[cut["N"]],
+            "bag_counts": block.bag_counts_N[cut["N"]],
+            "feature_counts": block.feature_counts_N[cut["N"]],
+            "label_counts": block.label_counts_N[cut["N"]],
+            "bags": block.bag_ids_B[cut["B"]],
+            "features": block.features_G[cut["G"]],
+            "patches": block.patches_PX[cut["P"]],
+            "slots": block.slots_L[cut["L"]],
+            "classes": block.classes_L[cut["L"]],
+            "values": block.values_L[cut["L"]],
+            "smooth": block.smooth_L[cut["L"]],
+            "environment": block.environment_S[segment],
+            "steps": block.steps_S[segment],
+        }
+
+    def _copy(self, part: dict, arrays: dict, token: int, bag: int, label: int, patch: int) -> None:
+        n, tokens = len(part["kinds"]), np.arange(len(part["kinds"]))
+        arrays["kinds_N"][token : token + n] = part["kinds"]
+        arrays["positions_N"][token : token + n] = tokens
+        arrays["bag_ids_B"][bag : bag + len(part["bags"])] = part["bags"]
+        arrays["bag_offsets_N1"][token + 1 : token + n + 1] = bag + np.cumsum(part["bag_counts"])
+        rows = np.repeat(tokens, part["feature_counts"])
+        first = np.cumsum(part["feature_counts"], dtype=np.int64) - part["feature_counts"]
+        columns = np.arange(len(rows)) - first[rows]
+        arrays["features_NF"][token + rows, columns] = part["features"]
+        patches = slice(patch, patch + len(part["patches"]))
+        arrays["patches_PX"][patches] = part["patches"]
+        arrays["patch_tokens_P"][patches] = token + np.flatnonzero(part["kinds"] == PATCH)
+        labels = slice(label, label + len(part["values"]))
+        arrays["tokens_L"][labels] = token + np.repeat(tokens, part["label_counts"])
+        for name in ("slots", "classes", "values", "smooth"):
+            arrays[f"{name}_L"][labels] = part[name]
+        arrays["environments_L"][labels] = part["environment"]
