@@ -31,7 +31,7 @@ def take_profit(spec: EnvSpec) -> Actor:
 def mean_reversion(spec: EnvSpec) -> Actor:
     """Against the deviation from the rolling mean, with a dead band of half a step's deviation in
     which the position stays (a trade must earn its fee)."""
-    band = 0.5 + 1e4 * spec.options.get("fee", 0.0001) * 0.05
+    band = 0.5
 
     def rule(observation):
         deviation, position = observation[0][:, -3], np.rint(observation[0][:, -2])
@@ -46,12 +46,12 @@ def trend(spec: EnvSpec) -> Actor:
     """With the drift that an exponential average of the returns estimates.
 
     The steady-state Kalman filter of "drift + white noise" is that average: with state variance
-    ratio q = rate, gain k = (√(q² + 4q) − q) / 2 at keep ≈ 1.
+    ratio q = rate, gain k = (√(q² + 4q) − q) / 2 where the drift hardly fades in a step.
     """
     rate = spec.options.get("rate", 0.1)
     gain = (np.sqrt(rate**2 + 4 * rate) - rate) / 2
     weights = gain * ((1 - rate) * (1 - gain)) ** np.arange(spec.options.get("window", 16))[::-1]
-    band = 0.2 + 1e4 * spec.options.get("fee", 0.0001) * 0.01
+    band = 0.15
 
     def rule(observation):
         drift = observation[0][:, : len(weights)] @ weights.astype(np.float32)
