@@ -1,0 +1,3 @@
+from ldm.policy.policy import Policy, digest
+
+__all__ = ["Policy", "digest"]

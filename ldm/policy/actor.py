@@ -1,0 +1,116 @@
+"""The model as an Actor: a key-value cache for every stream, and a memory to refill it from.
+
+A stream's cache holds its segment exactly as training would see it: [observation tokens][action
+tokens] of every step, from position 0. A turn appends the action tokens of the step that led here
+and the observation tokens; the action is read from the last of them. A segment that is full begins
+anew with the last half of the context, at the start of a step. A segment whose episode is over
+begins with nothing, unless the environment's hidden state spans episodes.
+
+Shape suffixes: R streams, M steps of memory, N tokens.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ldm.data.batch import Tokens
+from ldm.data.codec import Codec
+from ldm.envs.interface import Arrays, Turn
+from ldm.model.decoder import Decoder
+from ldm.policy.memory import Memory, select
+
+
+class ModelActor:
+    """Acts in `num_envs` streams of one environment; made by `Policy.actor`."""
+
+    def __init__(self, id: str, model: Decoder, codec: Codec, num_envs: int, spans_episodes: bool):
+        self.id, self.num_envs = id, num_envs
+        self._model, self._codec, self._spans = model, codec, spans_episodes
+        context, self._device = codec.config.context, model.head.out.device
+        self._cache = model.new_cache(num_envs, context)
+        self._memory = Memory(num_envs, context // 2 // codec.tokens_per_step)
+        self._most_steps = (context - codec.tokens_per_observation) // codec.tokens_per_step
+        self._steps_R = np.zeros(num_envs, np.int64)  # whole steps in the cache
+        self._ended_R = np.zeros(num_envs, bool)  # whose episode ended in the last turn
+        parts = codec.components
+        self._components = [
+            torch.from_numpy(np.asarray(part)).to(self._device)
+            for part in (parts.slots, parts.classes, parts.smooth)
+        ]
+
+    def act(self, turn: Turn) -> Arrays:
+        """The likeliest discrete and the expected continuous action of every stream."""
+        values_RC = self._model.head.decode(self.read(turn), *self._components)
+        return self._codec.decode(values_RC.float().cpu().numpy())
+
+    def read(self, turn: Turn) -> torch.Tensor:
+        """hidden_RD of every stream's last observation token; meaningless where an episode ended.
+
+        Raises ValueError for another number of streams than the actor was made for.
+        """
+        if len(turn.reward) != self.num_envs:
+            raise ValueError(f"{len(turn.reward)} streams, the actor was made for {self.num_envs}")
+        goes_on_R = turn.started & self._ended_R if self._spans else np.zeros(self.num_envs, bool)
+        fresh_R = (turn.started & ~goes_on_R) | (self._cache.lengths_R.numpy() == 0)
+        self._memory.add_step(turn, ~goes_on_R)
+        self._memory.add_observation(turn.observation)
+        self._steps_R = np.where(fresh_R, 0, self._steps_R + ~goes_on_R)
+        full_R = self._steps_R > self._most_steps
+        if not self._memory.steps:
+            fresh_R, full_R = fresh_R | full_R, np.zeros_like(full_R)
+        self._steps_R[fresh_R] = 0
+        hidden_RD = self._extend(turn, fresh_R, full_R)
+        if self._spans:
+            self._take_back(turn)
+        return hidden_RD
+
+    def _extend(self, turn: Turn, fresh_R: np.ndarray, full_R: np.ndarray) -> torch.Tensor:
+        self._cache.restart(torch.from_numpy(fresh_R | full_R))
+        if full_R.all():
+            return self._feed(*self._refill_tokens(slice(None)), None)
+        # Full streams come along, then start over: leaving them out would copy everyone's cache.
+        hidden_RD = self._feed(*self._next_tokens(turn, fresh_R), None)
+        if full_R.any():
+            rows = np.flatnonzero(full_R)
+            self._cache.restart(torch.from_numpy(rows))
+            hidden_RD[torch.from_numpy(rows)] = self._feed(*self._refill_tokens(rows), rows)
+        return hidden_RD
+
+    def _feed(self, tokens: Tokens, counts_R: np.ndarray, rows: np.ndarray | None) -> torch.Tensor:
+        rows = None if rows is None else torch.from_numpy(rows)
+        counts_R = torch.from_numpy(counts_R)
+        return self._model.extend(tokens.to(self._device), counts_R, self._cache, rows)
+
+    def _next_tokens(self, turn: Turn, fresh_R: np.ndarray) -> tuple[Tokens, np.ndarray]:
+        """[action][observation] of every stream, without the action where `fresh_R`."""
+        codec = self._codec
+        counts_R = np.where(fresh_R, 0, codec.tokens_per_action) + codec.tokens_per_observation
+        observation = codec.observation_rows_of(turn.observation)
+        if fresh_R.all():
+            return observation.tokens(), counts_R
+        rows = codec.action_rows_of(*self._memory.last_step()).join(observation)
+        tokens = replace(rows, patches_RPX=observation.patches_RPX).tokens()
+        if fresh_R.any():
+            keep = np.ones((self.num_envs, len(rows.kinds_K)), bool)
+            keep[fresh_R, : codec.tokens_per_action] = False
+            tokens = select(tokens, keep.reshape(-1))
+        return tokens, counts_R
+
+    def _refill_tokens(self, rows) -> tuple[Tokens, np.ndarray]:
+        """All remembered steps of some streams, and what they observe now."""
+        codec = self._codec
+        observation, step = self._memory.recall(rows)
+        steps = codec.observation_rows_of(observation).join(codec.action_rows_of(*step))
+        keep = np.ones((len(step[1]), codec.tokens_per_step), bool)
+        keep[self._memory.steps :: self._memory.steps + 1, -codec.tokens_per_action :] = False
+        tokens = select(steps.tokens(), keep.reshape(-1))  # the last action is yet to come
+        self._steps_R[rows] = self._memory.steps
+        return tokens, keep.reshape(-1, (self._memory.steps + 1) * keep.shape[1]).sum(1)
+
+    def _take_back(self, turn: Turn) -> None:
+        """Forgets final observations, which no segment holds; the next turn repeats the action."""
+        self._ended_R = turn.terminated | turn.truncated
+        ended = torch.from_numpy(self._ended_R)
+        lengths_R = self._cache.lengths_R
+        lengths_R[ended] = (lengths_R[ended] - self._codec.tokens_per_step).clamp(min=0)

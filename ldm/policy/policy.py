@@ -1,0 +1,124 @@
+"""What users load and call: a trained model that acts in any environment it knows.
+
+from ldm.envs.make import make
+from ldm.policy import Policy
+
+env = make("envpool/CartPole-v1", num_envs=4, seed=0)
+actor = Policy.load("runs/quickstart/train/model").actor("envpool/CartPole-v1", num_envs=4)
+turn = env.reset()
+for _ in range(500):
+    turn = env.step(actor.act(turn))
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from ldm.config import TokenConfig, build
+from ldm.data.codec import Codec
+from ldm.errors import LdmError, nearest
+from ldm.model.decoder import Decoder
+from ldm.model.presets import Architecture
+from ldm.policy.actor import ModelActor
+
+WEIGHTS, CONFIG, ENVIRONMENTS = "model.safetensors", "config.json", "environments.json"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model, how its tokens are made, and the environments it knows.
+
+    environments: manifest entries by id (spaces, statistics). digest: SHA-256 of the weights' file.
+    """
+
+    model: Decoder
+    tokens: TokenConfig
+    environments: dict[str, dict]
+    digest: str
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device | None = None) -> "Policy":
+        """The model in a checkpoint's folder, on `device` (default: a GPU where there is one).
+
+        Computes in bf16 on a GPU, else in fp32. Raises LdmError where a file is missing, broken, or
+        the weights are of another architecture than config.json says.
+        """
+        folder = Path(folder)
+        config = _read_json(folder / CONFIG)
+        where = str(folder / CONFIG)
+        architecture = build(Architecture, config.get("architecture", {}), where)
+        tokens = build(TokenConfig, config.get("tokens", {}), where)
+        environments = {entry["id"]: entry for entry in _read_json(folder / ENVIRONMENTS)}
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model = _read_model(architecture, folder / WEIGHTS).to(device).eval()
+        model.compute_dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        return cls(model, tokens, environments, digest(folder))
+
+    def actor(self, environment: str, num_envs: int) -> ModelActor:
+        """A new Actor, with no past, for `num_envs` streams of `environment`.
+
+        Raises LdmError for an environment that the model does not know.
+        """
+        if environment not in self.environments:
+            raise LdmError(
+                f'the model does not know "{environment}"{nearest(environment, self.environments)}'
+                f"; it knows {len(self.environments)}: {', '.join(self.environments)}"
+            )
+        entry = self.environments[environment]
+        spans = bool(entry.get("hidden_state_spans_episodes", False))
+        codec = Codec(entry, self.tokens)
+        return ModelActor(f"ldm/{self.digest[:12]}", self.model, codec, num_envs, spans)
+
+
+def digest(folder: str | Path) -> str:
+    """SHA-256 of a checkpoint's weights. Raises LdmError where there are none."""
+    path = Path(folder) / WEIGHTS
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _missing(path) from error
+
+
+def _read_json(path: Path):
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _missing(path) from error
+    except ValueError as error:
+        raise LdmError(f"{path} is not JSON ({error}); take another checkpoint") from error
+
+
+def _missing(path: Path) -> LdmError:
+    return LdmError(
+        f"no model in {path.parent}: {path.name} is missing; expected a folder with {WEIGHTS}, "
+        f'{CONFIG} and {ENVIRONMENTS}, as "ldm train" leaves in runs/<recipe>/train/model'
+    )
+
+
+def _read_model(architecture: Architecture, path: Path) -> Decoder:
+    try:
+        weights = load_file(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _missing(path) from error
+    except SafetensorError as error:
+        raise LdmError(f"{path} is not a whole safetensors file ({error})") from error
+    with torch.device("meta"):
+        model = Decoder(architecture)
+    expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    found = {name: tuple(weight.shape) for name, weight in weights.items()}
+    wrong = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+    if wrong:
+        name = wrong[0]
+        raise LdmError(
+            f"{path} is of another architecture than {CONFIG} beside it: {name} is "
+            f"{found.get(name, 'absent')}, expected {expected.get(name, 'absent')} "
+            f"({len(wrong)} tensors differ); take both files from one checkpoint"
+        )
+    model.load_state_dict(weights, assign=True)
+    return model

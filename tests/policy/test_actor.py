@@ -1,0 +1,154 @@
+"""Acting step by step must read the very hidden states that the packed forward gives."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from made_turns import entry, turns
+
+from ldm.data.batch import Labels, PackedBatch, Tokens
+from ldm.data.codec import Codec
+from ldm.policy.actor import ModelActor
+
+
+def row(turn, i):
+    return [array[i : i + 1] for array in turn.observation]
+
+
+def segments_of(found, i, codec, spans):
+    """For each turn, the tokens in stream `i`'s segment by the rule, written out plainly."""
+    context, per_step = codec.config.context, codec.tokens_per_step
+    segment, held, expected = [], None, []
+    for turn in found:
+        goes_on = spans and turn.started[i] and held is not None
+        if turn.started[i] and not goes_on:
+            segment = []
+        elif held is not None or not turn.started[i]:
+            segment = [*segment, held if goes_on else action_part(turn, i, codec)]
+        observation = codec.encode_observation(row(turn, i))
+        size = sum(len(part.kinds_N) for part in segment) + len(observation.kinds_N)
+        if size > context:
+            kept_steps = context // 2 // per_step
+            segment = segment[len(segment) - 2 * kept_steps :]
+        segment = [*segment, observation]
+        expected.append(segment)
+        held = None
+        if spans and (turn.terminated[i] or turn.truncated[i]):
+            *segment, held, _ = segment
+    return expected
+
+
+def action_part(turn, i, codec):
+    one = slice(i, i + 1)
+    reward = turn.reward[one].astype(np.float32)
+    return codec.encode_action(
+        [array[one] for array in turn.action], reward, turn.terminated[one], turn.truncated[one]
+    )
+
+
+def joined(parts):
+    """Tokens of several parts, one after another."""
+    offsets, patch_tokens, entries, tokens = [np.zeros(1, np.int32)], [], 0, 0
+    for part in parts:
+        offsets.append(part.bag_offsets_N1[1:] + entries)
+        patch_tokens.append(part.patch_tokens_P + tokens)
+        entries, tokens = entries + len(part.bag_ids_B), tokens + len(part.kinds_N)
+    names = ("kinds_N", "bag_ids_B", "features_NF", "patches_PX")
+    plain = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return Tokens(
+        **plain,
+        bag_offsets_N1=np.concatenate(offsets).astype(np.int32),
+        patch_tokens_P=np.concatenate(patch_tokens).astype(np.int32),
+    )
+
+
+def packed_last(model, segments):
+    """The packed forward's hidden state of each segment's last token."""
+    lengths = np.array([sum(len(part.kinds_N) for part in segment) for segment in segments])
+    ends = np.cumsum(lengths)
+    batch = PackedBatch(
+        tokens=joined([part for segment in segments for part in segment]),
+        labels=Labels(*[np.zeros(0, np.int32)] * 6),
+        cu_seqlens_S1=np.concatenate([[0], ends]).astype(np.int32),
+        positions_N=np.concatenate([np.arange(n) for n in lengths]).astype(np.int32),
+        bag_order_B=np.zeros(0, np.int32),
+        max_seqlen=int(lengths.max()),
+        used_tokens=int(ends[-1]),
+        transitions=0,
+    ).to("cpu")
+    with torch.no_grad():
+        return model(batch)[torch.from_numpy(ends - 1)], lengths
+
+
+@pytest.mark.parametrize("spans", [False, True])
+@pytest.mark.parametrize(
+    "kind, longest, context",
+    [("vector", 7, 30), ("vector", 60, 30), ("vector", 60, 31), ("mixed", 12, 40)],
+)
+def test_acting_equals_the_packed_forward(kind, longest, context, spans, model, tokens):
+    codec = Codec(entry(kind, spans), replace(tokens, context=context))
+    found = turns(kind, num_envs=5, count=70, longest=longest)
+    actor = ModelActor("test", model, codec, 5, spans)
+    got = torch.stack([actor.read(turn) for turn in found], 1)  # [R, turns, D]
+    longest_segment = 0
+    for i in range(5):
+        expected, lengths = packed_last(model, segments_of(found, i, codec, spans))
+        torch.testing.assert_close(got[i], expected, rtol=1e-4, atol=1e-4)
+        longest_segment = max(longest_segment, lengths.max())
+    filled = longest_segment > context - codec.tokens_per_step
+    assert filled == (spans or longest > 7)  # the refill was seen
+
+
+def test_a_context_too_short_to_remember_begins_anew(model, tokens):
+    codec = Codec(entry("mixed"), replace(tokens, context=12))
+    assert codec.tokens_per_step > 12 // 2
+    found = turns("mixed", num_envs=3, count=20, longest=8)
+    actor = ModelActor("test", model, codec, 3, False)
+    got = torch.stack([actor.read(turn) for turn in found], 1)
+    for i in range(3):
+        expected, _ = packed_last(model, segments_of(found, i, codec, False))
+        torch.testing.assert_close(got[i], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_all_streams_full_at_once(model, tokens):
+    codec = Codec(entry(), tokens)
+    found = turns("vector", num_envs=3, count=40, longest=1)
+    quiet = np.zeros(3, bool)
+    found = [t._replace(started=quiet | (n == 0)) for n, t in enumerate(found)]
+    found = [t._replace(terminated=quiet, truncated=quiet) for t in found]
+    actor = ModelActor("test", model, codec, 3, False)
+    got = torch.stack([actor.read(turn) for turn in found], 1)
+    for i in range(3):
+        expected, _ = packed_last(model, segments_of(found, i, codec, False))
+        torch.testing.assert_close(got[i], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_actions_lie_in_the_space(model, tokens):
+    codec = Codec(entry("mixed"), tokens)
+    actor = ModelActor("test", model, codec, 4, False)
+    for turn in turns("mixed", num_envs=4, count=5, longest=3):
+        numbers, symbols = actor.act(turn)
+        assert numbers.shape == (4, 2) and np.abs(numbers).max() <= 1
+        assert symbols.shape == (4, 2) and (symbols >= 0).all() and (symbols < [3, 5]).all()
+
+
+def test_the_past_changes_the_action(model, tokens):
+    """The same observation after another reward is read differently, within the episode only."""
+    codec = Codec(entry(), tokens)
+    first, second, third = turns("vector", num_envs=1, count=4, longest=9)[:3]
+    hidden = []
+    for reward in (0.0, 1.0):
+        actor = ModelActor("test", model, codec, 1, False)
+        actor.read(first)
+        now = actor.read(second._replace(reward=np.array([reward])))
+        fresh = actor.read(third._replace(started=np.array([True])))
+        hidden.append((now, fresh))
+    assert (hidden[0][0] - hidden[1][0]).abs().max() > 1e-3
+    torch.testing.assert_close(hidden[0][1], hidden[1][1])
+
+
+def test_another_number_of_streams_is_refused(model, tokens):
+    actor = ModelActor("test", model, Codec(entry(), tokens), 2, False)
+    with pytest.raises(ValueError, match="3 streams, the actor was made for 2"):
+        actor.read(turns("vector", num_envs=3, count=1, longest=1)[0])

@@ -1,0 +1,84 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from made_turns import entry, turns
+from safetensors.torch import load_file, save_file
+
+from ldm.errors import LdmError
+from ldm.policy import Policy, digest
+
+
+@pytest.fixture
+def folder(tmp_path, model, tokens):
+    """A checkpoint's folder as training writes it."""
+    save_file(dict(model.state_dict()), tmp_path / "model.safetensors")
+    config = {
+        "architecture": dataclasses.asdict(model.architecture),
+        "tokens": dataclasses.asdict(tokens),
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "environments.json").write_text(json.dumps([entry("vector"), entry("mixed")]))
+    return tmp_path
+
+
+def test_a_loaded_policy_acts_like_the_saved_model(folder, model):
+    policy = Policy.load(folder, "cpu")
+    assert list(policy.environments) == ["test/vector", "test/mixed"]
+    saved = dataclasses.replace(policy, model=model)
+    actors = [p.actor("test/mixed", 3) for p in (policy, saved)]
+    assert actors[0].id == f"ldm/{digest(folder)[:12]}"
+    for turn in turns("mixed", num_envs=3, count=6, longest=4):
+        for ours, theirs in zip(*(actor.act(turn) for actor in actors)):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_digest_follows_the_weights(folder):
+    before = digest(folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["head.norm"] += 1
+    save_file(weights, folder / "model.safetensors")
+    assert digest(folder) != before
+
+
+def test_unknown_environment_names_the_nearest(folder):
+    with pytest.raises(LdmError, match=r'does not know "test/vectr" .nearest: "test/vector"'):
+        Policy.load(folder, "cpu").actor("test/vectr", 1)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "environments.json"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(LdmError, match=rf"no model in .*: {name} is missing"):
+        Policy.load(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "environments.json"])
+def test_a_damaged_file_is_named(folder, name):
+    (folder / name).write_text("{")
+    with pytest.raises(LdmError, match=f"{name} is not JSON"):
+        Policy.load(folder)
+
+
+def test_weights_cut_short_are_named(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(LdmError, match=r"model\.safetensors is not a whole safetensors file"):
+        Policy.load(folder)
+
+
+def test_another_architecture_is_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["architecture"]["ffn"] = 64
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LdmError, match=r"blocks\.0\.down is \(32, 48\), expected \(32, 64\)"):
+        Policy.load(folder)
+
+
+def test_an_unknown_architecture_field_is_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["architecture"]["layrs"] = 2
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LdmError, match=r'unknown key "layrs" .nearest: "layers"'):
+        Policy.load(folder)
