@@ -1,18 +1,19 @@
 """Admission cards: an environment is used only where its reference policy beats random actions.
 
-`reference/<slug>/card.json` in the run folder. The rule: the 95% intervals of the two mean returns
-do not overlap (reference above), every return is finite, and the reference was scored on as many
-episodes as were asked for.
+`references/<slug>/card.json` in the run folder. The rule: returns are finite, and the 95% intervals
+of the two mean returns do not overlap, the reference's above.
 """
 
+import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
+from ldm.config import ReferenceConfig
+from ldm.data.atomic import write_json
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 
@@ -32,10 +33,10 @@ class Score:
 class Card:
     """All that is known about an environment's reference policy.
 
-    policy: {"id", "kind": "scripted" | "hosted" | "learnt", "hosted": name or None}.
-    reward_range: smallest and largest reward of one step seen. deterministic: the same seed and
-    actions gave the same trajectory twice. seconds: measured, the one field that differs between
-    runs.
+    key: hash of all that the card was made from (`settings_key`). policy: {"id", "kind":
+    "scripted" | "exact" | "hosted" | "learnt", "hosted": name or None}. reward_range: smallest and
+    largest reward of a step that was seen. deterministic: the same seed and actions gave the same
+    trajectory twice. seconds: measured, the one field that differs between runs.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Card:
     licence: str
     admitted: bool
     reason: str  # empty where admitted
+    key: str
     random: Score | None = None
     reference: Score | None = None
     policy: dict | None = None
@@ -61,10 +63,12 @@ class Card:
 
 
 def score(returns: np.ndarray) -> Score:
-    """The mean of `returns` (episodes,) and its 95% interval."""
+    """The mean of `returns` (episodes,) and its 95% interval. Raises LdmError for less than two."""
+    if len(returns) < 2:
+        raise LdmError(f"an interval needs at least 2 episodes, got {len(returns)}")
     n, mean = len(returns), float(np.mean(returns))
-    deviation = float(np.std(returns, ddof=1)) if n > 1 else float("inf")
-    half = float(stats.t.ppf(0.975, n - 1)) * deviation / n**0.5 if n > 1 else deviation
+    deviation = float(np.std(returns, ddof=1))
+    half = float(stats.t.ppf(0.975, n - 1)) * deviation / n**0.5
     return Score(mean, (mean - half, mean + half), n)
 
 
@@ -85,15 +89,15 @@ def card_folder(spec: EnvSpec, folder: Path) -> Path:
     return Path(folder) / "references" / spec.id.replace("/", "__")
 
 
+def settings_key(spec: EnvSpec, config: ReferenceConfig, seed: int) -> str:
+    """Names what a card depends on: another key, another card."""
+    parts = [SCHEMA, seed, asdict(config), asdict(spec)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def write_card(card: Card, path: Path) -> None:
-    """Writes atomically: a card under its final name is whole."""
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w") as file:
-        json.dump(asdict(card), file, indent=2, sort_keys=True)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Replaces the card at `path` in one step."""
+    write_json(path, asdict(card))
 
 
 def read_card(spec: EnvSpec, folder: Path) -> Card:

@@ -25,9 +25,9 @@ def load_reference(spec: EnvSpec, folder: Path) -> Actor:
     if not card.admitted:
         raise LdmError(f"{spec.id} has no reference policy: {card.reason}")
     if card.policy["kind"] == "learnt":
-        from ldm.reference.learn import load_policy
+        from ldm.reference.network import load_network
 
-        actor = load_policy(card_folder(spec, folder) / "policy.safetensors")
+        actor = load_network(card_folder(spec, folder) / "policy.safetensors")
     else:
         found = experts.find(spec.id)
         if found is None:

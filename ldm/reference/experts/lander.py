@@ -11,7 +11,8 @@ def errors(state: np.ndarray, legs: int) -> tuple[np.ndarray, np.ndarray]:
     """How much to turn and how much to lift, each (N,); state: the observation, (N, 8).
 
     The tilt aimed at leans the craft towards the pad and against its drift; the height aimed at
-    shrinks with the distance to the pad. Once so many legs touch the ground only the fall is braked.
+    shrinks with the distance to the pad. Once so many legs touch the ground only the fall is
+    braked.
     """
     x, y, speed_x, speed_y, angle, spin = state[:, :6].T
     aimed_tilt = np.clip(0.5 * x + speed_x, -0.4, 0.4)

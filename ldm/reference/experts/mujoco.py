@@ -1,8 +1,8 @@
 """MuJoCo tasks that a linear law solves.
 
-The gains of the pendulums are discrete-time LQR of the model linearised upright (finite differences,
-the frame skip held), with state cost diag(1 for positions, 0.1 for velocities) and control cost 1
-(single) or 10 (double).
+The gains of the pendulums are discrete-time LQR of the model linearised upright (finite
+differences, the control held over the frame skip), with cost 1 for positions and angles, 0.1 for
+velocities, and 1 (single) or 10 (double) for control.
 """
 
 import numpy as np
@@ -49,8 +49,9 @@ LINKS = 0.1, 0.11  # metres
 
 @expert(*(f"{library}/Reacher-v{v}" for library in ("envpool", "gymnasium") for v in (4, 5)))
 def reacher(spec: EnvSpec) -> Markov:
-    """Proportional-derivative torque towards the joint angles that put the tip on the target (law of
-    cosines; the elbow stays on the side where it is)."""
+    """Proportional-derivative torque towards the joint angles that put the tip on the target.
+
+    The angles by the law of cosines; the elbow stays on the side where it is."""
     first, second = LINKS
 
     def act(observation: Arrays) -> Arrays:

@@ -34,7 +34,7 @@ RENAMED = {"PegInsertSide": "PegInsertionSide"}  # task → policy
 
 @expert("envpool/MetaWorld/*", "metaworld/*")
 def metaworld(spec: EnvSpec) -> Markov:
-    """The scripted policy that Meta-World ships for the task, a function of the observation alone."""
+    """The scripted policy that Meta-World ships for the task: a function of the observation."""
     from metaworld import policies
 
     task = spec.make.rpartition("/")[2].removesuffix("-v3")

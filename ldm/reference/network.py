@@ -1,0 +1,108 @@
+"""A learnt reference policy: a perceptron in one safetensors file, read without pickle."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from ldm.data.atomic import replacing
+from ldm.envs import spaces
+from ldm.envs.interface import Arrays, Turn
+from ldm.errors import LdmError
+from ldm.reference.flat import Flattener
+
+SCHEMA = 1
+ACTIVATIONS = {"tanh": torch.tanh, "relu": functional.relu}
+
+
+@dataclass
+class NetworkActor:
+    """Acts by the largest class score of every component, or by numbers in [-1, 1].
+
+    layers: (weight, bias) of the linear layers, `activation` between them. head: "classes" (scores
+    of all components side by side, `counts` each), "quantiles" (`quantiles` rows of scores of one
+    component, averaged), "numbers" (clipped) or "tanh".
+    """
+
+    id: str
+    flattener: Flattener
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    activation: str
+    head: str
+    counts: list[int]
+    quantiles: int = 1
+
+    @torch.no_grad()
+    def act(self, turn: Turn) -> Arrays:
+        x = torch.from_numpy(self.flattener.vector(turn.observation))
+        for index, (weight, bias) in enumerate(self.layers):
+            x = functional.linear(
+                x if index == 0 else ACTIVATIONS[self.activation](x), weight, bias
+            )
+        return self.flattener.arrays(self._choose(x))
+
+    def _choose(self, output: torch.Tensor) -> np.ndarray:
+        if self.head == "tanh":
+            return torch.tanh(output).numpy()
+        if self.head == "numbers":
+            return output.clamp(-1, 1).numpy()
+        if self.head == "quantiles":
+            output = output.view(len(output), self.quantiles, -1).mean(1)
+        scores = output.split(self.counts, dim=1)
+        return torch.stack([score.argmax(1) for score in scores], 1).numpy()
+
+    def save(self, path: Path) -> None:
+        """Weights and, in the file's metadata, the architecture as JSON; in one step."""
+        tensors = {
+            "mean": torch.from_numpy(self.flattener.mean),
+            "std": torch.from_numpy(self.flattener.std),
+        }
+        for index, (weight, bias) in enumerate(self.layers):
+            tensors[f"{index}.weight"], tensors[f"{index}.bias"] = weight, bias
+        architecture = {
+            "schema": SCHEMA,
+            "id": self.id,
+            "layers": len(self.layers),
+            "activation": self.activation,
+            "head": self.head,
+            "counts": self.counts,
+            "quantiles": self.quantiles,
+            "observation": spaces.to_json(self.flattener.observation),
+            "action": spaces.to_json(self.flattener.action),
+        }
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        with replacing(path) as temporary:
+            save_file(
+                tensors, temporary, {"architecture": json.dumps(architecture, sort_keys=True)}
+            )
+
+
+def load_network(path: Path) -> NetworkActor:
+    """The inverse of `NetworkActor.save`. Raises LdmError where the file is missing or another."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            architecture = json.loads((file.metadata() or {})["architecture"])
+        if architecture["schema"] != SCHEMA:
+            raise ValueError(f"schema {architecture['schema']}, expected {SCHEMA}")
+        flattener = Flattener(
+            spaces.from_json(architecture["observation"]),
+            spaces.from_json(architecture["action"]),
+            tensors["mean"].numpy(),
+            tensors["std"].numpy(),
+        )
+        count = architecture["layers"]
+        layers = [(tensors[f"{i}.weight"], tensors[f"{i}.bias"]) for i in range(count)]
+        names = ("id", "activation", "head", "counts", "quantiles")
+        return NetworkActor(
+            flattener=flattener, layers=layers, **{name: architecture[name] for name in names}
+        )
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise LdmError(
+            f"{path} is no reference policy ({error}); delete {path.parent} and run ldm reference"
+        ) from error
