@@ -23,7 +23,7 @@ class Noise:
     def __init__(self, action: spaces.Tree, num_envs: int, share: float, most: float, seed: int):
         self.num_envs, self.share, self.most = num_envs, share, most
         self.level = np.zeros(num_envs, np.float32)
-        self._gaussian = np.zeros(num_envs, bool)
+        self._gaussian, self._quiet = np.zeros(num_envs, bool), True
         self._rng = np.random.default_rng(seed)
         self._leaves = spaces.leaves(action)
         self._continuous = any(leaf.kind == spaces.CONTINUOUS for leaf in self._leaves)
@@ -34,7 +34,7 @@ class Noise:
         """The action to execute for each label; streams that `started` draw anew."""
         if started.any():
             self._start(started)
-        if not self.level.any():
+        if self._quiet:
             return label
         if self._row == BLOCK:
             self._draw()
@@ -49,6 +49,7 @@ class Noise:
         noisy = self._rng.random(self.num_envs) < self.share
         level = np.where(noisy, self._rng.uniform(0, self.most, self.num_envs), 0)
         self.level = np.where(started, level, self.level).astype(np.float32)
+        self._quiet = not self.level.any()
         if self._continuous:
             gaussian = self._rng.random(self.num_envs) < 0.5
             self._gaussian = np.where(started, gaussian, self._gaussian)
