@@ -14,7 +14,10 @@ import numpy as np
 from ldm.data.batch import PATCH
 from ldm.data.codec import Codec
 from ldm.data.episode import Trajectory
+from ldm.data.samples import Sample, decode_arrays, encode_arrays
 from ldm.envs.interface import Arrays
+
+SCHEMA = 1  # rises when the same trajectories give other blocks
 
 
 @dataclass
@@ -50,6 +53,10 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.tokens_S)
 
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays().values())
+
     @cached_property
     def offsets(self) -> dict[str, np.ndarray]:
         """Where every segment starts, and the last ends, on axes N, B, G, P, L; int64 (S + 1,)."""
@@ -70,6 +77,18 @@ class Encoded:
             starts = np.repeat(offsets[segments] - _ends(lengths)[:-1], lengths)
             rows[axis] = starts + np.arange(lengths.sum())
         return Encoded(**{name: array[rows[_axis(name)]] for name, array in self.arrays().items()})
+
+    def encode(self) -> Sample:
+        """The bytes of a sample that holds this block."""
+        return encode_arrays({"schema": SCHEMA}, self.arrays())
+
+    @classmethod
+    def decode(cls, meta: bytes, data: bytes) -> "Encoded":
+        """The inverse of `encode`. Raises one of `samples.Damage`."""
+        facts, arrays = decode_arrays(meta, data)
+        if facts["schema"] != SCHEMA:
+            raise ValueError(f"schema {facts['schema']}, expected {SCHEMA}")
+        return cls(**arrays)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {f.name: getattr(self, f.name) for f in fields(self)}

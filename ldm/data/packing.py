@@ -1,4 +1,4 @@
-"""Segments → one PackedBatch, in buffers that can be pinned; the work is done by csrc/packer.pyx."""
+"""Segments → one PackedBatch, in buffers that can be pinned; csrc/packer.pyx does the work."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

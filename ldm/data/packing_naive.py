@@ -76,7 +76,7 @@ class Sources:
                 n = len(part["kinds"])
                 starts.append(token)
                 self._copy(part, arrays, token, bag, label, patch)
-                token, used, steps = token + n, used + n, steps + part["steps"]
+                token, used, steps = token + n, used + n, steps + int(part["steps"])
                 bag, label = bag + len(part["bags"]), label + len(part["values"])
                 patch, longest = patch + len(part["patches"]), max(longest, n)
             first = end

@@ -1,37 +1,16 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from examples import entry
 
 from ldm.config import TokenConfig
 from ldm.data.batch import ACTION, OBSERVATION, PATCH
 from ldm.data.codec import Codec
 from ldm.data.hashing import rows_of
-from ldm.envs.spaces import describe, leaves, sample, to_json
+from ldm.envs.spaces import sample
 from ldm.errors import LdmError
 
 Box, Discrete = gym.spaces.Box, gym.spaces.Discrete
-
-
-def entry(observation, action, reward=(1.0, -1.0, 1.0), name="test/Env-v0"):
-    """A manifest entry with mean 0 and std 1, or the bounds -2 and 2 where a leaf has none."""
-
-    def statistics(leaf):
-        if leaf.kind != "continuous":
-            return {}
-        names = {"mean": 0.0, "std": 1.0, "min": -2.0, "max": 2.0}
-        return {k: [v] * leaf.size for k, v in names.items()}
-
-    trees = describe(observation), describe(action)
-    return {
-        "id": name,
-        "observation": to_json(trees[0]),
-        "action": to_json(trees[1]),
-        "statistics": {
-            "observation": [statistics(leaf) for leaf in leaves(trees[0])],
-            "action": [statistics(leaf) for leaf in leaves(trees[1])],
-            "reward": dict(zip(("std", "min", "max"), reward)),
-        },
-    }
 
 
 def codec(observation=None, action=None, config=None, **options):

@@ -1,0 +1,168 @@
+"""Packed batches in the training order, made ahead in a thread.
+
+Step k's batch holds bin k of every stream that this rank serves: the streams s with s mod world =
+rank. It depends on the mix, k, rank and world alone, so a run resumes exactly, and the global batch
+is the same on any number of ranks.
+"""
+
+import hashlib
+import queue
+import threading
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ldm.data.batch import PackedBatch
+from ldm.data.encoded import Encoded
+from ldm.data.manifest import read_manifest
+from ldm.data.mix import read_block
+from ldm.data.packing import Bins, pack
+from ldm.data.plan import bins
+from ldm.errors import LdmError
+
+AHEAD = 4  # batches made ahead
+CACHE_BYTES = 1 << 30  # decoded shards kept
+
+
+class Loader:
+    """Iterates the batches of steps `step`, `step + 1`, … without end, as torch CPU tensors (pinned
+    where there is CUDA).
+
+    folder: of the mix. waited: seconds that the consumer waited so far. Close it when done.
+    Raises LdmError where `world` does not divide the streams, or a shard is missing or damaged.
+    """
+
+    def __init__(self, folder: Path, rank: int = 0, world: int = 1, step: int = 0):
+        self.folder, self.manifest = Path(folder), read_manifest(folder, "mix")
+        settings = self.manifest["settings"]
+        streams = len(self.manifest["streams"])
+        if streams % world:
+            divisors = [n for n in range(1, streams + 1) if streams % n == 0]
+            raise LdmError(
+                f"{world} ranks cannot share the {streams} streams of {folder} evenly: use one of "
+                f"{', '.join(map(str, divisors))} ranks, or mix again with another mix.streams"
+            )
+        self.step, self.waited = step, 0.0
+        self._bin_tokens, self._rows = settings["mix"]["bin_tokens"], settings["tokens"]["rows"]
+        self._shards, self._streams = [], []
+        for s in range(rank, streams, world):
+            self._streams.append(Stream(self.folder, self.manifest, s, len(self._shards), step))
+            self._shards += self.manifest["streams"][s]
+        self._capacity = len(self._streams) * (self._bin_tokens // self.manifest["shortest"] + 1)
+        self._cache = Cache(self.folder)
+        self._ready: queue.Queue = queue.Queue(AHEAD)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="loader", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> "Loader":
+        return self
+
+    def __next__(self) -> PackedBatch:
+        start = time.perf_counter()
+        batch = self._ready.get()
+        self.waited += time.perf_counter() - start
+        if isinstance(batch, BaseException):
+            self._ready.put(batch)  # for whoever asks again
+            raise batch
+        self.step += 1
+        return batch
+
+    def state(self) -> dict:
+        """What a checkpoint needs to go on from here: {"step": the next batch's}."""
+        return {"step": self.step}
+
+    def close(self) -> None:
+        """Ends the thread; what it made ahead is dropped."""
+        self._closed.set()
+        while self._thread.is_alive():
+            try:
+                self._ready.get(timeout=0.05)
+            except queue.Empty:
+                continue
+
+    def _work(self) -> None:
+        try:
+            while not self._closed.is_set():
+                self._ready.put(self._batch())
+        except BaseException as error:
+            self._ready.put(error)  # raised in the consumer's thread
+
+    def _batch(self) -> PackedBatch:
+        """The next bin of every stream, packed."""
+        shards, segments = zip(*(stream.next_bin() for stream in self._streams))
+        ends = np.cumsum([len(part) for part in segments], dtype=np.int32)
+        used, source = np.unique(np.concatenate(shards), return_inverse=True)
+        batch = pack(
+            self._cache.get([self._shards[i] for i in used]),
+            Bins(source.astype(np.int32), np.concatenate(segments).astype(np.int32), ends),
+            self._bin_tokens,
+            self._capacity,
+            self._rows,
+            empty,
+        )
+        return batch.to("cpu")
+
+
+class Stream:
+    """The bins of one stream, each as (shard of every segment, segment in the shard).
+
+    first_shard: number of its first shard among those of the loader.
+    """
+
+    def __init__(self, folder: Path, manifest: dict, stream: int, first_shard: int, step: int):
+        lengths = [read_index(folder, shard)[:, 0] for shard in manifest["streams"][stream]]
+        self._first, self._first_shard = np.cumsum([0, *map(len, lengths)]), first_shard
+        bin_tokens = manifest["settings"]["mix"]["bin_tokens"]
+        self._bins = bins(lengths, bin_tokens, manifest["checksum"], stream, step)
+
+    def next_bin(self) -> tuple[np.ndarray, np.ndarray]:
+        numbers = next(self._bins)
+        shards = np.searchsorted(self._first, numbers, side="right") - 1
+        return self._first_shard + shards, numbers - self._first[shards]
+
+
+class Cache:
+    """Decoded shards, the ones used last kept up to CACHE_BYTES."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.blocks: OrderedDict[str, Encoded] = OrderedDict()
+
+    def get(self, entries: list[dict]) -> list[Encoded]:
+        found = []
+        for entry in entries:
+            name = entry["name"]
+            if name not in self.blocks:
+                self.blocks[name] = read_block(self.folder, entry)
+            self.blocks.move_to_end(name)
+            found.append(self.blocks[name])
+        size = sum(block.nbytes for block in self.blocks.values())
+        while size > CACHE_BYTES and len(self.blocks) > len(entries):
+            size -= self.blocks.popitem(last=False)[1].nbytes
+        return found
+
+
+def read_index(folder: Path, shard: dict) -> np.ndarray:
+    """int32 (segments, 4): tokens, bag entries, labels, patches. Raises LdmError where it is not
+    what the manifest says."""
+    path = (folder / shard["name"]).with_suffix(".npy")
+    try:
+        index = np.load(path, allow_pickle=False)
+        whole = hashlib.sha256(index.tobytes()).hexdigest() == shard["index_sha256"]
+    except (OSError, ValueError):
+        whole = False
+    if not whole:
+        raise LdmError(f'{path} is missing or damaged; delete {folder} and run "ldm mix" again')
+    return index
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """np.empty, in pinned memory where there is CUDA."""
+    if not torch.cuda.is_available():
+        return np.empty(shape, dtype)
+    kind = getattr(torch, dtype.name)
+    return torch.empty(shape, dtype=kind, pin_memory=True).numpy()

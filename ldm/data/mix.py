@@ -1,0 +1,210 @@
+"""The mix stage: recorded shards become the training set, globally shuffled and mixture-weighted.
+
+    mix/stream-000/shard-00000.tar   samples of up to BLOCK segments each (encoded.Encoded)
+    mix/stream-000/shard-00000.npy   int32 (segments, 4): tokens, bag entries, labels, patches
+    mix/manifest.json                streams and shards with their checksums, settings, environments
+
+Two passes, none of which holds more than one shard: each recorded shard is encoded and its segments
+are dealt at random to the shards of the mix; then each shard of the mix collects its segments and
+shuffles them. The result is a pure function of the recorded data, the recipe's seed, and its
+`tokens` and `mix` settings.
+"""
+
+import hashlib
+import shutil
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from ldm.config import Recipe
+from ldm.data import encoded
+from ldm.data.atomic import folder_lock, replacing
+from ldm.data.codec import Codec
+from ldm.data.encoded import Encoded
+from ldm.data.manifest import checksum, read_environment, read_manifest, write_manifest
+from ldm.data.samples import Damage, read_tar, write_tar
+from ldm.errors import LdmError, nearest
+from ldm.parallel import run_jobs
+from ldm.seeds import derive
+
+BLOCK = 1024  # segments a sample holds at most
+SHARD_TOKENS = 1 << 19  # tokens a shard of the mix holds, about
+PARTS = ".parts"  # what the first pass leaves for the second
+
+
+def run(recipe: Recipe, folder: Path) -> None:
+    """Mixes folder/data into folder/mix, unless that is already there for this data and recipe.
+
+    Environments that are held out never enter. Raises LdmError for a damaged recorded shard, a
+    weight of an environment that was not recorded, too few segments for the streams, a bin that
+    is smaller than the context, a folder another run holds, or a full disk.
+    """
+    data, mix = Path(folder) / "data", Path(folder) / "mix"
+    with folder_lock(mix):
+        recorded = read_manifest(data)
+        settings = {
+            "schema": encoded.SCHEMA,
+            "data": recorded["checksum"],
+            "seed": recipe.seed,
+            "tokens": asdict(recipe.tokens),
+            "mix": asdict(recipe.mix),
+        }
+        if _made(mix, settings):
+            return
+        environments = _chosen(recipe, recorded["environments"])
+        _clear(mix, settings)
+        shards = _shards_per_stream(recipe, environments)
+        jobs = [
+            (recipe, data, mix, shards * recipe.mix.streams, environments[e], e, s)
+            for e, environment in enumerate(environments)
+            for s in range(len(environment["shards"]))
+        ]
+        parts = run_jobs(encode_part, jobs, recipe.workers, "encode", lambda job: job[4]["id"])
+        jobs = [
+            (recipe, mix, parts, stream, shard)
+            for stream in range(recipe.mix.streams)
+            for shard in range(shards)
+        ]
+        entries = run_jobs(collect, jobs, recipe.workers, "mix", lambda job: f"stream {job[3]}")
+        streams = [entries[i * shards : (i + 1) * shards] for i in range(recipe.mix.streams)]
+        streams = [[shard for shard in stream if shard["segments"]] for stream in streams]
+        if [] in streams:
+            raise LdmError(
+                f"{recipe.name}: no segment is left for stream {streams.index([])} of "
+                f"{len(streams)}; record more transitions, or lower mix.streams"
+            )
+        shortest = min(shard["shortest"] for stream in streams for shard in stream)
+        content = {"settings": settings, "environments": environments, "streams": streams}
+        write_manifest(mix, {**content, "shortest": shortest})
+        shutil.rmtree(mix / PARTS)
+
+
+def read_block(mix: Path, entry: dict) -> Encoded:
+    """All segments of one shard of the mix, verified. Raises LdmError where it is not what the
+    manifest says."""
+    path, again = mix / entry["name"], f'delete {mix} and run "ldm mix" again'
+    samples = read_tar(path, entry, again)
+    try:
+        block = encoded.concatenate([Encoded.decode(*sample) for sample in samples.values()])
+    except Damage as error:
+        raise LdmError(f"shard {path}: not a block of segments: {error}; {again}") from error
+    if len(block) != (said := entry["segments"]):
+        raise LdmError(f"shard {path} has {len(block)} segments, its manifest says {said}; {again}")
+    return block
+
+
+def encode_part(
+    recipe: Recipe, data: Path, mix: Path, buckets: int, environment: dict, index: int, shard: int
+) -> Path:
+    """First pass, one recorded shard: a zip with the segments that each of `buckets` shards of the
+    mix gets from it."""
+    path = mix / PARTS / f"{index:05d}-{shard:05d}.zip"
+    if path.exists():
+        return path
+    rng = np.random.default_rng(derive(recipe.seed, "mix", environment["id"], shard))
+    spans = environment["hidden_state_spans_episodes"]
+    only = {**environment, "shards": [environment["shards"][shard]]}
+    ((_, trajectories),) = read_environment(data, only)
+    block = encoded.encode(
+        Codec(environment, recipe.tokens), trajectories, index, shard, spans, rng
+    )
+    weight = recipe.mix.weights.get(environment["id"], 1.0)
+    copies = int(weight) + (rng.random(len(block)) < weight % 1)
+    chosen = np.repeat(np.arange(len(block)), copies)
+    bucket = rng.integers(0, buckets, len(chosen))
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
+        for number in np.unique(bucket):
+            meta, content = block.select(chosen[bucket == number]).encode()
+            file.writestr(zipfile.ZipInfo(f"{number}.json"), meta)
+            file.writestr(zipfile.ZipInfo(f"{number}.zst"), content)
+    return path
+
+
+def collect(recipe: Recipe, mix: Path, parts: list[Path], stream: int, shard: int) -> dict:
+    """Second pass, one shard of the mix: its manifest entry."""
+    number = shard * recipe.mix.streams + stream
+    blocks = []
+    for part in parts:
+        with zipfile.ZipFile(part) as file:
+            if f"{number}.json" in file.NameToInfo:
+                meta, content = file.read(f"{number}.json"), file.read(f"{number}.zst")
+                blocks.append(Encoded.decode(meta, content))
+    name = f"stream-{stream:03d}/shard-{shard:05d}.tar"
+    if not blocks:
+        return {"name": name, "segments": 0}
+    block = encoded.concatenate(blocks)
+    rng = np.random.default_rng(derive(recipe.seed, "shuffle", stream, shard))
+    order = rng.permutation(len(block))
+    samples = (block.select(order[i : i + BLOCK]).encode() for i in range(0, len(order), BLOCK))
+    written = write_tar(mix / name, samples)
+    sizes = np.stack([np.diff(block.offsets[axis])[order] for axis in "NBLP"], 1).astype(np.int32)
+    with replacing((mix / name).with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
+        np.save(file, sizes)
+    return {
+        "name": name,
+        **written,
+        "segments": len(block),
+        "tokens": int(block.tokens_S.sum()),
+        "transitions": int(block.steps_S.sum()),
+        "shortest": int(block.tokens_S.min()),
+        "index_sha256": hashlib.sha256(sizes.tobytes()).hexdigest(),
+    }
+
+
+def _made(mix: Path, settings: dict) -> bool:
+    """Whether the mix of these settings is there, whole by name and size."""
+    try:
+        manifest = read_manifest(mix, "mix")
+    except LdmError:
+        return False
+    return manifest["settings"] == settings and all(
+        (mix / shard["name"]).is_file() and (mix / shard["name"]).stat().st_size == shard["bytes"]
+        for stream in manifest["streams"]
+        for shard in stream
+    )
+
+
+def _chosen(recipe: Recipe, recorded: list[dict]) -> list[dict]:
+    """The environments to mix."""
+    names = [environment["id"] for environment in recorded]
+    for name, weight in recipe.mix.weights.items():
+        if name not in recipe.environments:
+            raise LdmError(
+                f'mix.weights: no environment "{name}" in the recipe{nearest(name, names)}'
+            )
+        if weight < 0:
+            raise LdmError(f"mix.weights: {name} has weight {weight}, expected 0 or more")
+    if recipe.mix.bin_tokens < recipe.tokens.context:
+        raise LdmError(
+            f"mix.bin_tokens is {recipe.mix.bin_tokens}, a segment has up to "
+            f"{recipe.tokens.context} tokens (tokens.context): raise mix.bin_tokens"
+        )
+    weights = recipe.mix.weights
+    chosen = [e for e in recorded if not e["held_out"] and weights.get(e["id"], 1.0) > 0]
+    if not chosen:
+        raise LdmError(f"{recipe.name}: every recorded environment is held out or has weight 0")
+    return chosen
+
+
+def _clear(mix: Path, settings: dict) -> None:
+    """Removes another recipe's mix, manifest first; parts of a killed run of this one stay."""
+    (mix / "manifest.json").unlink(missing_ok=True)
+    for stream in mix.glob("stream-*"):
+        shutil.rmtree(stream)
+    parts, key = mix / PARTS, mix / PARTS / "key"
+    if not key.exists() or key.read_text() != checksum(settings):
+        shutil.rmtree(parts, ignore_errors=True)
+        parts.mkdir()
+        key.write_text(checksum(settings))
+
+
+def _shards_per_stream(recipe: Recipe, environments: list[dict]) -> int:
+    tokens = sum(
+        Codec(e, recipe.tokens).tokens_per_step
+        * e["transitions"]
+        * recipe.mix.weights.get(e["id"], 1.0)
+        for e in environments
+    )
+    return max(1, round(tokens / recipe.mix.streams / SHARD_TOKENS))

@@ -1,0 +1,152 @@
+from contextlib import closing
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from examples import flat, recipe, record
+
+from ldm.data import loader as module
+from ldm.data import mix
+from ldm.data.codec import Codec
+from ldm.data.loader import Loader
+from ldm.data.manifest import read_environment, read_manifest
+from ldm.errors import LdmError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(mix, "SHARD_TOKENS", 4000)
+    record(tmp_path, shards=2, count=20)
+    mix.run(recipe(streams=4), tmp_path)
+    return tmp_path / "mix"
+
+
+def batches(folder, n, *args):
+    with closing(Loader(folder, *args)) as loader:
+        return [flat(batch) for batch in islice(loader, n)]
+
+
+def same(one, other, but=()):
+    return all(np.array_equal(one[name], other[name]) for name in one if name not in but)
+
+
+def test_a_batch_is_one_bin_of_every_stream(folder):
+    with closing(Loader(folder)) as loader:
+        batch = next(loader)
+        assert loader.state() == {"step": 1} and loader.waited > 0
+    assert all(isinstance(v, torch.Tensor) for v in vars(batch.tokens).values())
+    assert len(batch.positions_N) == 4 * 256
+    assert batch.used_tokens == (batch.tokens.kinds_N != 0).sum() > 0.9 * 4 * 256
+    order = batch.tokens.bag_ids_B[batch.bag_order_B]
+    assert (order.diff() >= 0).all()
+
+
+@pytest.mark.parametrize("step", [1, 5, 33])
+def test_resume_at_any_step_gives_the_same_batches(folder, step):
+    whole, resumed = batches(folder, step + 3), batches(folder, 3, 0, 1, step)
+    assert all(same(*pair) for pair in zip(whole[step:], resumed))
+    assert not same(whole[step], whole[step - 1])
+
+
+def by_bin(batch, bins):
+    """What the model sees in each bin: kinds, features, bags and labels of its tokens."""
+    parts = []
+    for b in range(bins):
+        tokens = slice(b * 256, (b + 1) * 256)
+        bags = slice(*batch["bag_offsets_N1"][[b * 256, (b + 1) * 256]])
+        labels = (batch["tokens_L"] >= b * 256) & (batch["tokens_L"] < (b + 1) * 256)
+        patches = (batch["patch_tokens_P"] >= b * 256) & (batch["patch_tokens_P"] < (b + 1) * 256)
+        names = ("slots_L", "classes_L", "values_L", "smooth_L", "environments_L")
+        parts.append(
+            [batch[name][tokens] for name in ("kinds_N", "positions_N", "features_NF")]
+            + [np.diff(batch["bag_offsets_N1"])[tokens], batch["bag_ids_B"][bags]]
+            + [batch["tokens_L"][labels] - b * 256, batch["patches_PX"][patches]]
+            + [batch[name][labels] for name in names]
+        )
+    return parts
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_the_global_batch_is_the_same_on_any_number_of_ranks(folder, world):
+    """Two steps on one rank, then two on `world`: the same bins as four steps on one."""
+    whole = [by_bin(batch, 4) for batch in batches(folder, 4)]
+    ranks = [batches(folder, 2, rank, world, 2) for rank in range(world)]
+    for step in range(2):
+        for rank in range(world):
+            ours = by_bin(ranks[rank][step], 4 // world)
+            theirs = [whole[2 + step][s] for s in range(rank, 4, world)]
+            for one, other in zip(ours, theirs, strict=True):
+                assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_cu_seqlens_keeps_its_length(folder):
+    shapes = {len(batch["cu_seqlens_S1"]) for batch in batches(folder, 20)}
+    assert len(shapes) == 1
+
+
+def test_the_cache_is_bounded_and_changes_nothing(folder, monkeypatch):
+    expected = batches(folder, 12)
+    monkeypatch.setattr(module, "CACHE_BYTES", 0)
+    with closing(Loader(folder)) as loader:
+        assert all(same(flat(batch), other) for batch, other in zip(loader, expected))
+    assert len(loader._cache.blocks) <= 8
+
+
+def test_ranks_that_do_not_divide_the_streams_are_refused(folder):
+    with pytest.raises(LdmError, match=r"3 ranks cannot share the 4 streams .* one of 1, 2, 4"):
+        Loader(folder, 0, 3)
+
+
+def test_damage_reaches_the_consumer(folder):
+    manifest = read_manifest(folder, "mix")
+    path = folder / manifest["streams"][0][0]["name"]
+    index = path.with_suffix(".npy")
+    whole = index.read_bytes()
+    index.write_bytes(whole[:-1])
+    with pytest.raises(LdmError, match=r"shard-00000.npy is missing or damaged"):
+        Loader(folder)
+    index.write_bytes(whole)
+    for stream in manifest["streams"]:
+        for shard in stream:
+            (folder / shard["name"]).unlink()
+    with closing(Loader(folder)) as loader:
+        for _ in range(2):
+            with pytest.raises(LdmError, match=r'is missing; .*"ldm mix" again'):
+                next(loader)
+
+
+def test_close_ends_the_thread(folder):
+    loader = Loader(folder)
+    next(loader)
+    loader.close()
+    assert not loader._thread.is_alive()
+
+
+def test_batches_trace_back_to_the_recorded_data(folder):
+    """Rewards and labels in a batch are those of a transition in the raw shards."""
+    recorded = read_manifest(folder.parent / "data")["environments"]
+    known = {}
+    for index, environment in enumerate(recorded):
+        codec, seen = Codec(environment, recipe().tokens), set()
+        for _, trajectories in read_environment(folder.parent / "data", environment):
+            for t in trajectories:
+                labels = np.split(codec.labels(t.labels), len(t))
+                seen |= {
+                    (round(float(r), 4), label.tobytes()) for r, label in zip(t.rewards, labels)
+                }
+        known[index] = codec, seen
+    found = 0
+    for batch in batches(folder, 5):
+        label = 0
+        while label < len(batch["tokens_L"]):
+            codec, seen = known[int(batch["environments_L"][label])]
+            components = len(codec.components.slots)
+            values = batch["values_L"][label : label + components]
+            action = batch["tokens_L"][label] + 1
+            scaled = float(batch["features_NF"][action, 0])
+            reward = np.sign(scaled) * np.expm1(abs(scaled)) * codec.reward_scale
+            assert (round(float(reward), 4), values.tobytes()) in seen
+            label, found = label + components, found + 1
+        assert batch["transitions"] == found
+        found = 0

@@ -1,0 +1,186 @@
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from examples import NAMES, recipe, record
+
+from ldm.config import MixConfig, Recipe, TokenConfig
+from ldm.data import mix
+from ldm.data.manifest import read_manifest, write_manifest
+from ldm.errors import LdmError
+
+
+def blocks(folder):
+    manifest = read_manifest(folder / "mix", "mix")
+    return [
+        [mix.read_block(folder / "mix", shard) for shard in stream]
+        for stream in manifest["streams"]
+    ]
+
+
+def origins(folder) -> Counter:
+    """How often each segment is there, by (environment, shard, trajectory, first step)."""
+    names = ("environment_S", "shard_S", "trajectory_S", "first_step_S")
+    return Counter(
+        origin
+        for stream in blocks(folder)
+        for block in stream
+        for origin in zip(*(getattr(block, name).tolist() for name in names))
+    )
+
+
+def contents(folder) -> dict:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in (folder / "mix").rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_every_transition_is_there_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(mix, "SHARD_TOKENS", 2000)
+    environments = record(tmp_path)
+    mix.run(recipe(), tmp_path)
+    manifest = read_manifest(tmp_path / "mix", "mix")
+    assert min(len(stream) for stream in manifest["streams"]) > 1
+    assert set(origins(tmp_path).values()) == {1}
+    steps = Counter()
+    for stream, entries in zip(blocks(tmp_path), manifest["streams"]):
+        for block, shard in zip(stream, entries):
+            assert shard["tokens"] == block.tokens_S.sum()
+            assert shard["transitions"] == block.steps_S.sum()
+            index = np.load((tmp_path / "mix" / shard["name"]).with_suffix(".npy"))
+            np.testing.assert_array_equal(index[:, 0], block.tokens_S)
+            for environment, n in zip(block.environment_S.tolist(), block.steps_S.tolist()):
+                steps[environment] += n
+    assert [steps[i] for i in range(len(NAMES))] == [e["transitions"] for e in environments]
+    assert manifest["environments"] == json.loads(json.dumps(environments))
+    assert not (tmp_path / "mix" / mix.PARTS).exists()
+
+
+def test_the_order_is_shuffled_over_environments(tmp_path):
+    record(tmp_path, NAMES[:2], shards=4)
+    mix.run(recipe(NAMES[:2]), tmp_path)
+    ((block,), _) = blocks(tmp_path)
+    changes = np.count_nonzero(np.diff(block.environment_S))
+    share = block.environment_S.mean()
+    assert changes > 0.7 * 2 * share * (1 - share) * len(block)
+
+
+def test_the_same_recipe_gives_the_same_bytes_and_another_seed_others(tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        record(tmp_path / name)
+        mix.run(recipe(seed=seed), tmp_path / name)
+    one, same, other = (contents(tmp_path / name) for name in "abc")
+    assert one == same
+    assert one.keys() == other.keys() and one != other
+
+
+def test_run_again_writes_nothing_and_new_settings_mix_anew(tmp_path):
+    record(tmp_path)
+    mix.run(recipe(), tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "mix").rglob("*.tar")}
+    mix.run(recipe(), tmp_path)
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "mix").rglob("*.tar")}
+    mix.run(recipe(streams=1), tmp_path)
+    assert len(read_manifest(tmp_path / "mix")["streams"]) == 1
+    assert not (tmp_path / "mix/stream-001").exists()
+
+
+@pytest.mark.parametrize("at", [0, 3, 7, 8, 9])
+def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, monkeypatch, at):
+    record(tmp_path / "whole")
+    record(tmp_path / "killed")
+    mix.run(recipe(), tmp_path / "whole")
+    done = 0
+
+    def dying(function, jobs, *_, **__):
+        nonlocal done
+        results = []
+        for job in jobs:
+            if done == at:
+                raise KeyboardInterrupt
+            results.append(function(*job))
+            done += 1
+        return results
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mix, "run_jobs", dying)
+        with pytest.raises(KeyboardInterrupt):
+            mix.run(recipe(), tmp_path / "killed")
+        assert not (tmp_path / "killed/mix/manifest.json").exists()
+    mix.run(recipe(), tmp_path / "killed")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_weights_repeat_and_thin_out(tmp_path):
+    record(tmp_path, NAMES[:3], shards=1, count=60)
+    mix.run(recipe(NAMES[:3], {NAMES[0]: 2.0, NAMES[1]: 0.5}), tmp_path)
+    counts = origins(tmp_path)
+    for environment, expected in enumerate([{2}, {1}, {1}]):
+        assert {n for origin, n in counts.items() if origin[0] == environment} == expected
+    mix.run(recipe(NAMES[:3]), tmp_path)
+    whole = sum(origin[0] == 1 for origin in origins(tmp_path))
+    kept = sum(origin[0] == 1 for origin in counts)
+    assert 0.35 < kept / whole < 0.65
+
+
+def test_held_out_environments_never_enter(tmp_path):
+    seen, held = record(tmp_path / "a", NAMES[:1]), record(tmp_path / "b", NAMES[1:2])
+    held[0]["held_out"] = True
+    for shard in held[0]["shards"]:
+        target = tmp_path / "a/data" / shard["name"]
+        target.parent.mkdir(exist_ok=True)
+        (tmp_path / "b/data" / shard["name"]).rename(target)
+    write_manifest(tmp_path / "a/data", {"environments": held + seen})
+    mix.run(recipe(NAMES[:2]), tmp_path / "a")
+    manifest = read_manifest(tmp_path / "a/mix", "mix")
+    assert [e["id"] for e in manifest["environments"]] == NAMES[:1]
+    assert {origin[0] for origin in origins(tmp_path / "a")} == {0}
+
+
+def test_bad_settings_are_refused(tmp_path):
+    record(tmp_path, NAMES[:1], shards=1, count=1)
+    with pytest.raises(LdmError, match=r'no environment "toy/Vectr" .*nearest: "toy/Vector-v0"'):
+        mix.run(recipe(NAMES[:1], {"toy/Vectr": 2.0}), tmp_path)
+    with pytest.raises(LdmError, match=r"weight -1.0, expected 0 or more"):
+        mix.run(recipe(NAMES[:1], {NAMES[0]: -1.0}), tmp_path)
+    with pytest.raises(LdmError, match="held out or has weight 0"):
+        mix.run(recipe(NAMES[:1], {NAMES[0]: 0.0}), tmp_path)
+    with pytest.raises(LdmError, match=r"no segment is left for stream .*lower mix.streams"):
+        mix.run(recipe(NAMES[:1], streams=100), tmp_path)
+
+
+def test_a_context_longer_than_a_bin_is_refused(tmp_path):
+    record(tmp_path, NAMES[:1], shards=1, count=1)
+    long = Recipe("test", NAMES[:1], tokens=TokenConfig(context=512), mix=MixConfig(bin_tokens=256))
+    with pytest.raises(LdmError, match=r"segment has up to 512 tokens .*raise mix.bin_tokens"):
+        mix.run(long, tmp_path)
+
+
+def test_a_damaged_recorded_shard_is_named(tmp_path):
+    (environment,) = record(tmp_path, NAMES[:1])
+    path = tmp_path / "data" / environment["shards"][1]["name"]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(LdmError, match=r"shard-00001.tar is damaged"):
+        mix.run(recipe(NAMES[:1]), tmp_path)
+    assert not (tmp_path / "mix/manifest.json").exists()
+
+
+def test_a_damaged_mix_is_named(tmp_path):
+    record(tmp_path, NAMES[:1])
+    mix.run(recipe(NAMES[:1]), tmp_path)
+    shard = read_manifest(tmp_path / "mix")["streams"][0][0]
+    with pytest.raises(LdmError, match=r'segments, its manifest says 3; .*"ldm mix" again'):
+        mix.read_block(tmp_path / "mix", {**shard, "segments": 3})
+    path = tmp_path / "mix" / shard["name"]
+    path.write_bytes(path.read_bytes()[:-600])
+    with pytest.raises(LdmError, match="cut short"):
+        mix.read_block(tmp_path / "mix", shard)
+    manifest = tmp_path / "mix/manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"shortest": 1}))
+    mix.run(recipe(NAMES[:1]), tmp_path)  # mends both
+    assert len(mix.read_block(tmp_path / "mix", shard)) == shard["segments"]
