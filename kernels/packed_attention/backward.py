@@ -2,7 +2,8 @@
 
 Short tiles hold whole segments, so one program makes dq, dk and dv of a tile and key head. Long
 segments take three passes: delta, then dk and dv over the queries after a key tile, then dq over the
-keys before a query tile. Sums run in a fixed order: results are bitwise repeatable.
+keys before a query tile. (In fp32 one program has too few registers for a whole tile: short tiles
+take the three passes too.) Sums run in a fixed order: results are bitwise repeatable.
 
 With base-2 logits s = q kᵀ · scale · log2 e and p = 2^(s − lse):
     dv = pᵀ do        dp = do vᵀ        ds = p ⊙ (dp − δ), δ = Σ_d o ⊙ do
@@ -12,7 +13,7 @@ With base-2 logits s = q kᵀ · scale · log2 e and p = 2^(s − lse):
 import triton
 import triton.language as tl
 
-from ldm.kernels.packed_attention.forward import first_visible, load_rows, scores
+from ldm.kernels.packed_attention.forward import first_visible, load_rows, rows_of, scores
 
 
 @triton.jit
@@ -39,10 +40,7 @@ def short_kernel(
     WINDOW: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dq, dk, dv of one short tile and key head; dq, dk, dv are contiguous [N, heads, D]."""
-    i_tile = tl.program_id(0) // KEY_HEADS
-    i_key = tl.program_id(0) % KEY_HEADS
-    start = tl.load(p_tiles + i_tile * 4)
-    end = tl.load(p_tiles + i_tile * 4 + 1)
+    i_key, start, end, _, _ = rows_of(p_tiles, KEY_HEADS, BM, BM)
     if start < end:
         o_m = start + tl.arange(0, BM)
         m_m = o_m < end
@@ -74,14 +72,11 @@ def short_kernel(
 @triton.jit
 def delta_kernel(
     p_o, p_do, p_delta, p_tiles, s_on, s_oh, s_don, s_doh, n_tokens,
-    HEADS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr,
+    HEADS: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr, BM: tl.constexpr,
     UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """δ = Σ_d o ⊙ do of the rows of one long tile, fp32 [heads, N]."""
-    i_tile = tl.program_id(0) // HEADS
-    i_head = tl.program_id(0) % HEADS
-    start = tl.load(p_tiles + i_tile * 4)
-    end = tl.load(p_tiles + i_tile * 4 + 1)
+    """δ = Σ_d o ⊙ do of BM rows of one tile, fp32 [heads, N]."""
+    i_head, start, end, _, _ = rows_of(p_tiles, HEADS, TILE, BM)
     if start < end:
         o_m = start + tl.arange(0, BM)
         m_m = o_m < end
@@ -120,17 +115,11 @@ def key_kernel(
     p_q, p_k, p_v, p_do, p_dk, p_dv, p_lse, p_delta, p_positions, p_tiles,
     s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_don, s_doh, n_tokens, scale, scale_log2, window,
     KEY_HEADS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr,
     WINDOW: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dk, dv of BN keys of one long tile; TILE / BN programs share a tile."""
-    PARTS: tl.constexpr = TILE // BN
-    i_key = tl.program_id(0) % KEY_HEADS
-    i_part = tl.program_id(0) // KEY_HEADS % PARTS
-    i_tile = tl.program_id(0) // (KEY_HEADS * PARTS)
-    start = tl.load(p_tiles + i_tile * 4) + i_part * BN
-    end = tl.load(p_tiles + i_tile * 4 + 1)
-    last = tl.load(p_tiles + i_tile * 4 + 3)
+    """dk, dv of BN keys of one tile."""
+    i_key, start, end, _, last = rows_of(p_tiles, KEY_HEADS, TILE, BN)
     if start < end:
         o_n = start + tl.arange(0, BN)
         m_n = o_n < end
@@ -156,8 +145,8 @@ def key_kernel(
             for i_m in range(start + (BN + BM - 1) // BM * BM, last, BM):
                 b_dk, b_dv = add_key_gradients(
                     b_dk, b_dv, b_k, b_v, p_q_head, p_do_head, p_lse_head, p_delta_head,
-                    p_positions, i_m, last, o_n, s_qn, s_don, scale_log2, window, D, BM, WINDOW,
-                    WINDOW, UPCAST, PRECISION,
+                    p_positions, i_m, last, o_n, s_qn, s_don, scale_log2, window, D, BM,
+                    SHORT or WINDOW, WINDOW, UPCAST, PRECISION,
                 )  # fmt: skip
         store_rows(p_dk + i_key * D, b_dk * scale, o_n, KEY_HEADS * D, m_n, D)
         store_rows(p_dv + i_key * D, b_dv, o_n, KEY_HEADS * D, m_n, D)
@@ -184,15 +173,12 @@ def add_query_gradients(
 def query_kernel(
     p_q, p_k, p_v, p_do, p_dq, p_lse, p_delta, p_positions, p_tiles,
     s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_don, s_doh, n_tokens, scale, scale_log2, window,
-    HEADS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    HEADS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr,
     WINDOW: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dq of the rows of one long tile and query head."""
-    i_tile = tl.program_id(0) // HEADS
-    i_head = tl.program_id(0) % HEADS
-    start = tl.load(p_tiles + i_tile * 4)
-    end = tl.load(p_tiles + i_tile * 4 + 1)
-    first = tl.load(p_tiles + i_tile * 4 + 2)
+    """dq of BM rows of one tile and query head."""
+    i_head, start, end, first, _ = rows_of(p_tiles, HEADS, TILE, BM)
     if start < end:
         o_m = start + tl.arange(0, BM)
         m_m = o_m < end
@@ -209,7 +195,7 @@ def query_kernel(
         for i_n in range(first, start, BN):
             b_dq = add_query_gradients(
                 b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, i_n, end, s_kn, s_vn, scale_log2, o_m,
-                b_first, D, BN, WINDOW, UPCAST, PRECISION,
+                b_first, D, BN, SHORT or WINDOW, UPCAST, PRECISION,
             )  # fmt: skip
         for i_n in range(start, end, BN):
             b_dq = add_query_gradients(

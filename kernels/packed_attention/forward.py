@@ -9,6 +9,21 @@ import triton.language as tl
 
 
 @triton.jit
+def rows_of(p_tiles, HEADS: tl.constexpr, TILE: tl.constexpr, ROWS: tl.constexpr):
+    """(head, first row, end of rows, first key, end of the segment) of this program.
+
+    TILE / ROWS programs share a tile; those past its end get no rows.
+    """
+    PARTS: tl.constexpr = TILE // ROWS
+    i_head = tl.program_id(0) % HEADS
+    i_part = tl.program_id(0) // HEADS % PARTS
+    p_tile = p_tiles + tl.program_id(0) // (HEADS * PARTS) * 4
+    start = tl.load(p_tile) + i_part * ROWS
+    end = tl.minimum(tl.load(p_tile + 1), start + ROWS)
+    return i_head, start, end, tl.load(p_tile + 2), tl.load(p_tile + 3)
+
+
+@triton.jit
 def load_rows(p_base, o_row, s_row, m_row, D: tl.constexpr, UPCAST: tl.constexpr):
     """Rows of D contiguous elements; zero where masked. UPCAST: the interpreter has no bf16."""
     o_d = tl.arange(0, D)
@@ -62,19 +77,15 @@ def attend(
 def forward_kernel(
     p_q, p_k, p_v, p_o, p_lse, p_positions, p_tiles,
     s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_on, s_oh, n_tokens, scale_log2, window,
-    HEADS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr,
+    HEADS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr, WINDOW: tl.constexpr,
     UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """o = softmax(q kᵀ) v for the rows of one tile; also the base-2 log-sum-exp of every row.
+    """o = softmax(q kᵀ) v for BM rows of one tile; also the base-2 log-sum-exp of every row.
 
     Heads vary fastest over the grid, so that the first programs are the most expensive tiles.
     """
-    i_tile = tl.program_id(0) // HEADS
-    i_head = tl.program_id(0) % HEADS
-    start = tl.load(p_tiles + i_tile * 4)
-    end = tl.load(p_tiles + i_tile * 4 + 1)
-    first = tl.load(p_tiles + i_tile * 4 + 2)
+    i_head, start, end, first, _ = rows_of(p_tiles, HEADS, TILE, BM)
     if start < end:
         o_m = start + tl.arange(0, BM)
         m_m = o_m < end
@@ -85,14 +96,13 @@ def forward_kernel(
         b_acc = tl.zeros([BM, D], tl.float32)
         b_max = tl.full([BM], float("-inf"), tl.float32)
         b_sum = tl.zeros([BM], tl.float32)
-        if not SHORT:
-            if WINDOW:  # whole blocks before the window of the first row are skipped
-                first += tl.maximum(start - window + 1 - first, 0) // BN * BN
-            for i_n in range(first, start, BN):
-                b_acc, b_max, b_sum = attend(
-                    b_q, b_acc, b_max, b_sum, p_k, p_v, i_n, end, s_kn, s_vn, scale_log2, o_m,
-                    b_first, D, BN, WINDOW, UPCAST, PRECISION,
-                )  # fmt: skip
+        if WINDOW:  # whole blocks before the window of the first row are skipped
+            first += tl.maximum(start - window + 1 - first, 0) // BN * BN
+        for i_n in range(first, start, BN):
+            b_acc, b_max, b_sum = attend(
+                b_q, b_acc, b_max, b_sum, p_k, p_v, i_n, end, s_kn, s_vn, scale_log2, o_m,
+                b_first, D, BN, SHORT or WINDOW, UPCAST, PRECISION,
+            )  # fmt: skip
         for i_n in range(start, end, BN):
             b_acc, b_max, b_sum = attend(
                 b_q, b_acc, b_max, b_sum, p_k, p_v, i_n, end, s_kn, s_vn, scale_log2, o_m,

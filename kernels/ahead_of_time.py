@@ -1,0 +1,83 @@
+"""Compiles a Triton kernel for a GPU that is not there and reads what the machine code uses.
+
+Registers, stack and shared memory come from cuobjdump, matrix instructions from the disassembly;
+both tools are in Triton's wheel. Not possible under TRITON_INTERPRET=1.
+"""
+
+import inspect
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+ARCHITECTURES = {"sm_80": 80, "sm_90": 90}
+MATRIX_INSTRUCTION = {"sm_80": "HMMA", "sm_90": "HGMMA"}
+# What a block may ask for, in bytes (CUDA C programming guide, technical specifications).
+SHARED_LIMIT = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Of one kernel: registers a thread, bytes of stack a thread, bytes of shared memory a block,
+    matrix instructions and instructions in all in the machine code."""
+
+    registers: int
+    stack: int
+    shared: int
+    matrix_instructions: int
+    instructions: int
+
+
+def compile_for(kernel, arch: str, types: dict, constants: dict, warps: int, stages: int) -> Usage:
+    """Usage of `kernel` on `arch`.
+
+    types: argument name → Triton type ("*bf16", "i32", "fp32"); pointers and strides (i32 arguments
+    that begin with s_) are taken as divisible by 16, as they are in a launch.
+    """
+    names = list(inspect.signature(kernel.fn).parameters)
+    signature = {name: types.get(name, "constexpr") for name in names}
+    missing = [n for n, t in signature.items() if t == "constexpr" and n not in constants]
+    if missing:
+        raise ValueError(f"{kernel.fn.__name__}: no type and no constant for {missing}")
+    divisible = [
+        i for i, n in enumerate(names) if signature[n].startswith("*") or n.startswith("s_")
+    ]
+    source = ASTSource(
+        fn=kernel,
+        signature=signature,
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={(i,): [["tt.divisibility", 16]] for i in divisible},
+    )
+    target = GPUTarget("cuda", ARCHITECTURES[arch], 32)
+    options = {"num_warps": warps, "num_stages": stages}
+    compiled = triton.compile(source, target=target, options=options)
+    return _usage(compiled.asm["cubin"], compiled.metadata.shared, arch)
+
+
+def _usage(cubin: bytes, shared: int, arch: str) -> Usage:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        resources = _tool("cuobjdump", "--dump-resource-usage", file.name)
+        code = _tool("nvdisasm", "-c", file.name)
+    lines = re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(.*);", code, re.MULTILINE)
+    return Usage(
+        registers=int(re.search(r"REG:(\d+)", resources)[1]),
+        stack=int(re.search(r"STACK:(\d+)", resources)[1]),
+        shared=shared,
+        matrix_instructions=sum(MATRIX_INSTRUCTION[arch] in line for line in lines),
+        instructions=len(lines),
+    )
+
+
+def _tool(name: str, *arguments: str) -> str:
+    path = Path(triton.__file__).parent / "backends/nvidia/bin" / name
+    result = subprocess.run([path, *arguments], capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"{name} failed: {result.stderr.strip()}")
+    return result.stdout
