@@ -1,4 +1,4 @@
-"""Without a GPU, Triton kernels run in its interpreter; it must be chosen before they are defined."""
+"""Without a GPU, Triton kernels run in its interpreter: to be chosen before they are defined."""
 
 import os
 

@@ -7,10 +7,11 @@ at `first`, the segment (or, in the short class, the tile itself) ends at `last`
     long    one segment in pieces of at most LONG tokens, the most expensive pieces first
 
 Both lists have a fixed capacity that depends on the token count alone, so shapes never change; rows
-past the last tile are (0, 0, 0, 0). `ldm._native.work_list` is the fast builder; this one is its twin.
+past the last tile are zeros. `ldm._native.work_list` is the fast builder; this one is its twin.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -43,7 +44,7 @@ def capacities(tokens: int) -> tuple[int, int]:
 def build(cu_seqlens: list[int]) -> WorkList:
     """The work list of segments that start at `cu_seqlens[:-1]`, in plain Python."""
     short, long = [], []
-    for first, last in zip(cu_seqlens[:-1], cu_seqlens[1:], strict=True):
+    for first, last in pairwise(cu_seqlens):
         if last < first:
             raise ValueError(f"cu_seqlens descends from {first} to {last}")
         if last - first > SHORT:

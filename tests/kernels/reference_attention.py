@@ -1,5 +1,7 @@
 """Attention a student would write: one segment at a time, one mask."""
 
+from itertools import pairwise
+
 import torch
 
 
@@ -8,7 +10,7 @@ def attention(q_NHD, k_NGD, v_NGD, cu_seqlens, window=0):
     k_NHD = k_NGD.repeat_interleave(heads // groups, 1)
     v_NHD = v_NGD.repeat_interleave(heads // groups, 1)
     pieces = []
-    for first, last in zip(cu_seqlens[:-1], cu_seqlens[1:]):
+    for first, last in pairwise(cu_seqlens):
         rows = torch.arange(last - first, device=q_NHD.device)
         seen = rows[None, :] <= rows[:, None]
         if window:

@@ -64,7 +64,7 @@ def test_error_is_at_most_twice_that_of_plain_pytorch(name, dtype, heads, key_he
 
 def test_eight_thousand_tiny_segments():
     lengths = [1 + i % 3 for i in range(8192)]
-    q, k, v, do, positions, cu, tiles = case(lengths, 1, 1, 64, torch.float32)
+    q, k, v, _, positions, cu, tiles = case(lengths, 1, 1, 64, torch.float32)
     out = fused.packed_attention(q, k, v, positions, tiles)
     first = torch.tensor(cu[:-1])
     assert torch.equal(out[first], v[first])  # a first token sees itself alone
@@ -157,7 +157,7 @@ def test_work_list_covers_every_token_once():
     cu = [0, *itertools.accumulate(lengths)]
     tiles = build(cu)
     covered = torch.zeros(cu[-1], dtype=torch.int32)
-    ends = dict(zip(cu[:-1], cu[1:]))
+    ends = dict(itertools.pairwise(cu))
     for start, end, first, last in tiles.long_C4.tolist():
         assert end - start <= LONG and (start == end or (first in cu and last in cu))
         covered[start:end] += 1
