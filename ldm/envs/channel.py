@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-MAX_MESSAGE = 64 << 20
 ALIGN = 64
 
 
@@ -23,25 +22,25 @@ def send(sock, message: dict) -> None:
 
 
 def receive(sock, seconds: float | None = None) -> dict:
-    """The next message. Raises EOFError, TimeoutError after `seconds`, ValueError on noise."""
+    """The next message. Raises EOFError, TimeoutError after `seconds`, ValueError on noise.
+
+    Call and reply alternate, so whatever arrives belongs to this message: it takes one system call.
+    """
     deadline = None if seconds is None else time.monotonic() + seconds
-    (size,) = struct.unpack("<I", _read(sock, 4, deadline))
-    if size > MAX_MESSAGE:
-        raise ValueError(f"a message of {size} bytes: the channel is out of step")
-    return json.loads(_read(sock, size, deadline))
-
-
-def _read(sock, size: int, deadline: float | None) -> bytes:
-    parts = []
-    while size:
+    data = bytearray()
+    size = 4
+    while len(data) < size:
         if deadline is not None:
             sock.settimeout(max(deadline - time.monotonic(), 1e-3))
-        part = sock.recv(min(size, 1 << 20))
+        part = sock.recv(1 << 16)
         if not part:
             raise EOFError("the other side closed the channel")
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+        data += part
+        if len(data) >= 4:
+            size = 4 + struct.unpack_from("<I", data)[0]
+    if len(data) > size:
+        raise ValueError(f"{len(data)} bytes for a message of {size}: the channel is out of step")
+    return json.loads(data[4:])
 
 
 class Views(NamedTuple):

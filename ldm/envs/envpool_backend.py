@@ -32,7 +32,7 @@ class EnvpoolEnv:
         self._leaves = spaces.leaves(self.observation)
         self._ids = np.arange(num_envs, dtype=np.int32)
         self._steps = np.zeros(num_envs, np.int64)  # in the running episode
-        self._ended = np.zeros(num_envs, bool)
+        self._ended = np.ones(num_envs, bool)  # the next row is the first of an episode
         self._cut = np.zeros(num_envs, bool)  # ended by us: envpool does not know
 
     def reset(self) -> Turn:

@@ -40,6 +40,7 @@ def returns(
     scores = np.zeros((rounds, env.num_envs))
     done = np.zeros(env.num_envs, np.int64)
     total = np.zeros(env.num_envs)
+    faults = env.faults
     turn = env.reset()
     while (done < quota).any():
         turn = env.step(actor.act(turn))
@@ -50,6 +51,6 @@ def returns(
             done += ended
             if progress:
                 progress(int(done.sum()))
-        if env.faults > MAX_LOST * episodes:
-            raise LdmError(f"{env.spec.id}: {env.faults} faults while playing {episodes} episodes")
+        if (lost := env.faults - faults) > MAX_LOST * episodes:
+            raise LdmError(f"{env.spec.id}: {lost} faults while playing {episodes} episodes")
     return scores.reshape(-1)[:episodes]

@@ -16,6 +16,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 CONTINUOUS, DISCRETE, IMAGE, TEXT = "continuous", "discrete", "image", "text"
+DTYPES = {
+    CONTINUOUS: np.dtype(np.float32),
+    DISCRETE: np.dtype(np.int32),
+    IMAGE: np.dtype(np.uint8),
+    TEXT: np.dtype(np.uint8),
+}
 
 # An integer Box with at most this many values a component is symbols, not numbers.
 MAX_SYMBOLS = 256
@@ -53,8 +59,7 @@ class Leaf:
 
     @property
     def dtype(self) -> np.dtype:
-        names = {CONTINUOUS: "float32", DISCRETE: "int32", IMAGE: "uint8", TEXT: "uint8"}
-        return np.dtype(names[self.kind])
+        return DTYPES[self.kind]
 
     @property
     def size(self) -> int:
@@ -192,7 +197,13 @@ def _flatten_leaf(leaf: Leaf, value) -> np.ndarray:
         array = array.reshape(array.shape if array.ndim == 3 else (*array.shape, 1))
     if array.shape != leaf.shape:
         raise ValueError(f'"{leaf.path}": expected shape {leaf.shape}, got {array.shape}')
-    return np.ascontiguousarray(array, dtype=leaf.dtype).reshape(leaf.shape)
+    with np.errstate(
+        invalid="ignore", over="ignore"
+    ):  # what does not fit is found below or by check
+        cast = np.ascontiguousarray(array, dtype=leaf.dtype).reshape(leaf.shape)
+    if leaf.kind != CONTINUOUS and array.dtype != cast.dtype and (cast != array).any():
+        raise ValueError(f'"{leaf.path}": values do not fit {leaf.dtype}')
+    return cast
 
 
 def check(leaf: Leaf, array: np.ndarray) -> str:

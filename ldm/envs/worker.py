@@ -9,18 +9,15 @@ neighbours and, through an adapter, the library it hosts. The first message conf
 
 import importlib.util
 import os
+import random
 import signal
 import socket
 import sys
 import traceback
 from pathlib import Path
 
-try:
-    import resource
-except ImportError:  # not a Unix
-    resource = None
-
 import channel
+import numpy as np
 import spaces
 
 HERE = Path(__file__).resolve().parent
@@ -31,8 +28,10 @@ class Host:
     """The instances and what is known of their episodes."""
 
     def __init__(self, config: dict):
-        adapter = load_adapter(config["adapter"])
         self.seeds = list(config["seeds"])
+        random.seed(self.seeds[0])  # for libraries that draw from the global generators
+        np.random.seed(self.seeds[0] % 2**32)  # noqa: NPY002
+        adapter = load_adapter(config["adapter"])
         self.envs = [
             adapter.build(config["make"], split=config["split"], **config["options"])
             for _ in self.seeds
@@ -41,9 +40,7 @@ class Host:
         self.observation = spaces.override(spaces.describe(env.observation_space), leaves)
         self.action = spaces.describe(env.action_space)
         self.horizon = config["horizon"]
-        self.expert = (
-            getattr(adapter, "EXPERTS", {})[config["expert"]] if config["expert"] else None
-        )
+        self.expert = config["expert"] and hosted_expert(adapter, config["expert"])
         self.experts = [None] * len(self.envs)
         self.steps = [0] * len(self.envs)
         self.ended = [True] * len(self.envs)
@@ -133,16 +130,29 @@ def load_adapter(name: str):
     return module
 
 
-def peak_memory() -> int:
-    """Bytes."""
-    if resource is None:
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def hosted_expert(adapter, name: str):
+    """The factory of that name in the adapter's EXPERTS."""
+    experts = getattr(adapter, "EXPERTS", {})
+    if name not in experts:
+        raise ValueError(f'the adapter hosts no expert "{name}", it has {sorted(experts)}')
+    return experts[name]
+
+
+class Memory:
+    """Bytes this process holds; 0 where there is no /proc."""
+
+    def __init__(self):
+        path = "/proc/self/statm"
+        self.file = os.open(path, os.O_RDONLY) if os.path.exists(path) else None
+
+    def __call__(self) -> int:
+        if self.file is None:
+            return 0
+        return int(os.pread(self.file, 128, 0).split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def serve(sock) -> None:
-    host = None
+    host, memory = None, Memory()
     while True:
         message = channel.receive(sock)
         try:
@@ -157,7 +167,7 @@ def serve(sock) -> None:
             else:
                 host.open()
                 {"reset": host.reset, "step": host.step}[call]()
-            reply["memory"] = peak_memory()
+            reply["memory"] = memory()
         except BaseException:  # a process boundary: whatever the library raises goes to the parent
             reply = {"error": traceback.format_exc()}
         channel.send(sock, reply)

@@ -27,7 +27,7 @@ from ldm.seeds import derive
 BUILD_SECONDS = 300.0
 STEP_SECONDS = 60.0
 CLOSE_SECONDS = 5.0
-MEMORY_BYTES = 8 << 30  # a worker that has ever held more is restarted
+MEMORY_BYTES = 8 << 30  # a worker that holds more is restarted
 LOG_BYTES = 1 << 20  # what a worker prints is kept up to here, then forgotten
 MAX_STRIKES = 3  # faults of one worker with fewer than FORGIVEN good calls in between
 FORGIVEN = 100
@@ -139,13 +139,9 @@ class WorkerEnv:
     ):
         self.spec, self.num_envs, self.seed, self.faults = spec, num_envs, seed, 0
         self._step_seconds, self._memory_bytes = step_seconds, memory_bytes
-        self._config = {
-            **{
-                key: getattr(spec, key)
-                for key in ("adapter", "make", "options", "leaves", "horizon")
-            },
-            **{"split": split, "expert": expert, "rows": num_envs},
-        }
+        fields = ("adapter", "make", "options", "leaves", "horizon")
+        self._config = {field: getattr(spec, field) for field in fields}
+        self._config |= {"split": split, "expert": expert, "rows": num_envs}
         self._hosted = expert is not None
         edges = np.linspace(0, num_envs, min(processes, num_envs) + 1).astype(int).tolist()
         self._workers = [_Worker(python, a, b - a) for a, b in pairwise(edges)]
@@ -155,21 +151,20 @@ class WorkerEnv:
             self._build()
 
     def _build(self) -> None:
-        described = []
+        spec, described = self.spec, []
         for worker in self._workers:
             seeds = [self.seed + row for row in range(self.num_envs)[worker.rows]]
             try:
                 described.append(worker.start(self._config, seeds, self._memory))
             except Fault as fault:
-                raise LdmError(
-                    f"{self.spec.id} cannot be built:\n{fault}\n"
-                    f'Is "{self.spec.library}" installed (pip install "ldm[envs]")?'
-                ) from None
+                missing = "ModuleNotFoundError" in str(fault)
+                advice = 'pip install "ldm[envs]"' if missing else f"adapter: {spec.adapter}"
+                raise LdmError(f"{spec.id} cannot be built:\n{fault}\n{advice}") from None
         keys = ("observation", "action")
         if any(reply[key] != described[0][key] for reply in described for key in keys):
             raise LdmError(
-                f"{self.spec.id}: two instances have different spaces; fix them by its `options` "
-                f"in catalogue/{self.spec.library}.toml"
+                f"{spec.id}: two instances have different spaces; fix them by its `options` in "
+                f"catalogue/{spec.library}.toml"
             )
         self.observation, self.action = (spaces.from_json(described[0][key]) for key in keys)
         leaves = spaces.leaves(self.observation), spaces.leaves(self.action)

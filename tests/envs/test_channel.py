@@ -1,0 +1,73 @@
+import json
+import os
+import socket
+import struct
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from ldm.envs import channel, spaces
+
+
+@pytest.fixture
+def ends():
+    left, right = socket.socketpair()
+    with left, right:
+        yield left, right
+
+
+def test_messages_of_any_size_arrive_whole(ends):
+    left, right = ends
+    for size in (0, 10, 1 << 20):
+        message = {"text": "x" * size}
+        sender = threading.Thread(target=channel.send, args=(left, message))
+        sender.start()
+        assert channel.receive(right, 10) == message
+        sender.join()
+
+
+def test_a_message_in_pieces(ends):
+    left, right = ends
+    data = json.dumps({"call": "step"}).encode()
+    framed = struct.pack("<I", len(data)) + data
+
+    def drip():
+        for i in range(len(framed)):
+            left.sendall(framed[i : i + 1])
+            time.sleep(0.001)
+
+    sender = threading.Thread(target=drip)
+    sender.start()
+    assert channel.receive(right, 10) == {"call": "step"}
+    sender.join()
+
+
+def test_deadline_end_and_noise(ends):
+    left, right = ends
+    with pytest.raises(TimeoutError):
+        channel.receive(right, 0.05)
+    left.sendall(struct.pack("<I", 2) + b"{}more")
+    with pytest.raises(ValueError, match="out of step"):
+        channel.receive(right, 1)
+    left.close()
+    with pytest.raises(EOFError):
+        channel.receive(right, 1)
+
+
+def test_two_mappings_show_the_same_arrays():
+    observation = [spaces.numbers("a", (3,)), spaces.symbols("b", (), 5)]
+    action = [spaces.symbols("", (2,), 3)]
+    file = os.memfd_create("test") if hasattr(os, "memfd_create") else pytest.skip("needs memfd")
+    os.ftruncate(file, channel.size(observation, action, 4))
+    one, two = (channel.views(file, observation, action, 4) for _ in range(2))
+    os.close(file)
+    assert [a.shape for a in one.observation] == [(4, 3), (4,)]
+    arrays = [*one.observation, *one.action, *one.expert, *one[3:]]
+    for number, array in enumerate(arrays):
+        array[...] = number % 2 if array.dtype == bool else number
+    again = [*two.observation, *two.action, *two.expert, *two[3:]]
+    for array, other in zip(arrays, again, strict=True):
+        np.testing.assert_array_equal(array, other)
+        assert array.ctypes.data % channel.ALIGN == 0

@@ -1,0 +1,83 @@
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from ldm.envs import spaces
+from ldm.envs.catalogue import find
+from ldm.envs.check import check, modality_of, survivors
+
+LIBRARIES = {
+    "envpool": ["envpool/FrozenLake-v1", "envpool/Knapsack-v1", "envpool/MiniGrid-Empty-5x5-v0"],
+    "metaworld": ["envpool/MetaWorld/Reach-v3"],
+    "minigrid": ["minigrid/BabyAI-GoToLocal-v0"],
+    "popgym": ["popgym/AutoencodeEasy", "popgym/CountRecallEasy", "popgym/BattleshipEasy"],
+    "gymnasium": ["gymnasium/FrozenLake-v1-deterministic"],
+}
+
+
+@pytest.mark.parametrize(
+    "library, id", [(library, id) for library, ids in LIBRARIES.items() for id in ids]
+)
+def test_each_library_keeps_the_contract(library, id):
+    pytest.importorskip(library)
+    result = check(find(id), steps=80)
+    assert result.ok, result.reason
+    assert result.deterministic is True
+
+
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        ("raise", "1 faults"),
+        ("nan", "1 faults"),
+        ("range", "1 faults"),
+        ("unbuildable", "no such simulator"),
+    ],
+)
+def test_what_is_broken_fails_with_the_reason(kind, words, faulty):
+    result = check(faulty(kind))
+    assert not result.ok and words in result.reason
+
+
+def test_a_sound_environment_passes_with_its_figures(faulty):
+    result = check(faulty("fine"), steps=30)
+    assert result.ok and result.deterministic is True
+    assert (result.terminated, result.truncated) == (16, 0)  # 4 streams, 7 rows an episode
+    assert result.steps_per_second > 0
+
+
+def test_randomness_outside_the_seed_is_recorded(faulty):
+    result = check(faulty("unseeded"), steps=10)
+    assert result.ok and result.deterministic is False
+
+
+def test_a_wrong_modality_fails(faulty):
+    result = check(replace(faulty("fine"), modality="text"))
+    assert "modality is mixed, the catalogue has text" in result.reason
+
+
+def test_modalities():
+    continuous, discrete, image, text = (
+        spaces.CONTINUOUS,
+        spaces.DISCRETE,
+        spaces.IMAGE,
+        spaces.TEXT,
+    )
+    assert modality_of({continuous}) == "vector"
+    assert modality_of({discrete}) == "symbols"
+    assert modality_of({image}) == "image"
+    assert modality_of({discrete, text}) == "text"
+    assert modality_of({continuous, discrete}) == modality_of({image, text}) == "mixed"
+
+
+def test_survivors_sees_a_process_until_it_ends():
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(1000)"], start_new_session=True
+    )
+    assert survivors(process.pid) == [process.pid]
+    os.killpg(process.pid, 9)
+    process.wait()
+    assert survivors(process.pid) == []

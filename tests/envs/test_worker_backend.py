@@ -1,0 +1,271 @@
+"""Faults are injected by faulty.py; whatever happens, no process may stay behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ldm.envs.check import survivors
+from ldm.envs.make import make
+from ldm.envs.rollout import RandomActor
+from ldm.envs.worker_backend import WorkerEnv
+from ldm.errors import LdmError
+
+
+@pytest.fixture
+def opened():
+    """opened(spec, ...): a WorkerEnv that is closed, and seen to leave nothing, after the test."""
+    envs, groups = [], []
+
+    def open_env(*args, **kwargs):
+        env = WorkerEnv(*args, **kwargs)
+        envs.append(env)
+        groups.extend(env.pids)
+        return env
+
+    yield open_env
+    for env in envs:
+        groups.extend(env.pids)
+        env.close()
+    assert [pid for group in groups for pid in survivors(group)] == []
+
+
+def act(env, value: int):
+    return [np.full(env.num_envs, value, np.int32)]
+
+
+def play(env, steps: int):
+    """The turns of `steps` steps with action 2, the first turn included."""
+    return [env.reset()] + [env.step(act(env, 2)) for _ in range(steps)]
+
+
+def test_episodes_follow_each_other(faulty, opened):
+    env = opened(faulty("fine"), 3, seed=5, processes=2)
+    turns = play(env, 14)
+    assert [bool(t.started.all()) for t in turns] == [i % 7 == 0 for i in range(15)]
+    assert [bool(t.terminated.all()) for t in turns] == [i % 7 == 6 for i in range(15)]
+    assert not any(t.truncated.any() for t in turns)
+    assert [int(t.observation[0][1]) for t in turns] == [i % 7 for i in range(15)]
+    rewards = np.stack([t.reward for t in turns])
+    assert rewards.dtype == np.float64
+    assert (rewards == [[0.0 if i % 7 == 0 else 2.0] * 3 for i in range(15)]).all()
+    assert (turns[3].action[0] == 2).all()
+    assert env.faults == 0
+
+
+def test_horizon_truncates(faulty, opened):
+    env = opened(replace(faulty("fine"), horizon=4), 2, seed=0)
+    turns = play(env, 5)
+    assert turns[4].truncated.all() and not turns[4].terminated.any()
+    assert turns[5].started.all()
+
+
+def test_termination_at_the_horizon_is_no_truncation(faulty, opened):
+    env = opened(replace(faulty("fine"), horizon=6), 2, seed=0)
+    turn = play(env, 6)[6]
+    assert turn.terminated.all() and not turn.truncated.any()
+
+
+def test_streams_have_seeds_of_their_own_however_they_are_spread(faulty, opened):
+    def noise(streams, seed, processes):
+        env = opened(faulty("fine"), streams, seed=seed, processes=processes)
+        return np.stack([turn.observation[1] for turn in play(env, 10)], axis=1)
+
+    one, two = noise(4, 11, 1), noise(4, 11, 2)
+    np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(one[1:], noise(3, 12, 1))  # stream i takes seed + i
+    assert not np.array_equal(one[0], one[1])
+
+
+def test_turns_keep_their_arrays(faulty, opened):
+    env = opened(faulty("fine"), 2, seed=0)
+    turn = env.reset()
+    before = turn.observation[1].copy()
+    env.step(act(env, 0))
+    np.testing.assert_array_equal(turn.observation[1], before)
+
+
+@pytest.mark.parametrize(
+    "kind", ["raise", "die", "nan", "huge", "reward", "shape", "range", "wrap"]
+)
+def test_a_fault_costs_an_episode_and_is_counted(kind, faulty, opened, tmp_path):
+    env = opened(faulty(kind, done=str(tmp_path / "done")), 2, seed=0, processes=1)
+    turns = play(env, 12)
+    # the planted step is no transition: the streams start anew, the lost episodes never end
+    assert turns[3].started.all() and not (turns[3].terminated | turns[3].truncated).any()
+    assert (turns[3].reward == 0).all() and (turns[3].observation[0] == 0).all()
+    assert turns[9].terminated.all()
+    assert env.faults == 1
+
+
+def test_a_hang_is_ended_by_the_deadline(faulty, opened, tmp_path):
+    env = opened(faulty("hang", done=str(tmp_path / "done")), 1, seed=0, step_seconds=1.0)
+    assert play(env, 3)[3].started.all()
+    assert env.faults == 1
+
+
+def test_a_worker_that_grows_is_restarted(faulty, opened, tmp_path):
+    spec = faulty("grow", done=str(tmp_path / "done"))
+    env = opened(spec, 1, seed=0, memory_bytes=250 << 20)
+    assert play(env, 3)[3].started.all()
+    assert env.faults == 1
+
+
+def test_the_other_worker_goes_on(faulty, opened, tmp_path):
+    env = opened(faulty("raise", done=str(tmp_path / "done")), 2, seed=0, processes=2)
+    turn = play(env, 3)[3]
+    assert turn.started.sum() == 1
+    assert sorted(turn.observation[0].tolist()) == [0, 3]
+
+
+def test_after_a_restart_the_seeds_are_fresh_and_repeatable(faulty, opened, tmp_path):
+    def noise(name):
+        env = opened(faulty("raise", done=str(tmp_path / name)), 2, seed=7)
+        return np.stack([turn.observation[1] for turn in play(env, 5)])
+
+    first, again = noise("a"), noise("b")
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first[0], first[3])  # not the same episode once more
+
+
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        ("raise", "the fault we planted"),
+        ("die", "exit 7"),
+        ("nan", "NaN"),
+        ("shape", r"expected shape \(2,\), got \(3,\)"),
+        ("range", r"7 is outside 0\.\.6"),
+    ],
+)
+def test_repeated_faults_end_in_a_clear_error(kind, words, faulty, opened):
+    env = opened(faulty(kind), 1, seed=0)
+    with pytest.raises(LdmError, match=words) as caught:
+        play(env, 20)
+    assert f"faulty/{kind}" in str(caught.value)
+    assert env.faults == 3
+
+
+def test_what_a_dead_worker_printed_is_in_the_error(faulty, opened):
+    with pytest.raises(LdmError, match="last words"):
+        play(opened(faulty("die"), 1, seed=0), 20)
+
+
+def test_what_cannot_be_built_says_why(faulty):
+    with pytest.raises(LdmError, match="no such simulator"):
+        make(faulty("unbuildable"), 1, seed=0)
+
+
+@pytest.mark.parametrize("ending", ["close", "error", "forgotten"])
+def test_children_of_the_environment_die_with_it(ending, faulty, opened, tmp_path):
+    pids = tmp_path / "pids"
+    env = opened(faulty("child", done=str(tmp_path / "done"), pids=str(pids)), 1, seed=0)
+    play(env, 4)
+    group = env.pids[0]
+    assert int(pids.read_text()) in survivors(group)
+    if ending == "close":
+        env.close()
+    elif ending == "error":
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(env)
+    else:
+        env._finalizer()
+    assert wait_until_gone(group)
+
+
+def interrupted(env):
+    """A step during which Ctrl-C arrives."""
+
+    def interrupt(worker):
+        raise KeyboardInterrupt
+
+    env._fault = interrupt
+    env.step(act(env, 0))
+
+
+def wait_until_gone(group: int) -> bool:
+    for _ in range(100):
+        if not survivors(group):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_killed_parent_leaves_no_worker(faulty, tmp_path):
+    script = (
+        "import os, sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from ldm.envs.spec import EnvSpec\n"
+        "from ldm.envs.worker_backend import WorkerEnv\n"
+        f"env = WorkerEnv({faulty('fine')!r}, 1, 0)\n"
+        "env.reset()\n"
+        "print(env.pids[0], flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    group = int(parent.stdout.readline())
+    assert survivors(group)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.communicate()
+    assert wait_until_gone(group)
+
+
+def test_a_closed_environment_refuses_to_step(faulty, opened):
+    env = opened(faulty("fine"), 1, seed=0)
+    env.reset()
+    env.close()
+    env.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        env.step(act(env, 0))
+
+
+def test_a_wrong_action_is_refused_and_harms_nothing(faulty, opened):
+    env = opened(faulty("fine"), 2, seed=0)
+    env.reset()
+    with pytest.raises(ValueError, match=r"3 is outside 0\.\.2"):
+        env.step([np.array([0, 3])])
+    with pytest.raises(ValueError, match="expected"):
+        env.step([np.zeros((2, 1), np.int32)])
+    assert (env.step(act(env, 1)).observation[0] == 1).all()
+
+
+def test_hosted_expert(faulty, opened):
+    env = opened(faulty("fine"), 2, seed=0, expert="echo")
+    turns = play(env, 8)
+    for turn in turns:
+        if not turn.terminated.any():
+            assert (turn.expert[0] == turn.observation[0] % 3).all()
+    assert opened(faulty("fine"), 1, seed=0).reset().expert is None
+
+
+def test_an_expert_that_gives_up_truncates_its_episode(faulty, opened, tmp_path):
+    env = opened(faulty("lost", done=str(tmp_path / "done")), 1, seed=0, expert="echo")
+    turns = play(env, 4)
+    assert turns[3].truncated.all() and turns[4].started.all()
+    assert env.faults == 0
+
+
+def test_an_expert_that_never_works_is_an_error(faulty):
+    env = make(faulty("fine"), 1, seed=0, expert="hopeless")
+    with pytest.raises(LdmError, match="division by zero"):
+        env.reset()
+    with pytest.raises(LdmError, match='no expert "nobody", it has'):
+        make(faulty("fine"), 1, seed=0, expert="nobody")
+
+
+def test_random_actions_pass_through(faulty, opened):
+    env = opened(faulty("fine"), 4, seed=0)
+    actor = RandomActor(env.action, 0)
+    turn = env.reset()
+    for _ in range(5):
+        action = actor.act(turn)
+        turn = env.step(action)
+        np.testing.assert_array_equal(turn.reward, action[0])
