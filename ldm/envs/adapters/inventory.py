@@ -3,8 +3,8 @@
 Every period: the order is placed, the one placed `lead` periods ago arrives; demand is served from
 stock; what is short is backlogged or lost; costs are paid. Reward = −(holding · stock + shortage ·
 short), the mean over products: the costs of the newsvendor problem (Arrow, Harris, Marschak 1951);
-two echelons in series as in Clark and Scarf (1960). Stock and backlog are capped at `capacity`: what
-does not fit is given away, customers beyond it leave.
+two echelons in series as in Clark and Scarf (1960). Stock and backlog are capped at `capacity`:
+what does not fit is given away, customers beyond it leave.
 """
 
 import gymnasium
@@ -20,8 +20,9 @@ class Items(gymnasium.Env):
     """Products ordered independently from a supplier without limits.
 
     demand: mean units a period, one a product. lead: periods between order and arrival, at least 1.
-    Observation, a product after the other: stock (negative: backlog), orders on their way by arrival,
-    last demand. Action: MultiDiscrete order quantities 0 .. largest, or Discrete for one product.
+    Observation, a product after the other: stock (negative: backlog), orders on their way by
+    arrival, last demand. Action: MultiDiscrete order quantities 0 .. largest, or Discrete for one
+    product.
     """
 
     def __init__(
@@ -71,13 +72,14 @@ class Items(gymnasium.Env):
 
 
 class Serial(gymnasium.Env):
-    """A warehouse that orders from a supplier without limits, a shop that orders from the warehouse.
+    """A warehouse that orders from a supplier without limits, a shop that orders from the
+    warehouse.
 
-    lead: periods from supplier to warehouse and from warehouse to shop, each at least 1. holding: costs at
-    warehouse and shop (units under way to the shop cost what the warehouse's do). Unmet demand is
-    backlogged at the shop. Observation: warehouse stock, its orders on their way by arrival, shop
-    stock, its orders on their way by arrival, last demand. Action: MultiDiscrete (warehouse's order,
-    shop's order); the warehouse ships what it has.
+    lead: periods from supplier to warehouse and from warehouse to shop, each at least 1. holding:
+    costs at warehouse and shop (units under way to the shop cost what the warehouse's do). Unmet
+    demand is backlogged at the shop. Observation: warehouse stock, its orders on their way by
+    arrival, shop stock, its orders on their way by arrival, last demand. Action: MultiDiscrete
+    (warehouse's order, shop's order); the warehouse ships what it has.
     """
 
     def __init__(

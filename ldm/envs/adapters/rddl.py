@@ -6,7 +6,8 @@ only one action is allowed at a time and there are several boolean fluents, the 
 Discrete(1 + ground actions): 0 does nothing, then the ground fluents in declared order.
 
 Where an instance allows fewer concurrent actions than there are ground fluents, the first ones
-(declared order, then object order) that differ from their default survive, the others go back to it.
+(declared order, then object order) that differ from their default survive, the others go back to
+it.
 """
 
 import gymnasium
@@ -38,14 +39,18 @@ class Planning(gymnasium.Env):
 
     def __init__(self, env, bounds: dict):
         self.env = env
-        self.seen = {name: self._space(name, box, bounds) for name, box in self._boxes("observation")}
+        self.seen = {
+            name: self._space(name, box, bounds) for name, box in self._boxes("observation")
+        }
         self.done = {name: self._space(name, box, bounds) for name, box in self._boxes("action")}
         self.defaults = {
             name: np.broadcast_to(np.asarray(env._noop_actions[name]), box.shape).astype(box.dtype)
             for name, box in self._boxes("action")
         }
         self.limit = int(min(env.max_allowed_actions, sum(v.size for v in self.defaults.values())))
-        binary = all(box.dtype == np.int32 and box.high.max() == 1 for _, box in self._boxes("action"))
+        binary = all(
+            box.dtype == np.int32 and box.high.max() == 1 for _, box in self._boxes("action")
+        )
         self.single = binary and self.limit == 1 and len(self.done) > 1
         self.observation_space = self._join(self.seen)
         self.action_space = self._join(self.done)
@@ -119,4 +124,6 @@ class Planning(gymnasium.Env):
             ground[number - 1] = 1
         ends = np.cumsum([v.size for v in self.defaults.values()])[:-1]
         parts = np.split(ground, ends)
-        return {name: part.reshape(v.shape) for (name, v), part in zip(self.defaults.items(), parts)}
+        return {
+            name: part.reshape(v.shape) for (name, v), part in zip(self.defaults.items(), parts)
+        }

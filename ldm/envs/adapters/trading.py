@@ -28,8 +28,8 @@ class RealPrices(gymnasium.Env):
 
     Observation: the last `window` log returns in units of `unit`, the position (0 short or flat, 1
     long), and the log return since the last trade, signed by what the position earns, in the same
-    units. The reward is the library's: profit realised by this step's trade, in dollars a share (stocks)
-    or pips (forex); what an open position is worth does not count until it is closed.
+    units. The reward is the library's: profit realised by this step's trade, in dollars a share
+    (stocks) or pips (forex); what an open position is worth does not count until it is closed.
     """
 
     def __init__(self, make: str, split: str, window: int = 16, horizon: int = 200):
@@ -84,9 +84,9 @@ class GeneratedPrices(gymnasium.Env):
 
     mean-reverting: log price x, x' = (1 − rate) x + σ ε (a discretised Ornstein-Uhlenbeck process).
     momentum: drift m, m' = (1 − rate) m + σ √(rate) ε₁ ; log return = m + σ ε₂.
-    ε standard normal, σ = `volatility` a step. Observation (`window` + 3): the last log returns over
-    σ, the log price minus its mean over the window over σ, then the library's two: last position
-    and real position. Actions: short, flat, long. Reward: log return of the portfolio.
+    ε standard normal, σ = `volatility` a step. Observation (`window` + 3): the last log returns
+    over σ, the log price minus its mean over the window over σ, then the library's two: last
+    position and real position. Actions: short, flat, long. Reward: log return of the portfolio.
     """
 
     POSITIONS = (-1, 0, 1)
@@ -154,7 +154,7 @@ def mean_reverting(draws: np.random.Generator, steps: int, rate: float, sigma: f
 
 
 def momentum(draws: np.random.Generator, steps: int, rate: float, sigma: float) -> np.ndarray:
-    """Log prices (steps,) whose drift is an autoregressive process of the same order as the noise."""
+    """Log prices (steps,) whose drift is autoregressive and about as large as the noise."""
     kicks = sigma * np.sqrt(rate) * draws.standard_normal(steps)
     kicks[0] /= np.sqrt(1 - (1 - rate) ** 2)
     drift = _filtered(kicks, 1 - rate)

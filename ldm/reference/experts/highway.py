@@ -1,8 +1,8 @@
 """Driving references for envpool's highway-env: gap-keeping rules and low-gain steering laws.
 
 Kinematic observations are rows (presence, x, y, vx, vy, ...), the own vehicle first, scaled by the
-library; other vehicles relative to the own one or absolute. Discrete actions: 0 lane left, 1 idle, 2
-lane right, 3 faster, 4 slower; three-action tasks: 0 slower, 1 idle, 2 faster.
+library; other vehicles relative to the own one or absolute. Discrete actions: 0 lane left, 1 idle,
+2 lane right, 3 faster, 4 slower; three-action tasks: 0 slower, 1 idle, 2 faster.
 """
 
 import numpy as np
@@ -19,8 +19,9 @@ LANES = {"highway-fast-v0": 3, "highway-v0": 4, "merge-v0": 2}
 
 @expert("envpool/highway-fast-v0", "envpool/highway-v0", "envpool/merge-v0")
 def keep_gap(spec: EnvSpec) -> Actor:
-    """Faster while the gap ahead, less what closes in three seconds, is over 0.8 s of travel; else to
-    the free lane with the larger gap, else slower. Back to the right where there is plenty of room."""
+    """Faster while the gap ahead, less what closes in three seconds, is over 0.8 s of travel; else
+    to the free lane with the larger gap, else slower. Back to the right where there is plenty of
+    room."""
     lanes = LANES[spec.make]
 
     def rule(observation: Arrays) -> Arrays:
@@ -71,8 +72,8 @@ def give_way(spec: EnvSpec) -> Actor:
 
 @expert("envpool/intersection-v0")
 def cross(spec: EnvSpec) -> Actor:
-    """Slower while another vehicle would come within 7 m in two seconds if the own one drove on at 9
-    metres a second."""
+    """Slower while another vehicle would come within 7 m in two seconds if the own one drove on at
+    9 metres a second."""
 
     def rule(observation: Arrays) -> Arrays:
         rows = observation[0].astype(np.float64)

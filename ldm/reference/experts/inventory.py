@@ -1,8 +1,8 @@
-"""Base-stock policies: order up to a level S, a quantile of the demand until the next order arrives.
+"""Base-stock policies: order up to a level S, a quantile of the demand over a few periods.
 
-One stage: S = F⁻¹(b / (b + h)) over lead + 1 periods, optimal with backlogs (Karlin and Scarf 1958) and
-asymptotically so with lost sales (Huh, Janakiraman, Muckstadt, Rusmevichientong 2009). Two stages:
-the echelon levels of Shang and Song (2003).
+One stage: S = F⁻¹(b / (b + h)) over lead + 1 periods, optimal with backlogs (Karlin and Scarf 1958)
+and asymptotically so with lost sales (Huh, Janakiraman, Muckstadt, Rusmevichientong 2009). Two
+stages: the echelon levels of Shang and Song (2003).
 """
 
 import math
@@ -37,7 +37,8 @@ def order_up_to(spec: EnvSpec) -> Actor:
 def echelons(spec: EnvSpec) -> Actor:
     """Level of an echelon: the mean of two newsvendor quantiles that bound it. With echelon holding
     costs g₁ = h_shop − h_warehouse, g₂ = h_warehouse: shop F⁻¹((b + g₂) / (b + g₁ + g₂)); both
-    F⁻¹(b / (b + g₂)) and F⁻¹(b / (b + g₁ + g₂)), over the periods that an order takes to the shop."""
+    F⁻¹(b / (b + g₂)) and F⁻¹(b / (b + g₁ + g₂)), over the periods that an order takes to the
+    shop."""
     o = spec.options
     inbound, outbound = o.get("lead", (1, 1))
     upper, total = o.get("holding", (0.5, 1.0))

@@ -19,7 +19,7 @@ def dc_current(spec: EnvSpec) -> Actor:
         magnets, mutual, share = motor["psi_e"], 0.0, 0.8
     else:  # series excitation: the back-EMF is L' ω i
         resistance, inductance = motor["r_a"] + motor["r_e"], motor["l_a"] + motor["l_e"]
-        magnets, mutual, share = 0.0, motor["l_e_prime"], 0.1
+        magnets, mutual, share = 0.0, motor["l_e_prime"], 0.05
     stiffness = share * inductance / system.tau
 
     def law(observation: Arrays) -> Arrays:

@@ -19,7 +19,7 @@ ROOT = 2
 
 
 class Known(NamedTuple):
-    """What decides the next action: access level (0 none, 1 user, 2 root) and discovery of hosts."""
+    """What decides the next action: access (0 none, 1 user, 2 root) and discovery of hosts."""
 
     access: tuple[int, ...]
     discovered: tuple[bool, ...]
@@ -87,7 +87,7 @@ class Planner:
         self.rest = {goal: self._cheapest_root(goal) for goal in self.goals}
 
     def _moves(self, index: int, address, flat: bool):
-        """Every move on one host that its configuration lets succeed, in the action space's order."""
+        """Every move on a host that its configuration lets succeed, in the action space's order."""
         s, host = self.scenario, self.scenario.hosts[address]
         per_host = 4 + len(s.exploits) + len(s.privescs)
 
@@ -155,7 +155,7 @@ class Planner:
         return sum(min(self.scenario.hosts[self.addresses[i]].value, 0.0) for i in new)
 
     def _after(self, known: Known, move: Move) -> Known | None:
-        """What is known after the move succeeds, or None where it is not possible or gains nothing."""
+        """What is known once the move succeeds; None where it cannot, or gains nothing."""
         access, found = known
         if not found[move.host] or (move.gain and access[move.host] >= move.gain):
             return None

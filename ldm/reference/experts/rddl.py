@@ -1,4 +1,4 @@
-"""References for RDDL domains, from the constants of the instance. All are functions of the state."""
+"""References for RDDL domains, from the constants of the instance; functions of the state."""
 
 import numpy as np
 
@@ -27,8 +27,9 @@ def reboot(spec: EnvSpec) -> Actor:
 
 @expert("rddl/HVAC-*")
 def heat(spec: EnvSpec) -> Actor:
-    """Air that brings a room the share 0.6 of the way to the middle of its comfort range, after what
-    neighbours, hall and outside take: the heat balance of the domain solved for the air flow."""
+    """Air that brings a room the share 0.6 of the way to the middle of its comfort range, after
+    what neighbours, hall and outside take: the heat balance of the domain solved for the air
+    flow."""
     c = _constants(spec)
     near = (np.asarray(c["ADJ"]) | np.asarray(c["ADJ"]).T) / np.asarray(c["R_WALL"])
     outside = np.asarray(c["ADJ_OUTSIDE"]) / np.asarray(c["R_OUTSIDE"])
@@ -67,13 +68,14 @@ def open_valves(spec: EnvSpec) -> Actor:
     c = _constants(spec)
     links = np.asarray(c["RES_CONNECT"], np.float64)  # [from, to]
     share = links / np.maximum(links.sum(1) + np.asarray(c["CONNECTED_TO_SEA"]), 1)[:, None]
-    depth = np.argsort([-np.linalg.matrix_power(links + np.eye(len(links)), 9)[i].sum()
-                        for i in range(len(links))], kind="stable")
+    size = len(links)
+    downstream = (np.linalg.matrix_power(links + np.eye(size), size) > 0).sum(1)
+    order = np.argsort(-downstream, kind="stable")
 
     def rule(observation: Arrays) -> Arrays:
         (level,) = observation
         opened = np.zeros(level.shape, np.int32)
-        for i in depth:
+        for i in order:
             inflow = (opened * level) @ share[:, i]
             opened[:, i] = level[:, i] + inflow > np.asarray(c["MAX_LEVEL"])[i]
         return [opened]
@@ -121,9 +123,10 @@ def _demand(c: dict, temperature: np.ndarray) -> np.ndarray:
 
 @expert("rddl/SupplyChain-*")
 def base_stock(spec: EnvSpec) -> Actor:
-    """Base-stock policy: every warehouse is filled up to the most that may be asked next (the critical
-    fractile 0.5 / (0.5 + 0.1) lies above the demand's coin flip), the factory produces what the
-    warehouses will order after that, and eight units more. Shipments never exceed the factory's stock, for then nothing would ship."""
+    """Base-stock policy: every warehouse is filled up to the most that may be asked next (the
+    critical fractile 0.5 / (0.5 + 0.1) lies above the demand's coin flip), the factory produces
+    what the warehouses will order after that, and eight units more. Shipments never exceed the
+    factory's stock, for then nothing would ship."""
     c = _constants(spec)
     index = np.asarray(c["INDEX"])
 

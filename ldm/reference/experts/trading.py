@@ -11,8 +11,8 @@ from ldm.reference.experts import Markov, expert
 def take_profit(spec: EnvSpec) -> Actor:
     """Closes a position that gained more than a threshold, and leaves one that lost open.
 
-    gym-anytrading pays for realised profit only, so a loss that stays open costs nothing. This plays
-    that reward; it is no way to trade.
+    gym-anytrading pays for realised profit only, so a loss that stays open costs nothing. This
+    plays that reward; it is no way to trade.
     """
     short = spec.make == "forex"
     target = 2.0  # units of the adapter: 2% (stocks), 0.2% (forex)
