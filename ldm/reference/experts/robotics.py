@@ -49,3 +49,27 @@ def metaworld(spec: EnvSpec) -> Markov:
         return [np.clip(np.array(action)[:, :4], -1, 1).astype(np.float32)]
 
     return Markov(f"scripted/metaworld-{task}@1", act)
+
+
+# The way through the U from one end to the other, in metres.
+U_MAZE = np.array([(-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1)], np.float64)
+
+
+@expert("envpool/PointMaze_UMaze*")
+def point_maze(spec: EnvSpec) -> Markov:
+    """Proportional-derivative force to the next cell on the way to the goal's, then to the goal."""
+
+    def act(observation: Arrays) -> Arrays:
+        state, position, goal = observation
+        here, there = nearest_cell(position), nearest_cell(goal)
+        onward = U_MAZE[np.clip(here + np.sign(there - here), 0, len(U_MAZE) - 1)]
+        aim = np.where((here == there)[:, None], goal, onward)
+        force = 5 * (aim - position) - 1.5 * state[:, 2:]
+        return [np.clip(force, -1, 1).astype(np.float32)]
+
+    return Markov("scripted/point-maze@1", act)
+
+
+def nearest_cell(position: np.ndarray) -> np.ndarray:
+    """Index into U_MAZE, (N,)."""
+    return ((position[:, None] - U_MAZE) ** 2).sum(2).argmin(1)

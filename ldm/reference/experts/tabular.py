@@ -43,24 +43,32 @@ def look_up(table: np.ndarray, observation: Arrays) -> Arrays:
     return [table[observation[0]]]
 
 
-GYMNASIUM = {
-    "FrozenLake-v1": {"id": "FrozenLake-v1"},
-    "FrozenLake8x8-v1": {"id": "FrozenLake-v1", "map_name": "8x8"},
-    "Taxi-v3": {"id": "Taxi-v4"},
-    "Taxi-v4": {"id": "Taxi-v4"},
-    "CliffWalking-v0": {"id": "CliffWalking-v1"},
-    "CliffWalking-v1": {"id": "CliffWalking-v1"},
-    "CliffWalkingSlippery-v1": {"id": "CliffWalking-v1", "is_slippery": True},
+PORTS = {  # envpool's name: gymnasium's, and its options
+    "FrozenLake-v1": ("FrozenLake-v1", {}),
+    "FrozenLake8x8-v1": ("FrozenLake8x8-v1", {}),
+    "Taxi-v3": ("Taxi-v4", {}),
+    "CliffWalking-v0": ("CliffWalking-v1", {}),
+    "CliffWalking-v1": ("CliffWalking-v1", {}),
+    "CliffWalkingSlippery-v1": ("CliffWalking-v1", {"is_slippery": True}),
 }
 
 
-@expert(*(f"{library}/{name}" for library in ("envpool", "gymnasium") for name in GYMNASIUM))
+@expert(*(f"envpool/{name}" for name in PORTS))
+def ported(spec: EnvSpec) -> Markov:
+    """envpool's ports number states and actions like the originals, whose tables are public."""
+    name, options = PORTS[spec.make]
+    return from_gymnasium(name, options)
+
+
+@expert("gymnasium/FrozenLake*", "gymnasium/Taxi-*", "gymnasium/CliffWalking*")
 def toy_text(spec: EnvSpec) -> Markov:
-    """gymnasium publishes the tables; envpool's ports number states and actions the same way."""
+    return from_gymnasium(spec.make, spec.options)
+
+
+def from_gymnasium(name: str, options: dict) -> Markov:
     import gymnasium
 
-    name = spec.id.partition("/")[2]
-    environment = gymnasium.make(**GYMNASIUM[name], disable_env_checker=True)
+    environment = gymnasium.make(name, disable_env_checker=True, **options)
     table = greedy_policy(environment.unwrapped.P)
     environment.close()
     return Markov("exact/value-iteration@1", partial(look_up, table))
