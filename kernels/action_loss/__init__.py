@@ -1,5 +1,32 @@
 """The action head's logits and loss."""
 
-from ldm.kernels.action_loss.naive import action_logits, action_loss
+import torch
+
+from ldm.kernels.action_loss import cpu, naive
+from ldm.kernels.action_loss.naive import action_logits
+
+
+def action_loss(
+    hidden_UD: torch.Tensor,
+    rows_L: torch.Tensor,
+    gate_AD: torch.Tensor,
+    slot_AD: torch.Tensor,
+    out_CD: torch.Tensor,
+    slots_L: torch.Tensor,
+    classes_L: torch.Tensor,
+    values_L: torch.Tensor,
+    smooth_L: torch.Tensor,
+) -> torch.Tensor:
+    """Cross-entropy of every label, losses_L in at least fp32.
+
+    hidden_UD: normalised hidden states that labels read; label l reads row rows_L[l], ascending with
+    no row left out. The target is class `value` or, where smooth, a Gaussian of σ = 1 class around
+    `value` over the label's classes, renormalised. Classes ≥ classes_L take no part.
+    """
+    version = cpu if hidden_UD.device.type == "cpu" else naive
+    return version.action_loss(
+        hidden_UD, rows_L, gate_AD, slot_AD, out_CD, slots_L, classes_L, values_L, smooth_L
+    )
+
 
 __all__ = ["action_logits", "action_loss"]

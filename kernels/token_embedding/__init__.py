@@ -1,5 +1,35 @@
 """Tokens to vectors."""
 
-from ldm.kernels.token_embedding.naive import token_embedding
+import torch
+
+from ldm.kernels.token_embedding import cpu, naive
+
+
+def token_embedding(
+    table_RD: torch.Tensor,
+    features_KFD: torch.Tensor,
+    patch_XD: torch.Tensor,
+    norm_D: torch.Tensor,
+    kinds_N: torch.Tensor,
+    bag_ids_B: torch.Tensor,
+    bag_offsets_N1: torch.Tensor,
+    features_NF: torch.Tensor,
+    patches_PX: torch.Tensor,
+    patch_tokens_P: torch.Tensor,
+    bag_order_B: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """e_ND = RMSNorm(Σ_j table[bag_ids_j] + features · W_kind + patch · W_patch), table's dtype.
+
+    Token i owns bag_ids[offsets[i] : offsets[i + 1]], which may be empty. Kind k ≥ 1 uses
+    features_KFD[k − 1]; kinds 0 and above K use none. Patch bytes become [−1, 1] and are divided by
+    √X, so that a patch is as large as its bytes' root mean square. bag_order: the stable order that
+    sorts bag_ids; without it the backward sorts.
+    """
+    inputs = (table_RD, features_KFD, patch_XD, norm_D, kinds_N, bag_ids_B, bag_offsets_N1)
+    numbers = (features_NF, patches_PX, patch_tokens_P)
+    if table_RD.device.type == "cpu":
+        return cpu.token_embedding(*inputs, *numbers, bag_order_B)
+    return naive.token_embedding(*inputs, *numbers)
+
 
 __all__ = ["token_embedding"]

@@ -9,20 +9,23 @@ cache.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from ldm.data.batch import PackedBatch, Tokens
-from ldm.kernels.packed_attention import packed_attention
-from ldm.kernels.rms_norm import rms_norm
+from ldm.kernels.gated_mlp import gated_mlp
+from ldm.kernels.norm_linear import norm_linear
+from ldm.kernels.packed_attention import make_plan, packed_attention, rotary_attention
 from ldm.kernels.rotary import rotary, rotary_table
-from ldm.kernels.swiglu import swiglu
 from ldm.model.cache import KVCache, cached_attention, step_layout
 from ldm.model.embedding import TokenEmbedding
 from ldm.model.head import ActionHead
 from ldm.model.presets import Architecture
+
+
+Attend = Callable[[torch.Tensor], torch.Tensor]  # fused q, k, v to attended, N × (H · D)
 
 
 class Block(nn.Module):
@@ -31,7 +34,6 @@ class Block(nn.Module):
     def __init__(self, architecture: Architecture):
         super().__init__()
         a = architecture
-        self.heads, self.kv_heads, self.head_dim = a.heads, a.kv_heads, a.head_dim
         self.attention_norm = nn.Parameter(torch.ones(a.width))
         self.qkv = _linear((a.heads + 2 * a.kv_heads) * a.head_dim, a.width)
         self.attention_out = _linear(a.width, a.heads * a.head_dim, 2 * a.layers)
@@ -39,18 +41,15 @@ class Block(nn.Module):
         self.gate_up = _linear(2 * a.ffn, a.width)
         self.down = _linear(a.width, a.ffn, 2 * a.layers)
 
-    def forward(self, x_ND: torch.Tensor, attend) -> torch.Tensor:
-        """`attend(q_NHD, k_NGD, v_NGD)` turns by position and attends."""
-        qkv = self._project(rms_norm(x_ND, self.attention_norm), self.qkv)
-        qkv = qkv.unflatten(-1, (-1, self.head_dim))
-        attended = attend(*qkv.split((self.heads, self.kv_heads, self.kv_heads), dim=1))
-        x_ND = x_ND + self._project(attended.flatten(1), self.attention_out)
-        inner = swiglu(self._project(rms_norm(x_ND, self.ffn_norm), self.gate_up))
-        return x_ND + self._project(inner, self.down)
-
-    @staticmethod
-    def _project(x: torch.Tensor, weight: nn.Parameter) -> torch.Tensor:
-        return F.linear(x, weight.to(x.dtype))
+    def forward(
+        self, x_ND: torch.Tensor, attend: Attend, read_U: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`attend` turns by position and attends. With `read_U` only those tokens go on."""
+        attended = attend(norm_linear(x_ND, self.attention_norm, self.qkv))
+        if read_U is not None:
+            x_ND, attended = x_ND.index_select(0, read_U), attended.index_select(0, read_U)
+        x_ND = torch.addmm(x_ND, attended, self.attention_out.to(x_ND.dtype).t())
+        return gated_mlp(x_ND, self.ffn_norm, self.gate_up, self.down)
 
 
 class Decoder(nn.Module):
@@ -65,25 +64,46 @@ class Decoder(nn.Module):
         self.head = ActionHead(architecture)
         self._angles: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """hidden_ND after the last block, before the head's norm, in `compute_dtype`."""
+    def forward(self, batch: PackedBatch, read_U: torch.Tensor | None = None) -> torch.Tensor:
+        """hidden_ND after the last block, before the head's norm, in `compute_dtype`.
+
+        With `read_U` (int64 token indices) hidden_UD of those tokens alone: the last block then
+        spends its output projection and feed-forward on nothing that is not read.
+        """
+        attend = self._attention(batch)
+        x_ND = self.embedding(batch.tokens, batch.bag_order_B).to(self.compute_dtype)
+        for block in self.blocks[:-1]:
+            x_ND = block(x_ND, attend)
+        return self.blocks[-1](x_ND, attend, read_U)
+
+    def _attention(self, batch: PackedBatch) -> Attend:
+        """Rotary attention over the batch's segments, prepared once for all layers."""
+        a = self.architecture
+        if self.head.out.device.type == "cpu":
+            sizes = (a.heads, a.kv_heads, a.head_dim)
+            plan = make_plan(batch.cu_seqlens_S1, batch.max_seqlen, *sizes, self.compute_dtype)
+            return lambda qkv_NX: rotary_attention(qkv_NX, plan)
         positions_N = batch.positions_N.long()
         cos_NC, sin_NC = (t[positions_N] for t in self.angles(batch.max_seqlen))
 
-        def attend(q_NHD, k_NGD, v_NGD):
+        def attend(qkv_NX):
+            q_NHD, k_NGD, v_NGD = self._split(qkv_NX)
             q_NHD, k_NGD = rotary(q_NHD, cos_NC, sin_NC), rotary(k_NGD, cos_NC, sin_NC)
-            return packed_attention(q_NHD, k_NGD, v_NGD, batch.cu_seqlens_S1, batch.max_seqlen)
+            out = packed_attention(q_NHD, k_NGD, v_NGD, batch.cu_seqlens_S1, batch.max_seqlen)
+            return out.flatten(1)
 
-        x_ND = self.embedding(batch.tokens).to(self.compute_dtype)
-        for block in self.blocks:
-            x_ND = block(x_ND, attend)
-        return x_ND
+        return attend
+
+    def _split(self, qkv_NX: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        a = self.architecture
+        heads = (a.heads, a.kv_heads, a.kv_heads)
+        return qkv_NX.unflatten(-1, (-1, a.head_dim)).split(heads, dim=1)
 
     def loss(self, batch: PackedBatch) -> tuple[torch.Tensor, int, torch.Tensor]:
         """(sum of the labels' cross-entropies in fp32, their count, losses_L in fp32)."""
         tokens_L = batch.labels.tokens_L.long()
         rows_U, rows_L = torch.unique_consecutive(tokens_L, return_inverse=True)
-        losses_L = self.head.losses(self(batch)[rows_U], rows_L, batch.labels)
+        losses_L = self.head.losses(self(batch, rows_U), rows_L, batch.labels)
         return losses_L.sum(), len(losses_L), losses_L
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
@@ -110,13 +130,15 @@ class Decoder(nn.Module):
         x_ND = self.embedding(tokens).to(self.compute_dtype)
         for layer, block in enumerate(self.blocks):
 
-            def attend(q_NHD, k_NGD, v_NGD, layer=layer):
+            def attend(qkv_NX, layer=layer):
+                q_NHD, k_NGD, v_NGD = self._split(qkv_NX)
                 q_NHD, k_NGD = rotary(q_NHD, cos_NC, sin_NC), rotary(k_NGD, cos_NC, sin_NC)
-                return cached_attention(q_NHD, k_NGD, v_NGD, cache, layer, layout)
+                return cached_attention(q_NHD, k_NGD, v_NGD, cache, layer, layout).flatten(1)
 
-            x_ND = block(x_ND, attend)
+            read_U = layout.last_R if block is self.blocks[-1] else None
+            x_ND = block(x_ND, attend, read_U)
         cache.lengths_R[layout.rows_R] += tokens_per_row
-        return x_ND[layout.last_R]
+        return x_ND
 
     def angles(self, positions: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Rotary table for at least `positions` positions, kept until a longer one is needed."""

@@ -23,8 +23,8 @@ class TokenEmbedding(nn.Module):
         self.patch = nn.Parameter(torch.randn(architecture.patch_bytes, width) * 2 * FEATURE_STD)
         self.norm = nn.Parameter(torch.ones(width))
 
-    def forward(self, tokens: Tokens) -> torch.Tensor:
-        """e_ND in the dtype of the table."""
+    def forward(self, tokens: Tokens, bag_order_B: torch.Tensor | None = None) -> torch.Tensor:
+        """e_ND in the dtype of the table. bag_order: see PackedBatch; only the backward uses it."""
         return token_embedding(
             self.table,
             self.features,
@@ -36,4 +36,5 @@ class TokenEmbedding(nn.Module):
             tokens.features_NF,
             tokens.patches_PX,
             tokens.patch_tokens_P,
+            bag_order_B,
         )

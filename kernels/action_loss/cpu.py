@@ -1,0 +1,50 @@
+"""The action head's loss for CPU: only as many classes as the batch asks for, gradient kept ready.
+
+With logits z, probabilities p and targets t that sum to 1: loss = log Σ exp z − t · z, dz = p − t.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from ldm.kernels.action_loss.naive import class_targets
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits_LC, classes_L, values_L, smooth_L):
+        z_LC = logits_LC.to(torch.promote_types(logits_LC.dtype, torch.float32), copy=True)
+        soft = smooth_L.nonzero().squeeze(1)
+        hard = (smooth_L == 0).nonzero().squeeze(1)
+        labels = values_L.index_select(0, hard).round().long()
+        targets = class_targets(
+            classes_L.index_select(0, soft),
+            values_L.index_select(0, soft).to(z_LC.dtype),
+            torch.ones_like(soft),
+            z_LC.shape[1],
+        )
+        aimed_L = z_LC.new_empty(len(z_LC))
+        aimed_L[hard] = z_LC[hard, labels]
+        aimed_L[soft] = (targets * z_LC.index_select(0, soft)).sum(-1)
+        if int(classes_L.min()) < z_LC.shape[1]:
+            z_LC.masked_fill_(torch.arange(z_LC.shape[1]) >= classes_L[:, None], float("-inf"))
+        partition_L = torch.logsumexp(z_LC, -1)
+        grad_LC = z_LC.sub_(partition_L[:, None]).exp_()
+        grad_LC[hard, labels] -= 1
+        grad_LC.index_add_(0, soft, targets, alpha=-1)
+        ctx.save_for_backward(grad_LC.to(logits_LC.dtype))
+        return partition_L - aimed_L
+
+    @staticmethod
+    def backward(ctx, grad_L):
+        (grad_LC,) = ctx.saved_tensors
+        return grad_LC * grad_L[:, None].to(grad_LC.dtype), None, None, None
+
+
+def action_loss(
+    hidden_UD, rows_L, gate_AD, slot_AD, out_CD, slots_L, classes_L, values_L, smooth_L
+):
+    rows_LD = hidden_UD if len(hidden_UD) == len(rows_L) else hidden_UD.index_select(0, rows_L)
+    gate_LD, slot_LD = (t.index_select(0, slots_L).to(rows_LD.dtype) for t in (gate_AD, slot_AD))
+    asked_LD = torch.addcmul(slot_LD, rows_LD, gate_LD)
+    logits_LC = F.linear(asked_LD, out_CD[: int(classes_L.max())].to(rows_LD.dtype))
+    return _CrossEntropy.apply(logits_LC, classes_L, values_L, smooth_L)

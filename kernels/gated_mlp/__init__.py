@@ -1,0 +1,16 @@
+"""The gated feed-forward half of a block, normalisation and residual included."""
+
+import torch
+
+from ldm.kernels.gated_mlp import cpu, naive
+
+
+def gated_mlp(
+    x_ND: torch.Tensor, norm_D: torch.Tensor, gate_up_2FD: torch.Tensor, down_DF: torch.Tensor
+) -> torch.Tensor:
+    """x + swiglu(rms_norm(x, norm) · gate_upᵀ) · downᵀ in x's dtype whatever the weights have."""
+    version = cpu if x_ND.device.type == "cpu" else naive
+    return version.gated_mlp(x_ND, norm_D, gate_up_2FD, down_DF)
+
+
+__all__ = ["gated_mlp"]

@@ -1,0 +1,14 @@
+"""A linear map after root-mean-square normalisation."""
+
+import torch
+
+from ldm.kernels.norm_linear import cpu, naive
+
+
+def norm_linear(x_ND: torch.Tensor, norm_D: torch.Tensor, weight_OD: torch.Tensor) -> torch.Tensor:
+    """rms_norm(x, norm) · weightᵀ, shape N O, in x's dtype whatever the weights have."""
+    version = cpu if x_ND.device.type == "cpu" else naive
+    return version.norm_linear(x_ND, norm_D, weight_OD)
+
+
+__all__ = ["norm_linear"]
