@@ -13,11 +13,12 @@ def build(adapter: str, make: str, split: str = "train", **options):
     return importlib.import_module(f"ldm.envs.adapters.{adapter}").build(make, split, **options)
 
 
-def episode(env, seed: int, steps: int = 30) -> np.ndarray:
-    """Observations and rewards under random actions, a row a step; samples fit their spaces."""
+def episode(env, seed: int | None, steps: int = 30) -> np.ndarray:
+    """Observations and rewards under random actions, a row a step; samples fit their spaces. No
+    seed: the episode that follows the one before."""
     observed = spaces.describe(env.observation_space)
     action = spaces.describe(env.action_space)
-    rng, rows = np.random.default_rng(seed), []
+    rng, rows = np.random.default_rng(seed or 0), []
     observation, _ = env.reset(seed=seed)
     for _ in range(steps):
         flat = spaces.flatten(observed, observation)
@@ -47,10 +48,11 @@ ONE_OF_EACH = [
 def test_a_seed_repeats_its_episode_and_no_other(id):
     spec = load()[id]
     env = build(spec.adapter, spec.make, **spec.options)
-    first = episode(env, 3)
+    first, second = episode(env, 3), episode(env, None)
     np.testing.assert_array_equal(first, episode(env, 3))
-    other = episode(env, 4)
-    assert first.shape != other.shape or (first != other).any()
+    np.testing.assert_array_equal(second, episode(env, None))
+    for other in (second, episode(env, 4)):
+        assert first.shape != other.shape or (first != other).any()
 
 
 def test_an_order_arrives_after_its_lead_time_and_backlog_carries_over():

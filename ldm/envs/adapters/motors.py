@@ -29,6 +29,7 @@ class Drive(gymnasium.Wrapper):
 
     def __init__(self, env, angle: bool):
         super().__init__(env)
+        self.draws = None
         _, reference = env.observation_space
         names = list(env.unwrapped.physical_system.state_names)
         self.angle = names.index("epsilon") if angle else None
@@ -41,7 +42,10 @@ class Drive(gymnasium.Wrapper):
         )
 
     def reset(self, *, seed=None, options=None):
-        observation, info = self.env.reset(seed=seed)
+        if seed is not None or self.draws is None:
+            self.draws = np.random.default_rng(seed)
+        # Without a seed the library starts from fresh entropy.
+        observation, info = self.env.reset(seed=int(self.draws.integers(2**31)))
         return self._observe(observation), info
 
     def step(self, action):
