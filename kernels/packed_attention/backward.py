@@ -2,8 +2,8 @@
 
 Short tiles hold whole segments, so one program makes dq, dk and dv of a tile and key head. Long
 segments take three passes: delta, then dk and dv over the queries after a key tile, then dq over
-the keys before a query tile. (In fp32 one program has too few registers for a whole tile: short tiles
-take the three passes too.) Sums run in a fixed order: results are bitwise repeatable.
+the keys before a query tile. (In fp32 a program has too few registers for a whole tile, so short
+tiles take the three passes too.) Sums run in a fixed order: results are bitwise repeatable.
 
 With base-2 logits s = q kᵀ · scale · log2 e and p = 2^(s − lse):
     dv = pᵀ do        dp = do vᵀ        ds = p ⊙ (dp − δ), δ = Σ_d o ⊙ do

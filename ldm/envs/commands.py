@@ -1,0 +1,92 @@
+"""`ldm envs`: the catalogue as a table, one environment in full, and the conformance check."""
+
+import sys
+from collections import Counter
+
+from rich.console import Console
+from rich.table import Table
+
+from ldm.envs import spaces
+from ldm.envs.catalogue import find, load
+from ldm.envs.check import Check, check
+from ldm.envs.make import make
+from ldm.envs.spec import DOMAINS, EnvSpec
+from ldm.errors import LdmError
+from ldm.parallel import run_jobs
+
+console = Console(width=None if sys.stdout.isatty() else 160)
+
+
+def run(action: str, ids: list[str], workers: int = 2) -> None:
+    """`ldm envs ACTION [ID ...]`. Raises LdmError if a check fails."""
+    specs = [find(name) for name in ids] if ids else list(load().values())
+    if action == "list":
+        console.print(_listing(specs))
+        console.print(_counts(specs))
+    elif action == "show":
+        for spec in specs:
+            console.print(_description(spec))
+    else:
+        _check(specs, workers)
+
+
+def _listing(specs: list[EnvSpec]) -> Table:
+    table = Table("environment", "domain", "base task", "observes", "horizon", "licence", box=None)
+    for spec in sorted(specs, key=lambda s: (DOMAINS.index(s.domain), s.id)):
+        name = f"{spec.id} [dim](held out)[/]" if spec.held_out else spec.id
+        row = (spec.domain, spec.base_task, spec.modality, str(spec.horizon), spec.licence)
+        table.add_row(name, *row)
+    return table
+
+
+def _counts(specs: list[EnvSpec]) -> Table:
+    table = Table("domain", "base tasks", "configurations", box=None, title_justify="left")
+    per_domain = Counter(spec.domain for spec in specs)
+    for domain in (d for d in DOMAINS if d in per_domain):
+        tasks = {spec.base_task for spec in specs if spec.domain == domain}
+        table.add_row(domain, str(len(tasks)), str(per_domain[domain]))
+    table.add_row("all", str(len({(s.domain, s.base_task) for s in specs})), str(len(specs)))
+    return table
+
+
+def _description(spec: EnvSpec) -> Table:
+    table = Table(spec.id, "", box=None, title_justify="left")
+    for name in ("domain", "base_task", "modality", "horizon", "licence", "library", "group"):
+        table.add_row(name.replace("_", " "), str(getattr(spec, name)))
+    env = make(spec, num_envs=1, seed=0)
+    try:
+        trees = {"observation": env.observation, "action": env.action}
+    finally:
+        env.close()
+    for name, tree in trees.items():
+        for leaf in spaces.leaves(tree):
+            table.add_row(f"{name} {leaf.path}".strip(), _leaf_text(leaf))
+    return table
+
+
+def _leaf_text(leaf: spaces.Leaf) -> str:
+    shape = " × ".join(map(str, leaf.shape)) or "one"
+    if leaf.kind == spaces.DISCRETE:
+        counts = sorted(set(leaf.counts))
+        return f"{shape} of {counts[0] if len(counts) == 1 else counts} values ({leaf.source})"
+    if leaf.kind == spaces.CONTINUOUS and leaf.size:
+        low, high = min(leaf.low), max(leaf.high)
+        return f"{shape} {'number' if leaf.size == 1 else 'numbers'} in {low:g} … {high:g}"
+    return f"{leaf.kind} {shape}"
+
+
+def _check(specs: list[EnvSpec], workers: int) -> None:
+    results: list[Check] = run_jobs(
+        check, [(spec,) for spec in specs], workers, "check", label=lambda job: job[0].id
+    )
+    table = Table("environment", "", "seeded", "ended", "cut", "steps/s", "reason", box=None)
+    for result in results:
+        seeded = {True: "yes", False: "no", None: ""}[result.deterministic]
+        ends = (str(result.terminated), str(result.truncated), f"{result.steps_per_second:,.0f}")
+        mark = "[green]ok[/]" if result.ok else "[red]fails[/]"
+        table.add_row(result.id, mark, seeded, *ends, result.reason)
+    console.print(table)
+    failed = [result.id for result in results if not result.ok]
+    console.print(f"{len(results) - len(failed)} of {len(results)} keep the contract")
+    if failed:
+        raise LdmError(f"{len(failed)} environments fail the check: {', '.join(failed)}")
