@@ -364,9 +364,9 @@ def sort_order(const int32_t[::1] ids, int rows, int32_t[::1] order):
 
     Radix sort by digits of at most 11 bits. Raises ValueError for an id outside the table.
     """
-    cdef Py_ssize_t n = ids.shape[0], i
+    cdef Py_ssize_t n = ids.shape[0]
     cdef int bits = 1, passes, digit
-    cdef bint valid = True
+    cdef bint valid = False, allocated
     if order.shape[0] != n:
         raise ValueError(f"order has {order.shape[0]} entries, expected {n}")
     if n == 0:
@@ -376,20 +376,40 @@ def sort_order(const int32_t[::1] ids, int rows, int32_t[::1] order):
     passes = (bits + 10) // 11
     digit = (bits + passes - 1) // passes
     cdef int32_t* spare = <int32_t*>malloc(n * sizeof(int32_t))
-    cdef int32_t* starts = <int32_t*>malloc(((1 << digit) + 1) * sizeof(int32_t))
-    if spare and starts:
+    cdef int32_t* starts = <int32_t*>calloc(passes << digit, sizeof(int32_t))
+    allocated = spare and starts
+    if allocated:
         with nogil:
-            for i in range(n):
-                valid &= 0 <= ids[i] < rows
+            valid = _count(&ids[0], n, rows, passes, digit, starts)
             if valid:
                 _radix(&ids[0], n, passes, digit, &order[0], spare, starts)
-    cdef bint failed = not spare or not starts
     free(spare)
     free(starts)
-    if failed:
+    if not allocated:
         raise MemoryError(f"no memory to sort {n} ids")
     if not valid:
         raise ValueError(f"a bag id is outside the table of {rows} rows")
+
+
+cdef bint _count(
+    const int32_t* ids, Py_ssize_t n, int32_t rows, int passes, int digit, int32_t* starts,
+) noexcept nogil:
+    # For every pass and digit, how many ids have a smaller digit. False for an id out of range.
+    cdef int32_t mask = (1 << digit) - 1, d, total, count
+    cdef Py_ssize_t j
+    cdef int p
+    for j in range(n):
+        if not 0 <= ids[j] < rows:
+            return False
+        for p in range(passes):
+            starts[(p << digit) + (ids[j] >> (p * digit) & mask)] += 1
+    for p in range(passes):
+        total = 0
+        for d in range(1 << digit):
+            count = starts[(p << digit) + d]
+            starts[(p << digit) + d] = total
+            total += count
+    return True
 
 
 cdef void _radix(
@@ -399,22 +419,22 @@ cdef void _radix(
     cdef int32_t mask = (1 << digit) - 1, shift = 0, i, d
     cdef Py_ssize_t j
     cdef int p
-    # An even number of swaps ends in `order`.
+    # After the last pass the result stands in `order`.
     cdef int32_t* source = order if passes % 2 == 0 else spare
     cdef int32_t* target = spare if passes % 2 == 0 else order
-    for p in range(passes):
-        memset(starts, 0, ((1 << digit) + 1) * sizeof(int32_t))
+    for j in range(n):
+        d = ids[j] & mask
+        target[starts[d]] = j
+        starts[d] += 1
+    for p in range(1, passes):
+        source, target = target, source
+        shift += digit
+        starts += 1 << digit
         for j in range(n):
-            starts[(ids[j] >> shift & mask) + 1] += 1
-        for d in range(1 << digit):
-            starts[d + 1] += starts[d]
-        for j in range(n):
-            i = j if p == 0 else source[j]
+            i = source[j]
             d = ids[i] >> shift & mask
             target[starts[d]] = i
             starts[d] += 1
-        source, target = target, source
-        shift += digit
 
 
 # Raw pointers of contiguous arrays of the right type; the buffer protocol refuses any other.

@@ -1,7 +1,7 @@
 """The plain Python twin of csrc/packer.pyx: same arguments, same results; tests and the benchmark
 hold one against the other."""
 
-from bisect import bisect_left, insort
+from bisect import bisect_right, insort
 from collections import deque
 
 import numpy as np
@@ -16,32 +16,34 @@ def best_fit(
     order: np.ndarray,
     bin_ends: np.ndarray,
 ) -> int:
-    """See `ldm._native.packer.best_fit`; the waiting segments are a sorted list, searched by
-    bisection."""
+    """See `ldm._native.packer.best_fit`; here the waiting lengths are a list, bisected."""
     lengths = lengths.tolist()
-    waiting, arrived = [], deque()  # (-length, segment), sorted; segments by age
+    queues = [deque() for _ in range(bin_tokens + 1)]  # waiting segments of each length, by age
+    present = []  # lengths that wait, ascending
     taken = bytearray(len(lengths))
-    placed, ends = [], []
-    unread = iter(range(len(lengths)))
+    placed, ends, read, oldest = [], [], 0, 0
     while True:
-        while len(waiting) < lookahead and (i := next(unread, None)) is not None:
-            insort(waiting, (-lengths[i], i))
-            arrived.append(i)
-        if len(waiting) < lookahead or not waiting:
+        for i in range(read, min(len(lengths), len(placed) + lookahead)):
+            if not queues[lengths[i]]:
+                insort(present, lengths[i])
+            queues[lengths[i]].append(i)
+            read += 1
+        if read - len(placed) < lookahead or read == len(placed):
             break
         remaining = bin_tokens
-        while remaining > 0 and waiting:
-            while arrived and taken[arrived[0]]:
-                arrived.popleft()
-            oldest = arrived[0]
-            limit = lengths[oldest] if lengths[oldest] <= remaining else remaining
-            at = bisect_left(waiting, (-limit, -1))
-            if at == len(waiting):
-                break
-            length, i = waiting.pop(at)
+        while present and remaining >= present[0]:
+            while taken[oldest]:
+                oldest += 1
+            if lengths[oldest] <= remaining:
+                length = lengths[oldest]
+            else:
+                length = present[bisect_right(present, remaining) - 1]
+            i = queues[length].popleft()
+            if not queues[length]:
+                del present[bisect_right(present, length) - 1]
             taken[i] = 1
             placed.append(i)
-            remaining += length
+            remaining -= length
         ends.append(len(placed))
     order[: len(placed)] = placed
     order[len(placed) :] = [i for i in range(len(lengths)) if not taken[i]]
