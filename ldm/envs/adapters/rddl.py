@@ -39,10 +39,10 @@ class Planning(gymnasium.Env):
 
     def __init__(self, env, bounds: dict):
         self.env = env
-        self.seen = {
+        self.fluents = {
             name: self._space(name, box, bounds) for name, box in self._boxes("observation")
         }
-        self.done = {name: self._space(name, box, bounds) for name, box in self._boxes("action")}
+        self.actions = {name: self._space(name, box, bounds) for name, box in self._boxes("action")}
         self.defaults = {
             name: np.broadcast_to(np.asarray(env._noop_actions[name]), box.shape).astype(box.dtype)
             for name, box in self._boxes("action")
@@ -51,9 +51,9 @@ class Planning(gymnasium.Env):
         binary = all(
             box.dtype == np.int32 and box.high.max() == 1 for _, box in self._boxes("action")
         )
-        self.single = binary and self.limit == 1 and len(self.done) > 1
-        self.observation_space = self._join(self.seen)
-        self.action_space = self._join(self.done)
+        self.single = binary and self.limit == 1 and len(self.actions) > 1
+        self.observation_space = self._join(self.fluents)
+        self.action_space = self._join(self.actions)
         if self.single:
             ground = sum(default.size for default in self.defaults.values())
             self.action_space = spaces.Discrete(1 + ground)
@@ -89,7 +89,9 @@ class Planning(gymnasium.Env):
         return next(iter(fluents.values())) if len(fluents) == 1 else spaces.Dict(fluents)
 
     def _observe(self, observation: dict):
-        values = {name: self._value(observation[name], space) for name, space in self.seen.items()}
+        values = {
+            name: self._value(observation[name], space) for name, space in self.fluents.items()
+        }
         return next(iter(values.values())) if len(values) == 1 else values
 
     @staticmethod
@@ -104,10 +106,10 @@ class Planning(gymnasium.Env):
         if self.single:
             given = self._chosen(int(action))
         else:
-            given = {next(iter(self.done)): action} if len(self.done) == 1 else action
+            given = {next(iter(self.actions)): action} if len(self.actions) == 1 else action
         room, result = self.limit, {}
         for name, default in self.defaults.items():
-            value, space = np.asarray(given[name]), self.done[name]
+            value, space = np.asarray(given[name]), self.actions[name]
             if isinstance(space, spaces.Box):
                 value = np.clip(value, space.low, space.high)
                 value = np.rint(value) if default.dtype == np.int32 else value
