@@ -122,16 +122,14 @@ def record(env: VectorEnv, actor: Actor, noise: Noise, transitions: int, seed: i
 
 
 def check(env: VectorEnv, policy: str, trajectory: Trajectory) -> None:
-    """Raises LdmError where a trajectory holds what no training set may: NaN, infinity, a value
-    outside its space."""
+    """Raises LdmError where a label or a reward is NaN, infinite or outside its space. (Backends
+    answer for observations and executed actions.)"""
     where = f"{env.spec.id}, stream with seed {trajectory.seed}"
-    for what, tree, arrays in (
-        ("the observation", env.observation, trajectory.observations),
-        ("the action", env.action, trajectory.actions),
-        (f"the label of {policy}", env.action, trajectory.labels),
-    ):
-        for leaf, array in zip(spaces.leaves(tree), arrays):
-            if wrong := spaces.check(leaf, array):
-                raise LdmError(f"{where}: {what} is not of its space: {wrong}")
+    for leaf, array in zip(spaces.leaves(env.action), trajectory.labels):
+        if wrong := spaces.check(leaf, array):
+            raise LdmError(
+                f"{where}: a label of {policy} is outside the action space: {wrong}; mend that "
+                'reference policy, or delete its card and run "ldm reference" again'
+            )
     if not np.isfinite(trajectory.rewards).all():
-        raise LdmError(f"{where}: a reward is NaN or infinite; leave the environment out")
+        raise LdmError(f"{where}: a reward is NaN or infinite: leave the environment out")

@@ -86,5 +86,5 @@ def test_values_that_cannot_be_trained_on_are_refused(poison, message):
 def test_a_label_outside_the_action_space_is_refused():
     env, trajectories = recorded()
     trajectories[0].labels[0][5] = 4
-    with pytest.raises(LdmError, match=r"the label of p .* 4 is outside 10\.\.14"):
+    with pytest.raises(LdmError, match=r"a label of p .* 4 is outside 10\.\.14"):
         check(env, "p", trajectories[0])
