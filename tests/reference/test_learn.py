@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ldm.config import ReferenceConfig
+from ldm.envs import spaces
+from ldm.envs.catalogue import find
+from ldm.envs.interface import Turn
+from ldm.envs.make import make
+from ldm.envs.rollout import RandomActor, returns
+from ldm.errors import LdmError
+from ldm.reference.algorithms import candidates, export
+from ldm.reference.flat import Flattener, class_counts
+from ldm.reference.learn import fit_flattener, learn
+from ldm.reference.network import load_network
+from ldm.reference.sb3_env import SB3Env
+
+
+def turn(observation):
+    n = len(observation[0])
+    return Turn(observation, [], np.zeros(n), *(np.zeros(n, bool) for _ in range(3)))
+
+
+def test_a_learnt_policy_beats_random_and_loads_back_to_the_same_actions(tmp_path):
+    spec = find("envpool/CartPole-v1")
+    actor = learn(spec, ReferenceConfig(budget_steps=10_000, budget_seconds=600.0), 0)
+    actor.save(tmp_path / "policy.safetensors")
+    again = load_network(tmp_path / "policy.safetensors")
+    env = make(spec, 16, 1)
+    assert returns(env, again, 16).mean() > 2 * returns(env, RandomActor(env.action, 0), 16).mean()
+    env.close()
+    states = [np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)]
+    assert again.id == actor.id
+    np.testing.assert_array_equal(again.act(turn(states))[0], actor.act(turn(states))[0])
+
+
+@pytest.mark.parametrize("id", ["envpool/CartPole-v1", "envpool/Pendulum-v1"])
+def test_every_candidate_exports_the_policy_it_has(id):
+    env = make(find(id), 4, 0)
+    flattener = fit_flattener(env, 0)
+    observation = env.reset().observation
+    for name, build in candidates(class_counts(env.action)).items():
+        model = build(SB3Env(env, flattener), 100, 0)
+        exported = export(name, model, flattener).act(turn(observation))
+        chosen, _ = model.predict(flattener.vector(observation), deterministic=True)
+        expected = flattener.arrays(chosen.reshape(4, -1))
+        np.testing.assert_allclose(exported[0], expected[0], atol=1e-5, err_msg=name)
+    env.close()
+
+
+def test_a_damaged_policy_file_is_refused(tmp_path):
+    path = tmp_path / "policy.safetensors"
+    with pytest.raises(LdmError, match="no reference policy"):
+        load_network(path)
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(LdmError, match="no reference policy"):
+        load_network(path)
+    assert load_file(path)
+
+
+def test_the_step_into_a_new_episode_earns_nothing_and_is_not_done():
+    env = make(find("envpool/Catch-v0"), 2, 0)
+    wrapped = SB3Env(env, fit_flattener(env, 0))
+    wrapped.reset()
+    for _ in range(9):
+        _, reward, done, infos = wrapped.step(np.ones(2))
+    assert done.all() and (reward != 0).all()
+    assert infos[0]["terminal_observation"].shape == (50,)
+    _, reward, done, infos = wrapped.step(np.ones(2))
+    assert not done.any() and not reward.any() and infos == [{}, {}]
+    wrapped.close()
+
+
+def test_vectors_of_mixed_observations():
+    observation = {
+        "number": spaces.numbers("number", (2,)),
+        "symbol": spaces.symbols("symbol", (), 3, start=5),
+        "many": spaces.symbols("many", (), 101),
+        "image": spaces.Leaf("image", spaces.IMAGE, (32, 32, 1), "Box"),
+    }
+    numbers = np.array([[1, 10], [3, 30]], np.float32)
+    image = np.zeros((2, 32, 32, 1), np.uint8)
+    image[0, :2, :2] = 255
+    sample = [numbers, np.array([5, 7]), np.array([0, 100]), image]
+    flattener = Flattener.fit(observation, spaces.symbols("", (), 2), [sample])
+    vector = flattener.vector(sample)
+    assert vector.shape == (2, 2 + 3 + 1 + 256) and vector.dtype == np.float32
+    np.testing.assert_allclose(vector[:, :2], [[-1, -1], [1, 1]])
+    np.testing.assert_allclose(vector[:, 2:5], [[1, 0, 0], [0, 0, 1]])
+    np.testing.assert_allclose(vector[:, 5], [-1, 1])
+    np.testing.assert_allclose(vector[0, 6:8], [1, -1])
+
+
+def test_choices_become_actions_of_the_space():
+    tree = [spaces.symbols("a", (2,), [3, 4], start=[1, 0]), spaces.symbols("b", (), 2)]
+    flattener = Flattener(spaces.numbers("", (1,)), tree, np.zeros(1), np.ones(1))
+    pair, single = flattener.arrays(np.array([[2, 3, 1]]))
+    assert pair.tolist() == [[3, 3]] and single.tolist() == [1] and pair.dtype == np.int32
+    box = spaces.numbers("", (2,), [-2, 0], [2, 10])
+    flattener = Flattener(spaces.numbers("", (1,)), box, np.zeros(1), np.ones(1))
+    assert flattener.arrays(np.array([[-1.0, 0.0], [5.0, 1.0]]))[0].tolist() == [[-2, 5], [2, 10]]
+    with pytest.raises(LdmError, match="kinds"):
+        class_counts([box, tree[1]])

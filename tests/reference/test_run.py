@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from ldm.config import Recipe, ReferenceConfig
+from ldm.envs.catalogue import find
+from ldm.errors import LdmError
+from ldm.reference import experts, learn, run
+from ldm.reference.admission import card_folder, read_card
+from ldm.reference.experts import Expert, Markov
+from ldm.reference.load import load_reference
+
+CATCH = "envpool/Catch-v0"
+CONFIG = ReferenceConfig(episodes=8)
+
+
+def admit(id, folder, config=CONFIG):
+    spec = find(id)
+    run.admit(spec, config, 0, folder)
+    return read_card(spec, folder)
+
+
+@pytest.fixture
+def no_learner(monkeypatch):
+    def refuse(*_):
+        raise LdmError("no learner today")
+
+    monkeypatch.setattr(learn, "learn", refuse)
+
+
+def replace_expert(monkeypatch, id, actor):
+    experts.find(id)  # the topics are loaded before one is replaced
+    monkeypatch.setitem(experts._experts, id, Expert(lambda spec: actor))
+
+
+def test_a_good_expert_is_admitted_and_loads(tmp_path):
+    card = admit(CATCH, tmp_path)
+    assert card.admitted and card.reason == ""
+    assert card.policy == {"id": "scripted/catch@1", "kind": "scripted", "hosted": None}
+    assert card.reference.mean == 1 > card.random.ci[1]
+    assert card.deterministic and card.reward_range == (-1, 1) and card.seconds > 0
+    assert load_reference(find(CATCH), tmp_path).id == "scripted/catch@1"
+
+
+def test_a_bad_expert_is_not_admitted(tmp_path, monkeypatch, no_learner):
+    still = Markov("scripted/still@1", lambda observation: [np.ones(len(observation[0]), np.int32)])
+    replace_expert(monkeypatch, CATCH, still)
+    card = admit(CATCH, tmp_path)
+    assert not card.admitted
+    assert "not above random" in card.reason and "no learner today" in card.reason
+    with pytest.raises(LdmError, match="not above random"):
+        load_reference(find(CATCH), tmp_path)
+
+
+def test_an_expert_that_raises_gets_a_card_with_the_reason(tmp_path, monkeypatch, no_learner):
+    replace_expert(monkeypatch, CATCH, Markov("scripted/broken@1", lambda observation: [] + 1))
+    card = admit(CATCH, tmp_path)
+    assert not card.admitted and "TypeError" in card.reason
+
+
+def test_an_expert_that_changed_since_is_refused(tmp_path, monkeypatch):
+    admit(CATCH, tmp_path)
+    replace_expert(monkeypatch, CATCH, Markov("scripted/catch@2", lambda observation: observation))
+    with pytest.raises(LdmError, match="catch@1, found scripted/catch@2"):
+        load_reference(find(CATCH), tmp_path)
+
+
+def test_a_game_of_chance_is_played_on_until_the_intervals_part(tmp_path):
+    card = admit("envpool/Blackjack-v1", tmp_path, ReferenceConfig(episodes=64))
+    assert card.admitted and card.random.episodes == card.reference.episodes == 256
+
+
+def test_the_stage_makes_only_what_is_missing_and_makes_it_the_same(tmp_path):
+    recipe = Recipe("t", [CATCH, "envpool/CliffWalking-v1"], reference=CONFIG, workers=1)
+    run.run(recipe, tmp_path)
+    paths = [card_folder(find(id), tmp_path) / "card.json" for id in recipe.environments]
+    facts = [read_card(find(id), tmp_path).facts() for id in recipe.environments]
+    kept = paths[1].stat().st_mtime_ns
+    paths[0].unlink()
+    run.run(recipe, tmp_path)
+    assert [read_card(find(id), tmp_path).facts() for id in recipe.environments] == facts
+    assert paths[1].stat().st_mtime_ns == kept
