@@ -3,6 +3,7 @@
 import gymnasium
 import minigrid  # noqa: F401 (registers its environments)
 from minigrid.utils.baby_ai_bot import BabyAIBot
+from minigrid.wrappers import RGBImgPartialObsWrapper
 
 
 class _Remembering(gymnasium.Wrapper):
@@ -19,8 +20,12 @@ class _Remembering(gymnasium.Wrapper):
         return self.env.step(action)
 
 
-def build(make: str, split: str, **options):
-    return _Remembering(gymnasium.make(make, disable_env_checker=True, **options))
+def build(make: str, split: str, tile_pixels: int = 0, **options):
+    """With `tile_pixels` the view is drawn, that many pixels a cell side, instead of coded."""
+    env = gymnasium.make(make, disable_env_checker=True, **options)
+    if tile_pixels:
+        env = RGBImgPartialObsWrapper(env, tile_size=tile_pixels)
+    return _Remembering(env)
 
 
 def babyai_bot(env):
