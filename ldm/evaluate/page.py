@@ -8,21 +8,22 @@ from string import Template
 from ldm.evaluate import plots
 
 SCORE_RULE = (
-    "The normalised score is (R − R_random) / (R_reference − R_random): 0 acts like a random policy, "
-    "1 like the policy that the model learned from. Means over environments are taken over scores "
-    "clipped to [0, 1]. Intervals are 95%, over episodes (bootstrap)."
+    "The score is the mean return on a scale where random actions are 0 and the policy that the "
+    "model learned from is 1. Means over environments are taken over scores clipped to [0, 1]; "
+    "intervals are 95%, over episodes (bootstrap)."
 )
+STAGES = ("reference", "record", "mix", "train", "evaluate", "report")
 
 
 def page(report: dict) -> str:
     """The page of a report (report.py says what is in it)."""
     environments, summary = report["environments"], report["summary"]
     template = resources.files("ldm.evaluate").joinpath("report.html").read_text()
-    domains = len({environment["domain"] for environment in environments})
+    domains = _count(len({environment["domain"] for environment in environments}), "domain")
     sections = (_scores, _curve, _held_out, _table, _not_admitted, _training, _time, _provenance)
     return Template(template).substitute(
         title=escape(f"LDM report: {report['name']}"),
-        headline=f"One model acts in {len(environments)} environments of {_count(domains, 'domain')}",
+        headline=f"One model acts in {_count(len(environments), 'environment')} of {domains}",
         subtitle=escape(_subtitle(report)),
         tiles=_tiles(summary),
         sections="\n".join(filter(None, (section(report) for section in sections))),
@@ -50,19 +51,21 @@ def _tiles(summary: dict) -> str:
     if not admitted:
         return ""
     tiles = [
-        (f"{summary[key]:.3f}", name, _span(summary["ci"][key], 3))
+        (f"{summary[key]:.3f}", name, span(summary["ci"][key], 3))
         for key, name in (("mean", "mean normalised score"), ("median", "median"))
     ]
     for level, name in (("0.95", "at 0.95 or above"), ("1.0", "equal to the reference or better")):
         low, high = summary["at_least_ci"][level]
-        tiles.append((f"{summary['at_least'][level]} of {admitted}", name, f"{low:.0f} to {high:.0f}"))
+        tiles.append(
+            (f"{summary['at_least'][level]} of {admitted}", name, f"{low:.0f} to {high:.0f}")
+        )
     return "".join(
         f'<div class="tile"><b>{value}</b>{name}<span>95% interval {span}</span></div>'
         for value, name, span in tiles
     )
 
 
-def _span(ci: Sequence[float], digits: int = 2) -> str:
+def span(ci: Sequence[float], digits: int = 2) -> str:
     return f"{ci[0]:.{digits}f} to {ci[1]:.{digits}f}"
 
 
@@ -92,7 +95,7 @@ def _held_out(report: dict) -> str:
     if not held_out["admitted"]:
         return ""
     rows = [
-        [name, part["admitted"], f"{part['mean']:.3f}", _span(part["ci"]["mean"], 3)]
+        [name, part["admitted"], f"{part['mean']:.3f}", span(part["ci"]["mean"], 3)]
         for name, part in (("seen in training", seen), ("held out", held_out))
         if part["admitted"]
     ]
@@ -113,7 +116,8 @@ def _rows(header: list[str], rows: list[list], numbers: Sequence[int] = ()) -> s
     body = "".join(
         f"<tr>{''.join(cell('td', i, value) for i, value in enumerate(row))}</tr>" for row in rows
     )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="scroll">{table}</div>'
 
 
 def _table(report: dict) -> str:
@@ -125,11 +129,11 @@ def _table(report: dict) -> str:
         score = environment["normalised"]
         rows.append(
             [
-                environment["id"],
+                (environment["id"], "held-out data" if environment["held_out_data"] else ""),
                 environment["domain"],
                 environment["policy"],
                 *(_return(environment[who]) for who in ("random", "reference", "ldm")),
-                (f"{score['mean']:.2f}", _span(score["ci"])),
+                (f"{score['mean']:.2f}", span(score["ci"])),
             ]
         )
     lead = (
@@ -151,9 +155,9 @@ def _return(score: dict) -> tuple[str, str]:
 def number(value: float) -> str:
     """A return in at most five characters or so: 4 digits, no exponent below a million."""
     size = abs(value)
-    if size >= 1e6:
-        return f"{value:.2e}"
-    return f"{value:.0f}" if size >= 1000 else f"{value:.3g}" if size >= 1e-3 or not size else f"{value:.0e}"
+    if size >= 1e6 or 0 < size < 1e-3:
+        return f"{value:.1e}"
+    return f"{value:.0f}" if size >= 1000 else f"{value:.3g}"
 
 
 def _not_admitted(report: dict) -> str:
@@ -161,31 +165,48 @@ def _not_admitted(report: dict) -> str:
         return ""
     rows = [[entry["id"], entry["reason"]] for entry in report["not_admitted"]]
     lead = (
-        "These have no valid reference policy, so they were neither trained on nor scored, and count "
-        "nowhere above."
+        "These have no reference policy that is known to beat random actions, so they were neither "
+        "trained on nor scored, and count nowhere above."
     )
     return _section("Not admitted, and why", _rows(["environment", "reason"], rows), lead)
 
 
 def _training(report: dict) -> str:
     training = report["training"]
-    if not training["step"]:
+    steps = training["step"]
+    if not steps:
         return ""
-    loss = plots.series(training["step"], training["loss"], "loss (nats a label)", log=True)
-    speed = plots.series(training["step"], training["tokens_per_second"], "tokens a second")
-    return _section("Training", f'<div class="pair"><figure>{loss}</figure><figure>{speed}</figure></div>')
+    loss = plots.series(steps, training["loss"], "loss (nats a label)", log=True)
+    speed = plots.series(steps, training["useful_tokens_per_s"], "tokens a second")
+    figures = f'<div class="pair"><figure>{loss}</figure><figure>{speed}</figure></div>'
+    middle = lambda name: sorted(training[name])[len(steps) // 2]
+    lead = (
+        f"Bins {middle('bin_fill'):.1%} full, {middle('loader_wait'):.1%} of the time spent "
+        "waiting for data (medians)."
+    )
+    return _section("Training", figures, lead)
 
 
 def _time(report: dict) -> str:
-    if not report["seconds"]:
+    seconds = {stage: report["seconds"][stage] for stage in STAGES if stage in report["seconds"]}
+    if not seconds:
         return ""
-    lead = f"{plots.duration(sum(report['seconds'].values()))} of wall-clock time, by stage."
-    return _section("Where the time went", f"<figure>{plots.bars(report['seconds'])}</figure>", lead)
+    lead = f"{plots.duration(sum(seconds.values()))} of wall-clock time, by stage."
+    return _section("Where the time went", f"<figure>{plots.bars(seconds)}</figure>", lead)
 
 
 def _provenance(report: dict) -> str:
-    facts = {**report["model"], **report["versions"]}
-    body = "".join(
+    parts = (
+        ("Model", report["model"]),
+        ("Trained on", report["training"]["setup"]),
+        ("Versions", report["versions"]),
+    )
+    body = "".join(f"<div><h3>{title}</h3>{_facts(facts)}</div>" for title, facts in parts if facts)
+    return _section("Where this comes from", f'<div class="pair">{body}</div>')
+
+
+def _facts(facts: dict) -> str:
+    pairs = (
         f"<dt>{escape(str(key))}</dt><dd>{escape(str(value))}</dd>" for key, value in facts.items()
     )
-    return _section("Model and versions", f"<dl>{body}</dl>")
+    return f"<dl>{''.join(pairs)}</dl>"

@@ -107,7 +107,9 @@ def threshold(curve: dict, environments: int) -> str:
         index = curve["thresholds"].index(value)
         parts.append(f'<circle cx="{tau[index]:.1f}" cy="{share[index]:.1f}" r="4" class="dot"/>')
         count = round(curve["share"][index] * environments)
-        parts.append(text(tau[index] - 5, share[index] + 19, f"{count} ≥ {value:g}", "figure", "end"))
+        parts.append(
+            text(tau[index] - 5, share[index] + 19, f"{count} ≥ {value:g}", "figure", "end")
+        )
     return svg(WIDTH, height, parts, "Share of environments at or above each score")
 
 

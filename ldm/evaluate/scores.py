@@ -99,7 +99,7 @@ def summarise(scores_E: np.ndarray, resampled_EB: np.ndarray) -> dict:
 
 
 def threshold_curve(scores_E: np.ndarray, resampled_EB: np.ndarray) -> dict:
-    """Share of environments whose score is at or above τ, for τ in THRESHOLDS, with its interval."""
+    """Share of environments at or above τ, for τ in THRESHOLDS, with its 95% interval."""
     levels_T = THRESHOLDS - ROUNDING
     share_T = (np.asarray(scores_E)[:, None] >= levels_T).mean(0)
     share_TB = np.stack([(resampled_EB >= level).mean(0) for level in levels_T])

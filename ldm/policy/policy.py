@@ -27,6 +27,7 @@ from ldm.model.presets import Architecture
 from ldm.policy.actor import ModelActor
 
 WEIGHTS, CONFIG, ENVIRONMENTS = "model.safetensors", "config.json", "environments.json"
+STATE = "state.json"  # of the training run; a model that was given away may lack it
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ class Policy:
     """A model, how its tokens are made, and the environments it knows.
 
     environments: manifest entries by id (spaces, statistics). digest: SHA-256 of the weights' file.
+    step: training steps, where the folder says so.
     """
 
     model: Decoder
     tokens: TokenConfig
     environments: dict[str, dict]
     digest: str
+    step: int | None = None
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device | None = None) -> "Policy":
@@ -57,7 +60,8 @@ class Policy:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model = _read_model(architecture, folder / WEIGHTS).to(device).eval()
         model.compute_dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        return cls(model, tokens, environments, digest(folder))
+        state = _read_json(folder / STATE) if (folder / STATE).exists() else {}
+        return cls(model, tokens, environments, digest(folder), state.get("step"))
 
     def actor(self, environment: str, num_envs: int) -> ModelActor:
         """A new Actor, with no past, for `num_envs` streams of `environment`.
@@ -73,6 +77,20 @@ class Policy:
         spans = bool(entry.get("hidden_state_spans_episodes", False))
         codec = Codec(entry, self.tokens)
         return ModelActor(f"ldm/{self.digest[:12]}", self.model, codec, num_envs, spans)
+
+    def facts(self) -> dict:
+        """What a report says about the model: parameters, sizes, steps, digest."""
+        sizes = self.model.architecture
+        return {
+            "parameters": sum(weight.numel() for weight in self.model.parameters()),
+            "step": self.step,
+            "layers": sizes.layers,
+            "width": sizes.width,
+            "heads": sizes.heads,
+            "context": self.tokens.context,
+            "precision": str(self.model.compute_dtype).removeprefix("torch."),
+            "sha256": self.digest,
+        }
 
 
 def digest(folder: str | Path) -> str:

@@ -1,0 +1,140 @@
+"""The report stage: report.json for machines, report.html and a table on the terminal for people.
+
+{"schema": 1, "name", "model": {...}, "environments": [{"id", "domain", "base_task", "held_out",
+ "policy", "episodes", "random": {"mean", "ci"}, "reference", "ldm", "normalised"}],
+ "not_admitted": [{"id", "reason"}], "summary": {"admitted", "mean", "median", "iqm", "ci",
+ "unclipped", "at_least", "at_least_ci"}, "domains": {domain: summary}, "seen", "held_out":
+ summaries, "curve": {...}, "training": {...}, "seconds": {stage: s}, "versions": {...}}
+"""
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from ldm.config import Recipe
+from ldm.data.atomic import write_bytes, write_json
+from ldm.envs.spec import EnvSpec
+from ldm.errors import LdmError
+from ldm.evaluate import scores
+from ldm.evaluate.page import page
+from ldm.evaluate.rollouts import model_folder
+from ldm.evaluate.run import cards, read
+from ldm.evaluate.table import show
+from ldm.policy import digest
+from ldm.reference.admission import Card
+from ldm.seeds import derive
+
+SCHEMA = 1
+PACKAGES = ("ldm", "torch", "numpy", "gymnasium")
+POINTS = 300  # of a training curve at most
+
+
+def run(recipe: Recipe, folder: Path) -> None:
+    """Writes `folder`/report.json and report.html and prints the table.
+
+    Raises LdmError where an admitted environment has not been evaluated with the present model.
+    """
+    folder = Path(folder)
+    report = build(recipe, folder)
+    write_json(folder / "report.json", report)
+    write_bytes(folder / "report.html", page(report).encode())
+    show(report, folder / "report.html")
+
+
+def build(recipe: Recipe, folder: Path) -> dict:
+    """The report of a run as plain JSON data."""
+    known, model = cards(recipe, folder), digest(model_folder(folder))
+    admitted = [(spec, card) for spec, card in known if card.admitted]
+    results = [(spec, card, read(recipe, spec, folder, model)) for spec, card in admitted]
+    if missing := [spec.id for spec, _, result in results if result is None]:
+        raise LdmError(
+            f"{len(missing)} of {len(results)} environments have not been evaluated with the "
+            f'present model, {missing[0]} for one; run "ldm evaluate"'
+        )
+    scored = [_environment(recipe, *each) for each in results]
+    return {
+        "schema": SCHEMA,
+        "name": recipe.name,
+        "model": results[0][2]["model"] if results else {},
+        **_summaries(scored),
+        "not_admitted": [
+            {"id": spec.id, "domain": spec.domain, "reason": card.reason}
+            for spec, card in known
+            if not card.admitted
+        ],
+        "training": training(folder / "train" / "log.jsonl"),
+        "seconds": _read_seconds(folder / "seconds.json"),
+        "versions": _versions([card for _, card in known]),
+    }
+
+
+def _environment(recipe: Recipe, spec: EnvSpec, card: Card, result: dict):
+    """(an environment's part of the report, its score, its resampled scores)."""
+    rng = np.random.default_rng(derive(recipe.seed, "bootstrap", spec.id))
+    returns = np.asarray(result["returns"])
+    score, resampled_B = scores.normalise(card.random, card.reference, returns, rng)
+    entry = {
+        "id": spec.id,
+        "domain": spec.domain,
+        "base_task": spec.base_task,
+        "held_out": spec.held_out,
+        "held_out_data": spec.data_driven,
+        "policy": card.policy["id"],
+        "episodes": result["episodes"],
+        "faults": result["faults"],
+        "random": {"mean": card.random.mean, "ci": list(card.random.ci)},
+        "reference": {"mean": card.reference.mean, "ci": list(card.reference.ci)},
+        "ldm": scores.sample_mean(returns, rng),
+        "normalised": {"mean": score, "ci": scores.interval(resampled_B)},
+    }
+    return entry, score, resampled_B
+
+
+def _summaries(scored: list[tuple[dict, float, np.ndarray]]) -> dict:
+    environments = [entry for entry, _, _ in scored]
+    scores_E = np.array([score for _, score, _ in scored])
+    resampled_EB = np.array([resampled_B for _, _, resampled_B in scored])
+
+    def part(chosen) -> dict:
+        index = [i for i, entry in enumerate(environments) if chosen(entry)]
+        return scores.summarise(scores_E[index], resampled_EB[index])
+
+    domains = sorted({entry["domain"] for entry in environments})
+    return {
+        "environments": environments,
+        "base_tasks": len({entry["base_task"] for entry in environments}),
+        "summary": part(lambda entry: True),
+        "domains": {d: part(lambda entry, d=d: entry["domain"] == d) for d in domains},
+        "seen": part(lambda entry: not entry["held_out"]),
+        "held_out": part(lambda entry: entry["held_out"]),
+        "curve": scores.threshold_curve(scores_E, resampled_EB) if scored else None,
+    }
+
+
+def training(log: Path) -> dict:
+    """Columns of train/log.jsonl, thinned to POINTS lines, and the set-up of the last start."""
+    lines = [json.loads(text) for text in log.read_text().splitlines()] if log.exists() else []
+    starts = [line for line in lines if line.get("event") == "start"]
+    lines = [line for line in lines if "event" not in line]
+    every = -(-len(lines) // POINTS) or 1
+    shown = lines[::-every][::-1]  # the last line is among them
+    columns = ("step", "loss", "useful_tokens_per_s", "bin_fill", "loader_wait")
+    setup = ("device", "devices", "threads", "cores", "engine", "precision")
+    return {
+        **{name: [line[name] for line in shown] for name in columns},
+        "setup": {name: starts[-1][name] for name in setup} if starts else {},
+    }
+
+
+def _read_seconds(path: Path) -> dict[str, float]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _versions(all_cards: list[Card]) -> dict[str, str]:
+    """Of Python, our packages and, from the cards, the environments' libraries."""
+    libraries = {name: v for card in all_cards for name, v in card.versions.items()}
+    ours = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **ours, **dict(sorted(libraries.items()))}

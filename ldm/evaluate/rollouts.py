@@ -1,0 +1,67 @@
+"""Playing one environment with the model."""
+
+import time
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+
+from ldm.config import Recipe
+from ldm.data.manifest import checksum, read_manifest
+from ldm.envs.make import make
+from ldm.envs.rollout import returns
+from ldm.envs.spec import EnvSpec
+from ldm.policy import Policy
+from ldm.seeds import derive
+
+SCHEMA = 1  # rises when the same model and settings give other returns
+
+
+def model_folder(folder: Path) -> Path:
+    """Where training leaves the newest model of a run."""
+    return Path(folder) / "train" / "model"
+
+
+def key(recipe: Recipe, spec: EnvSpec, model: str) -> str:
+    """Names all that an environment's returns depend on; `model` is the digest of its weights."""
+    return checksum([SCHEMA, model, recipe.seed, asdict(recipe.evaluate), asdict(spec)])
+
+
+def play(recipe: Recipe, spec: EnvSpec, folder: Path) -> dict:
+    """Returns of the model in `spec`, on the range held out where it replays data.
+
+    {"id", "key", "model": facts, "episodes", "seed", "returns": [...], "faults", "seconds"}.
+    The seed is derived for this purpose alone: recording and scoring the reference use others.
+    """
+    start = time.monotonic()
+    policy = load(Path(folder), spec)
+    seed = derive(recipe.seed, "evaluate", spec.id)
+    streams = min(recipe.evaluate.streams, recipe.evaluate.episodes)
+    env = make(spec, streams, seed, split="test" if spec.data_driven else "train")
+    try:
+        scores = returns(env, policy.actor(spec.id, streams), recipe.evaluate.episodes)
+        faults = env.faults
+    finally:
+        env.close()
+    return {
+        "schema": SCHEMA,
+        "id": spec.id,
+        "key": key(recipe, spec, policy.digest),
+        "model": policy.facts(),
+        "episodes": len(scores),
+        "seed": seed,
+        "returns": scores.tolist(),
+        "faults": faults,
+        "seconds": round(time.monotonic() - start, 2),
+    }
+
+
+def load(folder: Path, spec: EnvSpec) -> Policy:
+    """The run's model. What it never trained on, it is told from the recorded data's manifest."""
+    policy = _loaded(model_folder(folder))
+    if spec.id in policy.environments or not spec.held_out:
+        return policy
+    recorded = {entry["id"]: entry for entry in read_manifest(folder / "data")["environments"]}
+    return replace(policy, environments=recorded | policy.environments)
+
+
+_loaded = cache(Policy.load)  # once a process

@@ -1,0 +1,105 @@
+"""A film of one episode: the model acts in a single instance that draws what happens.
+
+The instance is built in this process with gymnasium's render_mode="rgb_array", by the environment's
+own adapter; envpool draws nothing, so its environments are built by gymnasium under the same name.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+from ldm.data.atomic import replacing
+from ldm.envs import spaces
+from ldm.envs.interface import Arrays, Turn
+from ldm.envs.spec import EnvSpec
+from ldm.errors import LdmError
+from ldm.policy import Policy
+
+FPS = 30  # where the environment does not say
+
+
+def record(spec: EnvSpec, policy: Policy, seed: int, path: Path) -> tuple[int, float]:
+    """Writes one episode to `path` as mp4; (frames, return).
+
+    Raises LdmError where the environment does not render, or is another one when it does.
+    """
+    earned, frames = 0.0, 0
+    with (
+        closing(_build(spec)) as env,
+        replacing(path) as temporary,
+        _writer(temporary, env) as film,
+    ):
+        for reward in _episode(spec, env, policy, seed):
+            film.append_data(_frame(spec, env))
+            earned, frames = earned + reward, frames + 1
+    return frames, earned
+
+
+def _build(spec: EnvSpec):
+    envpool = spec.backend == "envpool"
+    adapter = import_module(f"ldm.envs.adapters.{'gymnasium' if envpool else spec.adapter}")
+    options = {} if envpool else spec.options
+    split = "test" if spec.data_driven else "train"
+    try:
+        return adapter.build(spec.make, split=split, render_mode="rgb_array", **options)
+    except Exception as error:  # whatever a library raises for what it cannot do
+        raise _does_not_render(spec, error) from error
+
+
+def _does_not_render(spec: EnvSpec, why) -> LdmError:
+    told = f"{type(why).__name__}: {why}" if isinstance(why, Exception) else why
+    return LdmError(
+        f"{spec.id} does not render here ({told}); leave out --video to see its returns"
+    )
+
+
+def _writer(path: Path, env):
+    import imageio.v2
+
+    fps = env.metadata.get("render_fps") or FPS
+    options = {"macro_block_size": 2, "output_params": ["-f", "mp4"]}
+    return imageio.v2.get_writer(path, format="FFMPEG", mode="I", fps=fps, **options)
+
+
+def _frame(spec: EnvSpec, env) -> np.ndarray:
+    """uint8 (height, width, 3)."""
+    try:
+        frame = env.render()
+    except Exception as error:  # a missing display or OpenGL shows here first
+        raise _does_not_render(spec, error) from error
+    if not isinstance(frame, np.ndarray) or frame.ndim != 3:
+        raise _does_not_render(spec, f"it drew {type(frame).__name__}, expected an image")
+    return frame.astype(np.uint8)
+
+
+def _episode(spec: EnvSpec, env, policy: Policy, seed: int) -> Iterator[float]:
+    """Plays one episode; yields 0 at its start and then the reward of each step."""
+    actor, entry = policy.actor(spec.id, 1), policy.environments[spec.id]
+    seen, acted = (spaces.from_json(entry[part]) for part in ("observation", "action"))
+    ours = [(leaf.kind, leaf.shape) for leaf in spaces.leaves(acted)]
+    theirs = [(leaf.kind, leaf.shape) for leaf in spaces.leaves(spaces.describe(env.action_space))]
+    if ours != theirs:
+        raise _does_not_render(spec, f"the one that does has actions {theirs}, not {ours}")
+    action = [np.zeros((1, *leaf.shape), leaf.dtype) for leaf in spaces.leaves(acted)]
+    observation, reward, ended = env.reset(seed=seed)[0], 0.0, False
+    for step in range(spec.horizon + 1):
+        flat = _flat(spec, seen, observation)
+        yield float(reward)
+        if ended or step == spec.horizon:
+            return
+        turn = Turn(flat, action, np.array([reward]), *np.zeros((2, 1), bool), np.array([not step]))
+        action = actor.act(turn)
+        sample = spaces.unflatten(acted, [array[0] for array in action])
+        observation, reward, terminated, truncated, _ = env.step(sample)
+        ended = terminated or truncated
+
+
+def _flat(spec: EnvSpec, tree: spaces.Tree, observation) -> Arrays:
+    """An observation as a batch of one."""
+    try:
+        return [array[None] for array in spaces.flatten(tree, observation)]
+    except (ValueError, TypeError, KeyError) as error:
+        raise _does_not_render(spec, f"the one that does shows other things: {error}") from error
