@@ -23,7 +23,8 @@ def token_embedding(
     Token i owns bag_ids[offsets[i] : offsets[i + 1]], which may be empty. Kind k ≥ 1 uses
     features_KFD[k − 1]; kinds 0 and above K use none. Patch bytes become [−1, 1] and are divided by
     √X, so that a patch is as large as its bytes' root mean square. bag_order: the stable order that
-    sorts bag_ids; without it the backward sorts.
+    sorts bag_ids; without it the backward sorts. Every weight gets a gradient, even the patch map
+    of a batch without patches: ranks must reduce the same set of gradients.
     """
     inputs = (table_RD, features_KFD, patch_XD, norm_D, kinds_N, bag_ids_B, bag_offsets_N1)
     numbers = (features_NF, patches_PX, patch_tokens_P)

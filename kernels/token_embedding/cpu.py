@@ -54,7 +54,6 @@ def token_embedding(
         index = (kinds_N == kind).nonzero().squeeze(1)
         numbers = features_NF.index_select(0, index).to(e_ND.dtype)
         e_ND = e_ND.index_add_(0, index, numbers @ features_KFD[kind - 1])
-    if len(patches_PX):
-        scaled_PX = (patches_PX.to(e_ND.dtype) / 127.5 - 1) * patches_PX.shape[1] ** -0.5
-        e_ND = e_ND.index_add_(0, patch_tokens_P.long(), scaled_PX @ patch_XD)
+    scaled_PX = (patches_PX.to(e_ND.dtype) / 127.5 - 1) * patches_PX.shape[1] ** -0.5
+    e_ND = e_ND.index_add_(0, patch_tokens_P.long(), scaled_PX @ patch_XD)
     return rms_norm(e_ND, norm_D)

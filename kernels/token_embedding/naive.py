@@ -34,7 +34,6 @@ def token_embedding(
     for kind in range(1, features_KFD.shape[0] + 1):
         index = (kinds_N == kind).nonzero().squeeze(1)
         e_ND = e_ND.index_add(0, index, features_NF[index].to(e_ND.dtype) @ features_KFD[kind - 1])
-    if len(patches_PX):
-        scaled_PX = (patches_PX.to(e_ND.dtype) / 127.5 - 1) * patches_PX.shape[1] ** -0.5
-        e_ND = e_ND.index_add(0, patch_tokens_P.long(), scaled_PX @ patch_XD)
+    scaled_PX = (patches_PX.to(e_ND.dtype) / 127.5 - 1) * patches_PX.shape[1] ** -0.5
+    e_ND = e_ND.index_add(0, patch_tokens_P.long(), scaled_PX @ patch_XD)
     return rms_norm(e_ND, norm_D)

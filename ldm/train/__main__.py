@@ -24,8 +24,7 @@ def main() -> None:
 
         run(recipe, Path("runs") / recipe.name)
     except LdmError as error:
-        first = os.environ.get("RANK", "0") == "0"
-        sys.exit(f"ldm: {error}" if first else 1)
+        sys.exit(f"ldm, rank {os.environ.get('RANK', 0)}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -63,7 +63,7 @@ class DeepSpeedEngine:
     def backward(self, batch) -> Loss:
         batch = batch.to(self.device)
         total, count, per_label = self.engine(batch)
-        count = torch.tensor(float(count), device=self.device)
+        count = torch.full((), float(count), device=self.device)
         dist.all_reduce(count)
         self.engine.backward(total * (self.world / count))  # DeepSpeed averages over the ranks
         return Loss((total / count).detach(), per_label.detach(), batch.labels.environments_L)

@@ -84,7 +84,7 @@ class Log:
         self.clock, self.waited_before = time.perf_counter(), self.waited()
 
     def write(self, step: int, rate: float) -> None:
-        """A line for the steps since the last one. Raises LdmError for a loss that is not finite."""
+        """A line for the steps since the last. Raises LdmError for a loss that is not finite."""
         totals = self._add_up_ranks()  # waits for the device
         seconds = time.perf_counter() - self.clock
         losses = totals["shares"]

@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from ldm.bench.synthetic import packed_batch
+from ldm.config import TrainConfig
+from ldm.errors import LdmError
+from ldm.model.decoder import Decoder
+from ldm.model.presets import architecture
+from ldm.train.engine import TorchEngine, choose_precision
+
+SIZES = {"layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "head_dim": 16, "ffn": 48}
+
+
+def engine(precision="fp32", **settings) -> TorchEngine:
+    torch.manual_seed(0)
+    model = Decoder(architecture("nano", **SIZES, rows=512, classes=16, slots=8))
+    return TorchEngine(model, TrainConfig(precision=precision, **settings))
+
+
+def batch(seed=0):
+    return packed_batch([20, 7, 13], seed, components=2, pad=3)
+
+
+def steps(machine, count, rate=3e-3) -> list[float]:
+    losses = []
+    for seed in range(count):
+        losses.append(float(machine.backward(batch(seed % 2)).share))
+        machine.update(rate)
+    return losses
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_overfits_two_batches(precision):
+    losses = steps(engine(precision), 80)
+    assert sum(losses[-2:]) < 0.5 * sum(losses[:2])
+
+
+def test_the_loss_is_the_mean_over_labels_and_its_parts_are_kept():
+    loss = engine().backward(batch())
+    assert loss.share == pytest.approx(float(loss.per_label.mean()), rel=1e-6)
+    assert len(loss.per_label) == len(loss.environments) == len(batch().labels.tokens_L)
+
+
+def test_gradients_are_clipped_to_the_norm_and_told_before_it():
+    machine = engine(clip=0.01)
+    machine.backward(batch())
+    before = torch.cat([p.grad.flatten() for p in machine.model.parameters()])
+    machine.optimizer.zero_grad = lambda **_: None  # leave the clipped ones to look at
+    assert machine.update(0.0) == pytest.approx(float(before.norm()), rel=1e-5)
+    after = torch.cat([p.grad.flatten() for p in machine.model.parameters()])
+    assert float(before.norm()) > 0.1 and float(after.norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_batch_without_patches_still_gives_every_weight_a_gradient():
+    machine = engine()
+    machine.backward(batch())  # ranks reduce the same gradients, whatever their batches hold
+    assert all(p.grad is not None for p in machine.model.parameters())
+
+
+def test_only_matrices_decay():
+    machine = engine(weight_decay=0.5)
+    decayed, kept = machine.optimizer.param_groups
+    assert decayed["weight_decay"] == 0.5 and all(p.ndim >= 2 for p in decayed["params"])
+    assert kept["weight_decay"] == 0.0 and all(p.ndim == 1 for p in kept["params"])
+    assert len(decayed["params"]) + len(kept["params"]) == len(list(machine.model.parameters()))
+
+
+def test_saved_and_loaded_it_goes_on_to_the_same_bits(tmp_path):
+    from safetensors.torch import save_file
+
+    one = engine()
+    steps(one, 3)
+    save_file(one.weights(), tmp_path / "model.safetensors")
+    one.save(tmp_path)
+    two = engine()
+    two.load(tmp_path)
+    assert steps(one, 4) == steps(two, 4)
+    assert all(torch.equal(v, two.weights()[k]) for k, v in one.weights().items())
+
+
+def test_precision_is_as_asked_or_known_to_be_fast():
+    cpu = torch.device("cpu")
+    assert choose_precision("fp32", cpu) == "fp32" and choose_precision("bf16", cpu) == "bf16"
+    assert choose_precision("auto", torch.device("cuda")) == "bf16"
+    with pytest.raises(LdmError, match=r'"auto", "bf16" or "fp32", got "fp16"'):
+        choose_precision("fp16", cpu)

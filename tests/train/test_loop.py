@@ -1,0 +1,62 @@
+import pytest
+
+from ldm.config import TrainConfig
+from ldm.train.loop import learning_rate, train
+
+
+def test_the_rate_warms_up_then_follows_a_cosine():
+    config = TrainConfig(steps=110, lr=1.0, warmup=10, final_lr=0.2)
+    assert [learning_rate(k, config) for k in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert learning_rate(10, config) == pytest.approx(1.0)
+    assert learning_rate(60, config) == pytest.approx(0.6)  # halfway between lr and final_lr
+    assert learning_rate(110, config) == pytest.approx(0.2)
+
+
+class Calls:
+    """Stands for the engine, the log, the checkpoints; notes in which order they are called."""
+
+    def __init__(self, stop_at=None):
+        self.notes, self.stop_at = [], stop_at
+
+    def backward(self, batch):
+        self.notes.append(batch)
+
+    def update(self, rate):
+        pass
+
+    def add(self, batch, loss, norm):
+        pass
+
+    def write(self, step, rate):
+        self.notes.append(f"log {step}")
+
+    def save(self, step, engine):
+        self.notes.append(f"save {step}")
+
+    def restart_clock(self):
+        pass
+
+    def agreed(self, step):
+        return step == self.stop_at
+
+
+def loop(step, stop_at=None, **settings) -> list:
+    calls = Calls(stop_at)
+    batches = iter(range(step, 10**6))
+    train(TrainConfig(**settings), step, calls, batches, calls, calls, calls)
+    return calls.notes
+
+
+def test_it_logs_before_it_saves_and_ends_at_the_last_step():
+    notes = loop(0, steps=5, log_every=2, checkpoint_every=3)
+    assert notes == [0, 1, "log 2", 2, "log 3", "save 3", 3, "log 4", 4, "log 5", "save 5"]
+
+
+def test_resumed_it_logs_and_saves_at_the_same_steps():
+    settings = {"steps": 9, "log_every": 2, "checkpoint_every": 3}
+    whole, resumed = loop(0, **settings), loop(6, **settings)
+    assert whole[-len(resumed) :] == resumed and resumed[0] == 6
+
+
+def test_asked_to_stop_it_saves_that_step_first():
+    assert loop(0, stop_at=1, steps=5, log_every=9, checkpoint_every=9) == [0, "log 1", "save 1"]

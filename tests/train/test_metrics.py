@@ -1,0 +1,93 @@
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ldm.bench.synthetic import packed_batch
+from ldm.errors import LdmError
+from ldm.train.engine import Loss
+from ldm.train.metrics import Log, keep_lines
+
+SIZES = {"matmul_parameters": 1000, "layers": 2, "attention_width": 16}
+
+
+@pytest.fixture
+def log(tmp_path):
+    device = torch.device("cpu")
+    engine = SimpleNamespace(name="torch", rank=0, world=1, device=device, precision="bf16")
+    engine.sum = lambda values: values
+    names = ["toy/a", "toy/b", "toy/c"]
+    made = Log(tmp_path, engine, SIZES, names, lambda: 0.0, lambda step: f"bin {step}")
+    yield made.open(0, 10)
+    made.close()
+
+
+def add(log, share, per_label=(1.0, 3.0, 5.0), environments=(0, 2, 2)):
+    loss = Loss(torch.tensor(share), torch.tensor(per_label), torch.tensor(environments))
+    log.add(packed_batch([6, 4], pad=2), loss, torch.tensor(0.5))
+
+
+def rows(log):
+    return [json.loads(text) for text in log.path.read_text().splitlines()]
+
+
+def test_a_line_means_over_the_steps_since_the_last(log):
+    add(log, 2.0)
+    add(log, 4.0, (2.0, 9.0, 1.0), (0, 0, 2))
+    log.write(2, 1e-3)
+    add(log, 8.0)
+    log.write(3, 2e-3)
+    start, first, second = rows(log)
+    assert start["event"] == "start" and start["versions"]["torch"] and start["device"]
+    assert (first["step"], first["loss"], first["lr"], first["grad_norm"]) == (2, 3.0, 1e-3, 0.5)
+    assert first["losses"] == {"toy/a": 4.0, "toy/c": 3.0}  # (1 + 2 + 9) / 3, (3 + 5 + 1) / 3
+    assert second["loss"] == 8.0 and second["losses"] == {"toy/a": 1.0, "toy/c": 4.0}
+    assert first["bin_fill"] == pytest.approx(10 / 12, abs=1e-5)
+    assert first["mfu"] is None  # no peak is known of a CPU
+    keys = ("tokens_per_s", "useful_tokens_per_s", "transitions_per_s", "memory_gb")
+    assert all(first[key] > 0 for key in keys)
+    assert first["tokens_per_s"] / first["useful_tokens_per_s"] == pytest.approx(1.2, rel=1e-2)
+
+
+def test_waiting_and_mfu_are_shares_of_the_time(log, monkeypatch):
+    clock = iter([10.0, 12.0, 12.0])
+    monkeypatch.setattr("ldm.train.metrics.time.perf_counter", lambda: next(clock))
+    log.peak, log.waited = 1e6, lambda: 0.0
+    log.restart_clock()
+    add(log, 1.0)
+    log.waited = lambda: 0.5
+    log.write(1, 1e-3)
+    line = rows(log)[-1]
+    assert line["loader_wait"] == 0.25 and line["useful_tokens_per_s"] == 5.0
+    flops = 6 * 1000 * 10 + 6 * 2 * 16 * (36 + 16)
+    assert line["mfu"] == pytest.approx(flops / 2 / 1e6, abs=1e-4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_names_its_step_and_batch(log, value):
+    add(log, 1.0)
+    log.write(1, 1e-3)
+    for share in (1.0, value, 1.0):
+        add(log, share)
+    with pytest.raises(LdmError, match=rf"step 3: the loss is {value}.*its batch is bin 2"):
+        log.write(4, 1e-3)
+    assert len(rows(log)) == 2
+
+
+def test_a_norm_that_is_not_finite_stops_too(log):
+    add(log, 1.0)
+    log.norm = torch.tensor(float("inf"))
+    with pytest.raises(LdmError, match="step 1: the gradient norm is inf"):
+        log.write(1, 1e-3)
+
+
+def test_a_resumed_log_drops_what_will_be_written_again(tmp_path):
+    path = tmp_path / "log.jsonl"
+    told = [{"event": "start", "step": 0}, {"step": 2}, {"step": 4}]
+    told += [{"event": "start", "step": 4}, {"step": 6}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in told) + '{"step": 7, "lo')
+    keep_lines(path, 4)
+    assert [json.loads(text) for text in path.read_text().splitlines()] == told[:3]
+    keep_lines(path, 0)
+    assert path.read_text() == ""

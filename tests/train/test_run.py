@@ -1,0 +1,127 @@
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ldm.data.atomic import folder_lock, write_json
+from ldm.errors import LdmError
+from ldm.model.decoder import Decoder
+from ldm.policy.policy import Policy
+from ldm.train import run as module
+from ldm.train.run import make_engine, run
+
+
+def changed(recipe, **train):
+    return replace(recipe, train=replace(recipe.train, **train))
+
+
+def lines(folder) -> dict[int, dict]:
+    rows = map(json.loads, (folder / "train/log.jsonl").read_text().splitlines())
+    return {row["step"]: row for row in rows if "event" not in row}
+
+
+def files(folder) -> dict[str, bytes]:
+    model = folder / "train/model"
+    return {path.name: path.read_bytes() for path in model.glob("*.safetensors")}
+
+
+def test_a_run_logs_and_leaves_a_model_that_the_policy_loads(trained, recipe):
+    rows = lines(trained)
+    assert sorted(rows) == [2, 4, 5, 6, 8, 10, 12]
+    policy = Policy.load(trained / "train/model")
+    assert sorted(policy.environments) == sorted(recipe.environments)
+    weights = load_file(trained / "train/model/model.safetensors")
+    assert all(torch.equal(weights[k], v) for k, v in policy.model.state_dict().items())
+
+
+def test_a_finished_run_is_left_alone(trained, recipe, monkeypatch):
+    monkeypatch.setattr(module, "Decoder", None)
+    before = (trained / "train/log.jsonl").read_bytes()
+    run(recipe, trained)
+    assert (trained / "train/log.jsonl").read_bytes() == before
+
+
+def test_more_steps_go_on_from_the_last_checkpoint(folder, recipe, trained):
+    run(changed(recipe, steps=7, final_lr=1.0), folder)
+    run(changed(recipe, steps=9, final_lr=1.0), folder)
+    assert sorted(lines(folder)) == [2, 4, 5, 6, 7, 8, 9]
+
+
+def test_ctrl_c_saves_and_the_next_run_ends_the_same(folder, recipe, trained, monkeypatch):
+    real = module.train
+
+    def interrupted(config, step, engine, loader, log, checkpoints, stop):
+        update, count = engine.update, iter(range(100))
+
+        def update_then_signal(rate):
+            if next(count) == 6:
+                os.kill(os.getpid(), signal.SIGINT)  # between two steps, so nothing is half done
+            return update(rate)
+
+        engine.update = update_then_signal
+        real(config, step, engine, loader, log, checkpoints, stop)
+
+    monkeypatch.setattr(module, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, folder)
+    assert json.loads((folder / "train/model/state.json").read_text())["step"] == 7
+    monkeypatch.setattr(module, "train", real)
+    run(recipe, folder)
+    assert files(folder) == files(trained)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_run_in_the_folder_is_refused(folder, recipe):
+    with folder_lock(folder / "train"), pytest.raises(LdmError, match="in use by another run"):
+        run(recipe, folder)
+
+
+def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_checkpoint(
+    folder, recipe, monkeypatch
+):
+    losses = iter(range(100))
+
+    class Broken(Decoder):
+        def loss(self, batch):
+            total, count, per_label = super().loss(batch)
+            return (total * float("nan") if next(losses) == 6 else total), count, per_label
+
+    monkeypatch.setattr(module, "Decoder", Broken)
+    with pytest.raises(LdmError, match=r"step 7: the loss is nan.*bin 6 of every stream"):
+        run(recipe, folder)
+    assert json.loads((folder / "train/model/state.json").read_text())["step"] == 5
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(trained, recipe):
+    other = replace(recipe, model=replace(recipe.model, overrides={"layers": 3, "width": 64}))
+    with pytest.raises(LdmError, match=r"another architecture .*layers is 2, here 3"):
+        run(changed(other, steps=20), trained)
+
+
+def test_a_checkpoint_of_another_mix_is_refused(folder, recipe, trained):
+    run(changed(recipe, steps=1), folder)
+    state = folder / "train/model/state.json"
+    write_json(state, json.loads(state.read_text()) | {"mix": "f" * 64})
+    with pytest.raises(LdmError, match=r"trained on the mix ffffffffffff.*restore that mix"):
+        run(recipe, folder)
+
+
+def test_a_checkpoint_of_another_engine_is_refused(recipe):
+    with pytest.raises(LdmError, match="written by the engine deepspeed"):
+        make_engine(None, recipe.train, {"step": 5, "engine": "deepspeed"})
+
+
+def test_deepspeed_without_its_launcher_says_how_to_start_it(recipe):
+    with pytest.raises(LdmError, match=r"deepspeed --num_gpus 8 --module ldm.train"):
+        make_engine(None, changed(recipe, engine="deepspeed").train, None)
+
+
+@pytest.mark.parametrize("setting", [{"engine": "jax"}, {"precision": "fp8"}])
+def test_an_unknown_engine_or_precision_is_refused(folder, recipe, setting):
+    (key, value), *_ = setting.items()
+    with pytest.raises(LdmError, match=rf'train.{key}: expected .* got "{value}"'):
+        run(changed(recipe, **setting), folder)
