@@ -19,6 +19,7 @@ identity, unless it is dropped. Rows are a stable 64-bit hash modulo the size of
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -221,19 +222,13 @@ class Codec:
 
     def _words(self, leaf: Leaf, text: np.ndarray) -> np.ndarray:
         """int32 (R, most words), -1 after the last word."""
-        distinct, which = np.unique(text.reshape(len(text), -1), axis=0, return_inverse=True)
-        bags = [self._word_rows(leaf.path, bytes(raw)) for raw in distinct]
+        raw = np.ascontiguousarray(text).view(f"S{leaf.size}").reshape(-1).tolist()
+        numbers = {words: number for number, words in enumerate(dict.fromkeys(raw))}
+        bags = [word_rows(self.config.rows, leaf.path, words) for words in numbers]
         table = np.full((len(bags), max(map(len, bags), default=0)), -1, np.int32)
         for line, bag in zip(table, bags):
             line[: len(bag)] = bag
-        return table[which.reshape(-1)]
-
-    def _word_rows(self, path: str, raw: bytes) -> list[int]:
-        words = re.findall(r"\w+|[^\w\s]", raw.rstrip(b"\0").decode(errors="replace"))
-        return [
-            row_of(self.config.rows, "word", path, min(position, WORDS - 1), word)
-            for position, word in enumerate(words)
-        ]
+        return table[[numbers[words] for words in raw]]
 
     def _patches(self, observation: Arrays, rows: int) -> np.ndarray:
         width = self.config.patch**2 * PATCH_CHANNELS
@@ -312,6 +307,15 @@ class Codec:
             action.append(part.astype(leaf.dtype))
             start += leaf.size
         return action
+
+
+@lru_cache(maxsize=1 << 14)
+def word_rows(rows: int, path: str, raw: bytes) -> tuple[int, ...]:
+    """The table rows of a text's words and signs of punctuation."""
+    words = re.findall(r"\w+|[^\w\s]", raw.decode(errors="replace"))
+    return tuple(
+        row_of(rows, "word", path, min(i, WORDS - 1), word) for i, word in enumerate(words)
+    )
 
 
 def _joined(parts) -> np.ndarray:
