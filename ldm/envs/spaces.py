@@ -12,6 +12,7 @@ the workers of foreign interpreters, where the library may be an old `gym`.
 """
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -60,6 +61,12 @@ class Leaf:
     @property
     def dtype(self) -> np.dtype:
         return DTYPES[self.kind]
+
+    @cached_property
+    def range(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest symbol of every component, int64 (size,) each."""
+        start = np.asarray(self.start, np.int64)
+        return start, start + np.asarray(self.counts, np.int64) - 1
 
     @property
     def size(self) -> int:
@@ -213,13 +220,17 @@ def check(leaf: Leaf, array: np.ndarray) -> str:
             f'"{leaf.path}": {np.size(array) - np.isfinite(array).sum()} values are NaN or infinite'
         )
     if leaf.kind == DISCRETE:
-        flat = array.reshape(-1, max(leaf.size, 1)) - np.asarray(leaf.start)
-        bad = (flat < 0) | (flat >= np.asarray(leaf.counts))
-        if bad.any():
+        low, high = leaf.range
+        flat = array.reshape(-1, max(leaf.size, 1))
+        if len(flat) and ((flat.min(0) < low).any() or (flat.max(0) > high).any()):
+            bad = (flat < low) | (flat > high)
             component = int(bad.any(0).argmax())
-            value = int(flat[bad[:, component].argmax(), component]) + leaf.start[component]
-            end = leaf.start[component] + leaf.counts[component] - 1
-            return f'"{leaf.path}"[{component}]: {value} is outside {leaf.start[component]}..{end}'
+            value, a, b = (
+                flat[bad[:, component].argmax(), component],
+                low[component],
+                high[component],
+            )
+            return f'"{leaf.path}"[{component}]: {value} is outside {a}..{b}'
     return ""
 
 

@@ -1,12 +1,11 @@
 """Faults are injected by faulty.py; whatever happens, no process may stay behind."""
 
-import os
+import gc
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,31 +161,22 @@ def test_what_cannot_be_built_says_why(faulty):
         make(faulty("unbuildable"), 1, seed=0)
 
 
-@pytest.mark.parametrize("ending", ["close", "error", "forgotten"])
-def test_children_of_the_environment_die_with_it(ending, faulty, opened, tmp_path):
+def test_children_of_the_environment_die_with_it(faulty, opened, tmp_path):
     pids = tmp_path / "pids"
     env = opened(faulty("child", done=str(tmp_path / "done"), pids=str(pids)), 1, seed=0)
     play(env, 4)
     group = env.pids[0]
     assert int(pids.read_text()) in survivors(group)
-    if ending == "close":
-        env.close()
-    elif ending == "error":
-        with pytest.raises(KeyboardInterrupt):
-            interrupted(env)
-    else:
-        env._finalizer()
+    env.close()
     assert wait_until_gone(group)
 
 
-def interrupted(env):
-    """A step during which Ctrl-C arrives."""
-
-    def interrupt(worker):
-        raise KeyboardInterrupt
-
-    env._fault = interrupt
-    env.step(act(env, 0))
+def test_a_forgotten_environment_is_cleaned_up(faulty):
+    env = make(faulty("fine"), 1, seed=0)
+    group = env.pids[0]
+    del env
+    gc.collect()
+    assert wait_until_gone(group)
 
 
 def wait_until_gone(group: int) -> bool:
@@ -197,25 +187,30 @@ def wait_until_gone(group: int) -> bool:
     return False
 
 
-def test_a_killed_parent_leaves_no_worker(faulty, tmp_path):
+@pytest.mark.parametrize("kind, sign", [("fine", signal.SIGKILL), ("hang", signal.SIGINT)])
+def test_a_parent_that_is_stopped_leaves_no_worker(kind, sign, faulty):
+    """Killed while it waits for us, interrupted (Ctrl-C) while it waits for a hanging worker."""
     script = (
-        "import os, sys\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import sys, numpy as np\n"
         "from ldm.envs.spec import EnvSpec\n"
         "from ldm.envs.worker_backend import WorkerEnv\n"
-        f"env = WorkerEnv({faulty('fine')!r}, 1, 0)\n"
+        f"env = WorkerEnv({faulty(kind)!r}, 1, 0)\n"
         "env.reset()\n"
         "print(env.pids[0], flush=True)\n"
+        "for _ in range(3): env.step([np.zeros(1, np.int32)])\n"
         "sys.stdin.read()\n"
     )
+    pipe = subprocess.PIPE
     parent = subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script], stdin=pipe, stdout=pipe, stderr=pipe, text=True
     )
     group = int(parent.stdout.readline())
+    time.sleep(0.3)
     assert survivors(group)
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.communicate()
+    parent.send_signal(sign)
+    _, printed = parent.communicate(timeout=30)
     assert wait_until_gone(group)
+    assert ("KeyboardInterrupt" in printed) == (sign == signal.SIGINT)
 
 
 def test_a_closed_environment_refuses_to_step(faulty, opened):
