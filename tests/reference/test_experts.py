@@ -29,6 +29,8 @@ LEAST = {
     "envpool/Maze-v0": 0.6,
     "envpool/TSP-v1": -5.5,
     "envpool/Knapsack-v1": 18,
+    "envpool/MiniGrid-DoorKey-6x6-v0": 0.95,
+    "envpool/MiniGrid-LavaCrossingS9N1-v0": 0.9,
     "popgym/RepeatPreviousEasy": 1,
     "popgym/CountRecallEasy": 1,
     "popgym/AutoencodeEasy": 1,

@@ -1,0 +1,130 @@
+"""MiniGrid tasks of finding a goal or a door: search on the map of what has been seen so far."""
+
+from collections import deque
+
+import numpy as np
+
+from ldm.envs.interface import Arrays, Turn
+from ldm.envs.spec import EnvSpec
+from ldm.reference.experts import expert
+
+UNSEEN, EMPTY, WALL, FLOOR, DOOR, KEY, GOAL = 0, 1, 2, 3, 4, 5, 8
+OPEN, LOCKED = 0, 2  # states of a door
+LEFT, RIGHT, FORWARD, PICK_UP, TOGGLE = 0, 1, 2, 3, 5
+HEADINGS = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # right, down, left, up
+SIDE = 64  # of the map; the agent starts in its middle
+VIEW = 7  # cells; the agent stands in the middle of its last row
+
+
+class Mapper:
+    """The map of one episode in the frame of its first cell."""
+
+    def __init__(self):
+        self.kind = np.zeros((SIDE, SIDE), np.int8)
+        self.state = np.zeros((SIDE, SIDE), np.int8)
+        self.position = np.array([SIDE // 2, SIDE // 2])
+        self.heading = 0
+        self.carrying = False
+
+    def see(self, heading: int, view: np.ndarray) -> None:
+        """view: (7, 7, 3) of (column from the left, row from afar), kind, colour and state."""
+        self.heading = heading
+        self.carrying = view[VIEW // 2, VIEW - 1, 0] == KEY
+        column, row = np.nonzero(view[..., 0] != UNSEEN)
+        right, ahead = column - VIEW // 2, VIEW - 1 - row
+        x, y = (
+            self.position
+            + np.outer(ahead, HEADINGS[heading])
+            + np.outer(right, HEADINGS[(heading + 1) % 4])
+        ).T
+        elsewhere = (right != 0) | (ahead != 0)  # what the agent carries shows in its own cell
+        self.kind[x[elsewhere], y[elsewhere]] = view[column, row, 0][elsewhere]
+        self.state[x[elsewhere], y[elsewhere]] = view[column, row, 2][elsewhere]
+        if self.kind[tuple(self.position)] == UNSEEN:
+            self.kind[tuple(self.position)] = EMPTY
+
+    def did(self, action: int) -> None:
+        """Follows an executed action; turns show in the next heading."""
+        ahead = self.position + HEADINGS[self.heading]
+        if action == FORWARD and self.passable()[tuple(ahead)]:
+            self.position = ahead
+
+    def passable(self) -> np.ndarray:
+        free = (self.kind == EMPTY) | (self.kind == FLOOR) | (self.kind == GOAL)
+        return free | ((self.kind == DOOR) & (self.state == OPEN))
+
+    def choose(self) -> int:
+        """The first action of the shortest way to the goal, else through a door that can be opened,
+        else to the key, else to where something unseen is next."""
+        shut = (self.kind == DOOR) & (self.state != OPEN)
+        doors = shut & ((self.state != LOCKED) | self.carrying)
+        keys = (self.kind == KEY) & (not self.carrying)
+        unseen = self.kind == UNSEEN
+        aims = [(self.kind == GOAL, FORWARD), (doors, TOGGLE), (keys, PICK_UP), (unseen, FORWARD)]
+        for target, last in aims:
+            if target.any() and (action := self.search(target, last)) is not None:
+                return action
+        return LEFT
+
+    def search(self, target: np.ndarray, last: int) -> int | None:
+        """The first action towards facing a cell of `target`, `last` where it is faced already."""
+        free, aim = self.passable().tolist(), target.tolist()
+        start = (*self.position.tolist(), self.heading)
+        first = {start: None}  # state → the action that the way there begins with
+        queue = deque([start])
+        while queue:
+            x, y, heading = queue.popleft()
+            begun = first[x, y, heading]
+            ahead_x, ahead_y = x + int(HEADINGS[heading, 0]), y + int(HEADINGS[heading, 1])
+            if aim[ahead_x][ahead_y]:
+                return last if begun is None else begun
+            steps = [(LEFT, (x, y, (heading - 1) % 4)), (RIGHT, (x, y, (heading + 1) % 4))]
+            if free[ahead_x][ahead_y]:
+                steps.insert(0, (FORWARD, (ahead_x, ahead_y, heading)))
+            for action, state in steps:
+                if state not in first:
+                    first[state] = action if begun is None else begun
+                    queue.append(state)
+        return None
+
+
+class GridSearch:
+    """A mapper for every stream."""
+
+    id = "scripted/grid-search@1"
+
+    def __init__(self):
+        self.maps: list[Mapper] = []
+
+    def act(self, turn: Turn) -> Arrays:
+        heading, view = turn.observation[:2]
+        actions = np.zeros(len(heading), np.int32)
+        self.maps = self.maps or [Mapper() for _ in heading]
+        for i, started in enumerate(turn.started):
+            if started:
+                self.maps[i] = Mapper()
+            else:
+                self.maps[i].did(int(turn.action[0][i]))
+            self.maps[i].see(int(heading[i]), view[i])
+            if not (turn.terminated[i] or turn.truncated[i]):
+                actions[i] = self.maps[i].choose()
+        return [actions]
+
+
+FAMILIES = (
+    "Empty",
+    "DoorKey",
+    "LavaGap",
+    "LavaCrossing",
+    "SimpleCrossing",
+    "Unlock-",
+    "FourRooms",
+    "MultiRoom",
+)
+
+
+@expert(
+    *(f"{library}/MiniGrid-{f}*" for library in ("envpool", "minigrid") for f in FAMILIES),
+)
+def grid_search(spec: EnvSpec) -> GridSearch:
+    return GridSearch()
