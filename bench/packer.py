@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ldm._native import best_fit as fitter
 from ldm._native import packer
 from ldm.data import packing_naive
 from ldm.data.encoded import Encoded
@@ -85,11 +86,11 @@ def measure(repeats: int) -> list[dict]:
     block = example_block(rng)
     drawn = rng.integers(0, DISTINCT, SEGMENTS, np.int32)
     lengths = block.tokens_S[drawn]
-    providers = {"ours": packer, "python": packing_naive}
+    providers = {"ours": (fitter, packer), "python": (packing_naive, packing_naive)}
     speeds = {(op, name): [] for op in ("best_fit", "pack") for name in providers}
     for repeat in range(repeats + 1):
-        for name, native in providers.items():
-            seconds, order, ends = best_fit(native, lengths)
+        for name, (fit, native) in providers.items():
+            seconds, order, ends = best_fit(fit, lengths)
             placed = int(lengths[order[: ends[-1]]].sum())
             batches = len(ends) // BINS if name == "ours" else TWIN_BATCHES
             copying, copied = copy(native, block, drawn[order], ends, batches)

@@ -1,5 +1,5 @@
-"""The plain Python twin of csrc/packer.pyx: same arguments, same results; tests and the benchmark
-hold one against the other."""
+"""The plain Python twin of csrc/best_fit.pyx and csrc/packer.pyx: same arguments, same results;
+tests and the benchmark hold one against the other."""
 
 from bisect import bisect_right, insort
 from collections import deque
@@ -16,7 +16,7 @@ def best_fit(
     order: np.ndarray,
     bin_ends: np.ndarray,
 ) -> int:
-    """See `ldm._native.packer.best_fit`; here the waiting lengths are a list, bisected."""
+    """See `ldm._native.best_fit.best_fit`; here the waiting lengths are a list, bisected."""
     lengths = lengths.tolist()
     queues = [deque() for _ in range(bin_tokens + 1)]  # waiting segments of each length, by age
     present = []  # lengths that wait, ascending

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ldm._native.packer import best_fit
+from ldm._native.best_fit import best_fit
 from ldm.seeds import derive
 
 LOOKAHEAD = 1024  # segments that wait to be placed

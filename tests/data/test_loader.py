@@ -1,10 +1,11 @@
+import shutil
 from contextlib import closing
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
-from examples import flat, recipe, record
+from examples import flat, recipe, record, run_here
 
 from ldm.data import loader as module
 from ldm.data import mix
@@ -14,12 +15,16 @@ from ldm.data.manifest import read_environment, read_manifest
 from ldm.errors import LdmError
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(mix, "SHARD_TOKENS", 4000)
-    record(tmp_path, shards=2, count=20)
-    mix.run(recipe(streams=4), tmp_path)
-    return tmp_path / "mix"
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A mix of four streams with several shards each."""
+    path = tmp_path_factory.mktemp("run")
+    record(path, shards=2, count=20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mix, "SHARD_TOKENS", 4000)
+        patch.setattr(mix, "run_jobs", run_here)
+        mix.run(recipe(streams=4), path)
+    return path / "mix"
 
 
 def batches(folder, n, *args):
@@ -98,7 +103,8 @@ def test_ranks_that_do_not_divide_the_streams_are_refused(folder):
         Loader(folder, 0, 3)
 
 
-def test_damage_reaches_the_consumer(folder):
+def test_damage_reaches_the_consumer(folder, tmp_path):
+    folder = shutil.copytree(folder, tmp_path / "mix")
     manifest = read_manifest(folder, "mix")
     path = folder / manifest["streams"][0][0]["name"]
     index = path.with_suffix(".npy")

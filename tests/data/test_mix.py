@@ -3,12 +3,17 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from examples import NAMES, recipe, record
+from examples import NAMES, recipe, record, run_here
 
 from ldm.config import MixConfig, Recipe, TokenConfig
 from ldm.data import mix
 from ldm.data.manifest import read_manifest, write_manifest
 from ldm.errors import LdmError
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    monkeypatch.setattr(mix, "run_jobs", run_here)
 
 
 def blocks(folder):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from examples import blocks, flat
 
+from ldm._native import best_fit as fitter
 from ldm._native import packer
 from ldm.data import packing_naive
 from ldm.data.packing import Bins, pack
@@ -9,7 +10,7 @@ from ldm.data.packing import Bins, pack
 ROWS = 32_768
 
 
-def best_fit(lengths, bin_tokens, lookahead, native=packer):
+def best_fit(lengths, bin_tokens, lookahead, native=fitter):
     order, ends = np.full((2, len(lengths)), -1, np.int32)
     bins = native.best_fit(np.asarray(lengths, np.int32), bin_tokens, lookahead, order, ends)
     return order, ends[:bins]
@@ -60,7 +61,7 @@ def test_no_segment_waits_for_ever():
     assert late[: ends[-1]].max() < 512
 
 
-@pytest.mark.parametrize("native", [packer, packing_naive])
+@pytest.mark.parametrize("native", [fitter, packing_naive])
 def test_few_segments_are_left_over_in_order(native):
     order, ends = best_fit([5, 3, 9], 10, 4, native)
     assert order.tolist() == [0, 1, 2] and len(ends) == 0
