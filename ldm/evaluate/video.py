@@ -7,6 +7,7 @@ own adapter; envpool draws nothing, so its environments are built by gymnasium u
 from collections.abc import Iterator
 from contextlib import closing
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +27,16 @@ def record(spec: EnvSpec, policy: Policy, seed: int, path: Path) -> tuple[int, f
 
     Raises LdmError where the environment does not render, or is another one when it does.
     """
-    earned, frames = 0.0, 0
-    with (
-        closing(_build(spec)) as env,
-        replacing(path) as temporary,
-        _writer(temporary, env) as film,
-    ):
+    rewards = []
+
+    def frames() -> Iterator[np.ndarray]:
         for reward in _episode(spec, env, policy, seed):
-            film.append_data(_frame(spec, env))
-            earned, frames = earned + reward, frames + 1
-    return frames, earned
+            rewards.append(reward)
+            yield _frame(spec, env)
+
+    with closing(_build(spec)) as env, replacing(path) as temporary:
+        _film(temporary, frames(), env.metadata.get("render_fps") or FPS)
+    return len(rewards), sum(rewards)
 
 
 def _build(spec: EnvSpec):
@@ -56,12 +57,17 @@ def _does_not_render(spec: EnvSpec, why) -> LdmError:
     )
 
 
-def _writer(path: Path, env):
-    import imageio.v2
+def _film(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
+    """Writes frames, uint8 (height, width, 3), as H.264; odd sides are scaled to even ones."""
+    from imageio_ffmpeg import write_frames
 
-    fps = env.metadata.get("render_fps") or FPS
-    options = {"macro_block_size": 2, "output_params": ["-f", "mp4"]}
-    return imageio.v2.get_writer(path, format="FFMPEG", mode="I", fps=fps, **options)
+    first = next(frames)
+    size = first.shape[1], first.shape[0]
+    options = {"macro_block_size": 2, "output_params": ["-f", "mp4"]}  # `path` has no suffix
+    with closing(write_frames(str(path), size, fps=fps, **options)) as film:
+        film.send(None)
+        for frame in chain([first], frames):
+            film.send(np.ascontiguousarray(frame))
 
 
 def _frame(spec: EnvSpec, env) -> np.ndarray:

@@ -5,6 +5,8 @@ from ldm.config import TokenConfig
 from ldm.model.decoder import Decoder
 from ldm.model.presets import architecture
 
+torch.set_num_threads(1)  # threads would only wait for each other: the models are tiny
+
 
 @pytest.fixture
 def tokens():

@@ -1,0 +1,127 @@
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from made_run import REFUSED, TRAINED
+
+from ldm.evaluate import plots, report, run
+from ldm.evaluate.page import number, page
+from ldm.evaluate.table import headline, table
+
+VOID = {"meta", "link", "br", "img"}
+
+
+class Balanced(HTMLParser):
+    """Raises where a tag is closed that is not the innermost open one."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text = [], []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture
+def content(recipe, folder, monkeypatch):
+    monkeypatch.setattr(run, "run_jobs", lambda f, jobs, *_, **__: [f(*job) for job in jobs])
+    run.run(recipe, folder)
+    return report.build(recipe, folder)
+
+
+def read(html):
+    parser = Balanced()
+    parser.feed(html)
+    assert not parser.open
+    return " ".join(parser.text)
+
+
+def test_the_page_is_whole_and_loads_nothing(content):
+    html = page(content)
+    text = read(html)
+    assert "$" not in text
+    assert not re.findall(r"<script|<link|@import|url\(|src=", html)
+    links = set(re.findall(r"https?://[^\"'<> ]+", html))
+    assert links <= {"http://www.w3.org/2000/svg"}
+    for drawing in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
+        assert "NaN" not in ElementTree.fromstring(drawing).attrib["viewBox"]
+
+
+def test_the_page_says_what_the_report_says(content):
+    text = read(page(content))
+    assert "One model acts in 2 environments of 2 domains" in text
+    for environment in content["environments"]:
+        assert environment["id"] in text
+        assert f"{environment['normalised']['mean']:.2f}" in text
+    assert f"{content['summary']['mean']:.3f}" in text
+    assert REFUSED in text and "reference <b>0.1</b> is not above random" in text  # was escaped
+    assert "1 min 15 s" in text and content["model"]["sha256"] in text
+
+
+def test_a_bare_report_still_makes_a_page(content):
+    content |= {"environments": [], "curve": None, "model": {}, "seconds": {}, "not_admitted": []}
+    content |= {"summary": {"admitted": 0}, "held_out": {"admitted": 0}, "base_tasks": 0}
+    content["training"] = {"step": [], "setup": {}}
+    assert "No environment was admitted" in read(page(content))
+    assert headline(content) == "No environment was admitted."
+
+
+def test_held_out_base_tasks_stand_apart(content):
+    assert "held-out base tasks" not in page(content)
+    content["held_out"] = content["summary"]
+    assert "Seen and held-out base tasks" in page(content)
+
+
+def test_dots_stand_where_the_scores_are(content):
+    low, high, far = (dict(content["environments"][0]) for _ in range(3))
+    for environment, score in ((low, 0.0), (high, 1.0), (far, 7.0)):
+        environment["normalised"] = {"mean": score, "ci": [score, score]}
+    drawing = ElementTree.fromstring(plots.dots([low, high, far]))
+    xml = "{http://www.w3.org/2000/svg}"
+    axes = sorted(
+        float(a.get("x1")) for a in drawing.iter(f"{xml}line") if a.get("class") == "axis"
+    )
+    circles = {c.get("class"): float(c.get("cx")) for c in drawing.iter(f"{xml}circle")}
+    assert circles == {"dot open": axes[0], "dot": axes[1]}
+    assert len(list(drawing.iter(f"{xml}polygon"))) == 1  # 7.0 is off the axis: an arrow
+
+
+def test_the_table_has_a_row_each(content):
+    rows = table(content)
+    assert rows.row_count == len(TRAINED)
+    assert list(rows.columns[0].cells) == sorted(
+        TRAINED, key=lambda id: next(e["domain"] for e in content["environments"] if e["id"] == id)
+    )
+
+
+@pytest.mark.parametrize(
+    "low, high, log",
+    [(0, 1, False), (0, 31_234, False), (0.14, 3.1, True), (1e-4, 9, True), (2, 2, False)],
+)
+def test_ticks_are_round_and_few(low, high, log):
+    ticks = plots.round_ticks(low, high, log)
+    assert 1 <= len(ticks) <= 8
+    assert min(ticks) >= low and max(ticks) <= high * (1 + 1e-9)
+    if low != high:
+        mantissa = np.array(ticks)[np.array(ticks) > 0] / 10 ** np.floor(
+            np.log10([t for t in ticks if t > 0])
+        )
+        assert (np.abs(mantissa * 2 - np.round(mantissa * 2)) < 1e-6).all()
+
+
+def test_figures_are_short():
+    assert [number(x) for x in (0.0, 0.5, -123.456, 98765.4, 2e7, 1e-5)] == [
+        "0", "0.5", "-123", "98765", "2.0e+07", "1.0e-05",
+    ]  # fmt: skip
+    assert [plots.duration(x) for x in (4.21, 75.3, 3700)] == ["4.2 s", "1 min 15 s", "1 h 1 min"]
+    assert [plots.compact(x) for x in (0.0123, 31_234, 3.9e6)] == ["0.012", "31.2k", "3.9M"]
+    assert plots.shorten("a" * 50, 20).count("a") == 19 and plots.shorten("short", 20) == "short"

@@ -1,0 +1,123 @@
+import json
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_run import REFUSED, TRAINED, write_model
+
+from ldm.config import EvaluateConfig
+from ldm.envs.catalogue import find
+from ldm.errors import LdmError
+from ldm.evaluate import report, rollouts, run
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch):
+    """Jobs run in this process: what is tested is what they do."""
+
+    def run_jobs(function, jobs, workers, title, label):
+        pickle.dumps((function, jobs))  # as processes would
+        played.extend(label(job) for job in jobs)
+        return [function(*job) for job in jobs]
+
+    played = []
+    monkeypatch.setattr(run, "run_jobs", run_jobs)
+    return played
+
+
+def result(folder, id=TRAINED[0]):
+    return json.loads(run.result_path(find(id), folder).read_text())
+
+
+def test_every_admitted_environment_is_played_once(recipe, folder, here):
+    run.run(recipe, folder)
+    assert here == list(TRAINED)  # the long one first
+    got = result(folder)
+    assert got["id"] == TRAINED[0] and got["episodes"] == len(got["returns"]) == 5
+    assert min(got["returns"]) >= 1  # a pole stands for a step at least
+    assert got["model"]["step"] == 120 and got["faults"] == 0
+    run.run(recipe, folder)
+    assert len(here) == 2
+
+
+def test_what_was_lost_alone_is_played_again_and_alike(recipe, folder, here):
+    run.run(recipe, folder)
+    first = result(folder)
+    run.result_path(find(TRAINED[0]), folder).write_text("{")
+    run.run(recipe, folder)
+    assert here[2:] == [TRAINED[0]]
+    assert {**result(folder), "seconds": 0} == {**first, "seconds": 0}
+
+
+@pytest.mark.parametrize("change", ["model", "settings"])
+def test_another_model_or_setting_is_played_again(change, recipe, folder, here):
+    run.run(recipe, folder)
+    if change == "model":
+        write_model(folder / "train" / "model", seed=1)
+        rollouts._loaded.cache_clear()  # as in a new process
+    else:
+        recipe = replace(recipe, evaluate=EvaluateConfig(episodes=6, streams=3))
+    with pytest.raises(LdmError, match=r'2 of 2 environments have not been.*run "ldm evaluate"'):
+        report.build(recipe, folder)
+    run.run(recipe, folder)
+    assert len(here) == 4
+    report.build(recipe, folder)
+
+
+def test_a_run_without_a_model_says_what_to_do(recipe, folder):
+    (folder / "train" / "model" / "model.safetensors").unlink()
+    with pytest.raises(LdmError, match=r"model\.safetensors is missing.*ldm train"):
+        run.run(recipe, folder)
+
+
+def test_nothing_admitted_is_an_error(recipe, folder):
+    with pytest.raises(LdmError, match="no environment is admitted"):
+        run.run(replace(recipe, environments=[REFUSED]), folder)
+
+
+def test_the_seed_is_no_other_stage_s(recipe, folder):
+    run.run(recipe, folder)
+    a, b = (result(folder, id)["seed"] for id in TRAINED)
+    assert a != b
+    run.run(replace(recipe, seed=1), folder)
+    assert result(folder)["seed"] != a
+
+
+def test_what_was_held_out_is_known_from_the_recorded_data(recipe, folder, monkeypatch):
+    spec = replace(find(TRAINED[0]), id="envpool/other", held_out=True)
+    known = {"environments": [{"id": "envpool/other", "from": "data"}]}
+    monkeypatch.setattr(rollouts, "read_manifest", lambda path: known)
+    assert rollouts.load(folder, spec).environments["envpool/other"]["from"] == "data"
+    assert "envpool/other" not in rollouts.load(folder, replace(spec, held_out=False)).environments
+
+
+def test_report_json_has_the_agreed_form(recipe, folder, capsys):
+    run.run(recipe, folder)
+    report.run(recipe, folder)
+    got = json.loads((folder / "report.json").read_text())
+    assert got["schema"] == 1 and got["model"]["parameters"] > 0
+    assert [e["id"] for e in got["environments"]] == list(TRAINED)
+    for e in got["environments"]:
+        assert {"id", "domain", "base_task", "episodes"} <= e.keys()
+        for part in ("random", "reference", "ldm", "normalised"):
+            low, high = e[part]["ci"]
+            assert low <= e[part]["mean"] <= high
+        expected = (np.mean(result(folder, e["id"])["returns"]) + 0.9) / 200.9
+        assert e["normalised"]["mean"] == pytest.approx(expected)
+    assert (
+        got["not_admitted"][0]["id"] == REFUSED and "not above" in got["not_admitted"][0]["reason"]
+    )
+    summary = got["summary"]
+    clipped = np.clip([e["normalised"]["mean"] for e in got["environments"]], 0, 1)
+    assert summary["admitted"] == 2 and summary["mean"] == pytest.approx(clipped.mean())
+    assert summary["at_least"].keys() == {"0.8", "0.95", "1.0"}
+    assert got["seconds"] == {"train": 75.0, "mix": 4.0}
+    assert got["versions"]["envpool"] == "1.2.5" and "torch" in got["versions"]
+    assert got["training"]["step"][-1] == 700 and len(got["training"]["loss"]) <= report.POINTS
+    assert f"The report: {folder / 'report.html'}" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_the_report_is_the_same_when_made_again(recipe, folder):
+    run.run(recipe, folder)
+    assert json.dumps(report.build(recipe, folder)) == json.dumps(report.build(recipe, folder))
