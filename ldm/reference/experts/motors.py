@@ -40,7 +40,7 @@ def pmsm_current(spec: EnvSpec) -> Actor:
     system, motor, limits = _system(spec)
     column = {name: i for i, name in enumerate(system.state_names)}
     ld, lq = motor["l_d"], motor["l_q"]
-    share = 0.15
+    share = 0.3
 
     def law(observation: Arrays) -> Arrays:
         state, reference = observation[0].astype(np.float64), observation[1] * limits["i_sd"]
