@@ -54,7 +54,7 @@ def build(cu_seqlens: list[int]) -> WorkList:
             short[-1] = (short[-1][0], last, short[-1][0], last)
         elif last > first:
             short.append((first, last, first, last))
-    long.sort(key=lambda tile: tile[2] - tile[1])  # stable: earlier segments first among equals
+    long.sort(key=lambda tile: tile[2] - tile[0])  # stable: earlier segments first among equals
     tokens = cu_seqlens[-1]
     lists = []
     for tiles, capacity in zip((short, long), capacities(tokens), strict=True):
