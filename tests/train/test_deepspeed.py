@@ -34,22 +34,32 @@ def write_recipe(recipe, path) -> Path:
     return path
 
 
-def launch(ranks: int, recipe: Path, *flags: str) -> str:
-    """`deepspeed --module ldm.train RECIPE` in the folder of the recipe; what it printed."""
+def free_port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    scripts = Path(sys.executable).parent
-    command = [scripts / "deepspeed", "--num_gpus", str(ranks), "--master_port", str(port)]
+        return str(free.getsockname()[1])
+
+
+def execute(command: list, folder: Path, **environment: str) -> None:
+    scripts = Path(sys.executable).parent  # the launcher starts `python` by the path
+    environment |= {"OMP_NUM_THREADS": "1", "PATH": f"{scripts}:{os.environ['PATH']}"}
     done = subprocess.run(
-        [*command, "--module", "ldm.train", recipe, *flags],
-        cwd=recipe.parent,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{scripts}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+
+
+def launch_two(recipe: Path, *flags: str) -> None:
+    launcher = Path(sys.executable).with_name("deepspeed")
+    command = [launcher, "--num_gpus", "2", "--master_port", free_port()]
+    execute([*command, "--module", "ldm.train", recipe, *flags], recipe.parent)
+
+
+def launch_one(recipe: Path) -> None:
+    """What the launcher would do for one rank, without its own start."""
+    ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    execute([sys.executable, "-m", "ldm.train", recipe], recipe.parent, **ranks, **address)
 
 
 def test_two_ranks_compute_what_one_does_and_one_goes_on_from_two(folder, recipe):
@@ -59,11 +69,11 @@ def test_two_ranks_compute_what_one_does_and_one_goes_on_from_two(folder, recipe
     alone.mkdir()
     (alone / "mix").symlink_to(folder / "mix")
     run(recipe, alone)
-    launch(2, path, "--train.steps", "10")
+    launch_two(path, "--train.steps", "10")
     state = json.loads((folder / "train/model/state.json").read_text())
     assert (state["engine"], state["world"], state["step"]) == ("deepspeed", 2, 10)
 
-    launch(1, path)  # another world size: converted to a universal checkpoint
+    launch_one(path)  # another world size: converted to a universal checkpoint
     told, expected = lines(folder), lines(alone)
     assert list(told) == list(expected)
     for step, line in expected.items():
