@@ -56,6 +56,7 @@ def admit(spec: EnvSpec, config: ReferenceConfig, seed: int, folder: Path) -> No
     """Finds and scores a reference for one environment and writes its card."""
     start = time.monotonic()
     target = card_folder(spec, folder)
+    (target / "policy.safetensors").unlink(missing_ok=True)  # of an older card
     try:
         card = judge(spec, config, seed, target)
     except LdmError as error:

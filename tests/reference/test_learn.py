@@ -35,6 +35,13 @@ def test_a_learnt_policy_beats_random_and_loads_back_to_the_same_actions(tmp_pat
     np.testing.assert_array_equal(again.act(turn(states))[0], actor.act(turn(states))[0])
 
 
+def test_the_same_seed_and_steps_give_the_same_weights(tmp_path):
+    config = ReferenceConfig(budget_steps=1000, budget_seconds=600.0)
+    for name in "ab":
+        learn(find("envpool/Catch-v0"), config, 7).save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
 @pytest.mark.parametrize("id", ["envpool/CartPole-v1", "envpool/Pendulum-v1"])
 def test_every_candidate_exports_the_policy_it_has(id):
     env = make(find(id), 4, 0)

@@ -64,6 +64,13 @@ def test_an_expert_that_changed_since_is_refused(tmp_path, monkeypatch):
         load_reference(find(CATCH), tmp_path)
 
 
+def test_weights_of_an_older_card_do_not_stay(tmp_path):
+    stale = card_folder(find(CATCH), tmp_path) / "policy.safetensors"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"old")
+    assert admit(CATCH, tmp_path).admitted and not stale.exists()
+
+
 def test_a_game_of_chance_is_played_on_until_the_intervals_part(tmp_path):
     card = admit("envpool/Blackjack-v1", tmp_path, ReferenceConfig(episodes=64))
     assert card.admitted and card.random.episodes == card.reference.episodes == 256
