@@ -51,9 +51,9 @@ def ppo(rollout: int) -> Build:
 def off_policy(algorithm, **arguments) -> Build:
     def build(env, horizon, seed):
         return algorithm(
-            "MlpPolicy", env, learning_rate=1e-3, buffer_size=200_000, learning_starts=1000, batch_size=128,
-            train_freq=1, gradient_steps=8, gamma=discount(horizon), seed=seed, device="cpu",
-            policy_kwargs={"net_arch": [128, 128]}, **arguments,
+            "MlpPolicy", env, learning_rate=1e-3, buffer_size=200_000, learning_starts=1000,
+            batch_size=128, train_freq=1, gradient_steps=8, gamma=discount(horizon), seed=seed,
+            device="cpu", policy_kwargs={"net_arch": [128, 128]}, **arguments,
         )  # fmt: skip
 
     return build
