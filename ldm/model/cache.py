@@ -11,13 +11,13 @@ import torch.nn.functional as F
 
 
 class KVCache:
-    """Keys and values of past tokens: [layers, rows, G, capacity, D], and lengths_R (int64)."""
+    """Keys and values of past tokens: [layers, rows, capacity, G, D], and lengths_R (int64)."""
 
     def __init__(self, sizes: tuple[int, int, int, int, int], dtype: torch.dtype, device):
         self.keys = torch.zeros(sizes, dtype=dtype, device=device)
         self.values = torch.zeros(sizes, dtype=dtype, device=device)
         self.lengths_R = torch.zeros(sizes[1], dtype=torch.int64)
-        self.capacity = sizes[3]
+        self.capacity = sizes[2]
 
     def restart(self, rows: torch.Tensor) -> None:
         """Forgets all tokens of `rows` (int64 indices or a bool mask); positions begin at 0."""
@@ -30,7 +30,7 @@ class StepLayout:
 
     rows_R: torch.Tensor  # cache rows
     all_rows: bool  # they are every row of the cache, in order
-    rows_N: torch.Tensor  # cache row of each token
+    places_N: torch.Tensor  # of each token, among rows × capacity
     positions_N: torch.Tensor
     slots_N: torch.Tensor  # its place in the padded R × K
     last_R: torch.Tensor  # the last token of each row
@@ -57,12 +57,12 @@ def step_layout(
     step_N = torch.arange(int(ends_R[-1])) - (ends_R - counts_R)[of_N]
     seen_RK = before_R[:, None] + torch.arange(most)
     mask_RKT = torch.arange(longest) <= seen_RK[..., None]
-    device = cache.keys.device
+    positions_N, device = before_R[of_N] + step_N, cache.keys.device
     return StepLayout(
         rows_R=rows_R,
         all_rows=all_rows,
-        rows_N=rows_R[of_N].to(device),
-        positions_N=(before_R[of_N] + step_N).to(device),
+        places_N=(rows_R[of_N] * cache.capacity + positions_N).to(device),
+        positions_N=positions_N.to(device),
         slots_N=(of_N * most + step_N).to(device),
         last_R=(ends_R - 1).to(device),
         most=most,
@@ -80,9 +80,9 @@ def cached_attention(
     layout: StepLayout,
 ) -> torch.Tensor:
     """Stores the new keys and values, then attends to all of each row so far; shape N H D."""
-    keys, values = cache.keys[layer], cache.values[layer]  # [rows, G, capacity, D]
-    keys[layout.rows_N, :, layout.positions_N] = k_NGD
-    values[layout.rows_N, :, layout.positions_N] = v_NGD
+    keys, values = cache.keys[layer], cache.values[layer]  # [rows, capacity, G, D]
+    keys.flatten(0, 1).index_copy_(0, layout.places_N, k_NGD)
+    values.flatten(0, 1).index_copy_(0, layout.places_N, v_NGD)
     if not layout.all_rows:
         keys, values = keys[layout.rows_R], values[layout.rows_R]
     rows, groups = len(layout.rows_R), k_NGD.shape[1]
@@ -91,8 +91,8 @@ def cached_attention(
     padded[layout.slots_N] = q_NHD
     out = F.scaled_dot_product_attention(
         padded.view(rows, layout.most, heads, dim).transpose(1, 2),
-        keys[:, :, : layout.longest],
-        values[:, :, : layout.longest],
+        keys[:, : layout.longest].transpose(1, 2),
+        values[:, : layout.longest].transpose(1, 2),
         attn_mask=layout.mask_R1KT,
         enable_gqa=heads != groups,
     )

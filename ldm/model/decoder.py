@@ -109,7 +109,7 @@ class Decoder(nn.Module):
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         """An empty cache for `rows` streams of up to `capacity` tokens."""
         a = self.architecture
-        sizes = (a.layers, rows, a.kv_heads, capacity, a.head_dim)
+        sizes = (a.layers, rows, capacity, a.kv_heads, a.head_dim)
         return KVCache(sizes, self.compute_dtype, self.head.out.device)
 
     @torch.no_grad()
