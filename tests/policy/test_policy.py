@@ -1,13 +1,18 @@
+import copy
 import dataclasses
 import json
 
 import numpy as np
 import pytest
+import torch
 from made_turns import entry, turns
 from safetensors.torch import load_file, save_file
 
+from ldm.data.codec import Codec
 from ldm.errors import LdmError
 from ldm.policy import Policy, digest
+from ldm.policy.actor import ModelActor
+from ldm.policy.policy import cast_blocks
 
 
 @pytest.fixture
@@ -23,7 +28,8 @@ def folder(tmp_path, model, tokens):
     return tmp_path
 
 
-def test_a_loaded_policy_acts_like_the_saved_model(folder, model):
+def test_a_loaded_policy_acts_like_the_saved_model(folder, model, monkeypatch):
+    monkeypatch.setattr("ldm.policy.policy.acting_dtype", lambda device: torch.float32)
     policy = Policy.load(folder, "cpu")
     assert list(policy.environments) == ["test/vector", "test/mixed"]
     saved = dataclasses.replace(policy, model=model)
@@ -31,7 +37,30 @@ def test_a_loaded_policy_acts_like_the_saved_model(folder, model):
     assert actors[0].id == f"ldm/{digest(folder)[:12]}"
     for turn in turns("mixed", num_envs=3, count=6, longest=4):
         for ours, theirs in zip(*(actor.act(turn) for actor in actors)):
-            np.testing.assert_array_equal(ours, theirs)
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_cast_blocks_err_no_more_than_a_bf16_forward_pass(model, tokens):
+    """Against fp32; twice the error of casting in every pass is allowed."""
+    found = turns("vector", num_envs=4, count=12, longest=30)
+    codec = Codec(entry("vector"), tokens)
+    torch.nn.init.uniform_(model.blocks[0].ffn_norm, 0.5, 2)
+
+    def hidden(change) -> torch.Tensor:
+        changed = copy.deepcopy(model)
+        change(changed)
+        actor = ModelActor("test", changed, codec, 4, False)
+        return torch.stack([actor.read(turn).float() for turn in found])
+
+    def cast_always(changed):
+        changed.compute_dtype = torch.bfloat16
+
+    exact = hidden(lambda changed: None)
+    errors = [
+        (hidden(change) - exact).norm()
+        for change in (lambda changed: cast_blocks(changed, torch.bfloat16), cast_always)
+    ]
+    assert 0 < errors[0] <= 2 * errors[1] < 0.1 * exact.norm()
 
 
 def test_the_digest_follows_the_weights(folder):
