@@ -109,6 +109,7 @@ class Checkpoints:
             "engine": engine.name,
             "world": engine.world,
             "precision": engine.precision,
+            "zero_stage": engine.zero_stage,
             "torch": str(torch.__version__),
         }
         write_json(folder / "state.json", state)

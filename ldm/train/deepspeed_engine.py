@@ -22,7 +22,8 @@ class DeepSpeedEngine:
     """ZeRO stage 1 to 3: fp32 master weights and optimiser state in parts, one part a rank.
 
     saved: state.json of the checkpoint that will be loaded; where its world size is another, it is
-    converted once to a universal checkpoint. Raises LdmError outside the launcher.
+    converted once to a universal checkpoint. Raises LdmError outside the launcher, and where the
+    checkpoint is of another precision or ZeRO stage.
     """
 
     name = "deepspeed"
@@ -34,6 +35,10 @@ class DeepSpeedEngine:
         if torch.cuda.is_available():
             self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         self.precision = choose_precision(config.precision, self.device)
+        self.zero_stage = config.zero_stage
+        if self.zero_stage not in (1, 2, 3):
+            raise LdmError(f"train.zero_stage: expected 1, 2 or 3, got {self.zero_stage}")
+        refuse_other(saved, precision=self.precision, zero_stage=self.zero_stage)
         model.compute_dtype = DTYPES[self.precision]
         self.universal = saved is not None and saved["world"] != self.world
         self.deepspeed = deepspeed
@@ -43,8 +48,6 @@ class DeepSpeedEngine:
         )
 
     def _settings(self, model: nn.Module, config: TrainConfig) -> dict:
-        if config.zero_stage not in (1, 2, 3):
-            raise LdmError(f"train.zero_stage: expected 1, 2 or 3, got {config.zero_stage}")
         size = sum(p.numel() for p in model.parameters())
         return {
             "train_micro_batch_size_per_gpu": 1,  # a batch of ours is one already
@@ -143,6 +146,16 @@ def start_ranks():
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed("nccl" if cuda else "gloo", verbose=False)
     return deepspeed
+
+
+def refuse_other(saved: dict | None, **settings) -> None:
+    """Raises LdmError where a checkpoint was written with other settings than these."""
+    for key, value in settings.items():
+        if saved is not None and saved[key] != value:
+            raise LdmError(
+                f"the checkpoint of step {saved['step']} has train.{key}={saved[key]}, this run "
+                f"{value}: DeepSpeed's state depends on it; resume with --train.{key} {saved[key]}"
+            )
 
 
 def convert(folder: Path) -> None:

@@ -40,6 +40,7 @@ class Engine(Protocol):
     world: int
     device: torch.device
     precision: str  # "bf16" or "fp32"
+    zero_stage: int  # 0: no state is split over ranks
 
     def backward(self, batch) -> Loss: ...
     def update(self, rate: float) -> torch.Tensor: ...
@@ -79,7 +80,7 @@ def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 class TorchEngine:
     """One process, one device: fp32 weights cast to `precision` for every product, fused AdamW."""
 
-    name, rank, world = "torch", 0, 1
+    name, rank, world, zero_stage = "torch", 0, 1, 0
 
     def __init__(self, model: nn.Module, config: TrainConfig):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -13,7 +13,7 @@ MIX = "a" * 64
 class Engine:
     """An engine of one number."""
 
-    name, rank, world, precision = "torch", 0, 1, "fp32"
+    name, rank, world, precision, zero_stage = "torch", 0, 1, "fp32", 0
     device = torch.device("cpu")
     fails = False
 

@@ -13,9 +13,20 @@ import torch
 from safetensors.torch import load_file
 from test_run import changed, lines
 
+from ldm.errors import LdmError
+from ldm.train.deepspeed_engine import refuse_other
 from ldm.train.run import run
 
 pytest.importorskip("deepspeed")
+
+
+@pytest.mark.parametrize("key, value", [("precision", "bf16"), ("zero_stage", 3)])
+def test_a_checkpoint_of_another_precision_or_stage_is_refused(key, value):
+    saved = {"step": 5, "precision": "fp32", "zero_stage": 1}
+    refuse_other(saved, precision="fp32", zero_stage=1)
+    refuse_other(None, precision="bf16", zero_stage=3)
+    with pytest.raises(LdmError, match=rf"train.{key}=.*, this run {value}"):
+        refuse_other(saved, **{key: value})
 
 
 def write_recipe(recipe, path) -> Path:
