@@ -14,6 +14,7 @@ import torch
 from ldm.bench.synthetic import packed_batch, segment_lengths
 from ldm.data.batch import PackedBatch
 from ldm.model.decoder import Decoder
+from ldm.model.memory import keep_freed_memory
 from ldm.model.presets import architecture
 
 BIN_TOKENS = 4096
@@ -61,6 +62,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    keep_freed_memory()
     lengths = segment_lengths(options.tokens, options.context, BIN_TOKENS)
     batches = [packed_batch(lengths, seed, options.rows, classes=64) for seed in range(2)]
     model = Decoder(architecture(options.preset, rows=options.rows), getattr(torch, options.dtype))

@@ -19,9 +19,9 @@ def action_loss(
 ) -> torch.Tensor:
     """Cross-entropy of every label, losses_L in at least fp32.
 
-    hidden_UD: normalised hidden states that labels read; label l reads row rows_L[l], ascending with
-    no row left out. The target is class `value` or, where smooth, a Gaussian of σ = 1 class around
-    `value` over the label's classes, renormalised. Classes ≥ classes_L take no part.
+    hidden_UD: normalised hidden states that labels read; label l reads row rows_L[l], ascending
+    with no row left out. The target is class `value` or, where smooth, a Gaussian of σ = 1 class
+    around `value` over the label's classes, renormalised. Classes ≥ classes_L take no part.
     """
     version = cpu if hidden_UD.device.type == "cpu" else naive
     return version.action_loss(

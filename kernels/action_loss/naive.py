@@ -41,7 +41,7 @@ def action_loss(
     label's classes, renormalised. Classes ≥ classes_L take no part.
     """
     logits_LC = action_logits(hidden_UD[rows_L], gate_AD, slot_AD, out_CD, slots_L, classes_L)
-    targets_LC = class_targets(classes_L, values_L, smooth_L, out_CD.shape[0])
+    targets_LC = class_targets(classes_L, values_L.to(logits_LC.dtype), smooth_L, out_CD.shape[0])
     log_p_LC = torch.log_softmax(logits_LC, dim=-1)
     return -torch.where(targets_LC > 0, targets_LC * log_p_LC, 0.0).sum(-1)
 
@@ -49,7 +49,7 @@ def action_loss(
 def class_targets(
     classes_L: torch.Tensor, values_L: torch.Tensor, smooth_L: torch.Tensor, classes: int
 ) -> torch.Tensor:
-    """Target probabilities L × classes in fp32, zero at classes ≥ classes_L."""
+    """Target probabilities L × classes in the dtype of `values`, zero at classes ≥ classes_L."""
     steps_C = torch.arange(classes, device=values_L.device)
     distance_LC = steps_C - values_L[:, None]
     gaussian_LC = torch.exp(-0.5 * distance_LC.square()) * (steps_C < classes_L[:, None])

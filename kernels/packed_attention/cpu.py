@@ -1,8 +1,8 @@
 """Rotary positions and causal attention within segments, arranged for CPU.
 
-The segments of a batch are padded once per batch (a `Plan`), in pieces that stay in cache; per layer
-a piece is gathered head by head, turned, and goes through four batched products. Probabilities are
-kept for the backward. The scale 1 / √D is part of the query's rotary table.
+The segments of a batch are padded once per batch (a `Plan`), in pieces that stay in cache; per
+layer a piece is gathered head by head, turned, and multiplied in batches. Probabilities are kept
+for the backward. The scale 1 / √D is part of the query's rotary table.
 
 Shape suffixes: N tokens, X columns of the fused query, key and value, H query heads, G key heads,
 M = H + 2 G, D head dimension, P padded tokens, S segments of a piece, T padded length.
@@ -23,7 +23,7 @@ class Piece:
     """Equally padded segments."""
 
     index_P: torch.Tensor  # int64, the token at each padded place; repeats where not valid
-    valid_P1: torch.Tensor | None  # bool, None where all are
+    valid_P1: torch.Tensor | None  # 1 or 0, None where all are 1
     segments: int
     length: int
 
@@ -61,7 +61,7 @@ def make_plan(
             index, valid = index.flatten(), valid.flatten()
             place_N[index[valid]] = total + valid.nonzero().squeeze(1)
             total += len(index)
-            mask = None if valid.all() else valid[:, None]
+            mask = None if valid.all() else valid[:, None].to(dtype)
             pieces.append(Piece(index, mask, len(index) // length, length))
     return plan
 
@@ -151,5 +151,5 @@ def _ungroup(grad_HSTD: torch.Tensor, plan: Plan) -> torch.Tensor:
 
 
 def rotary_attention(qkv_NX: torch.Tensor, plan: Plan) -> torch.Tensor:
-    """Attention output N × (H · D) of the fused query, key and value, positions from 0 per segment."""
+    """Attended values N × (H · D) of the fused qkv; positions count from 0 in every segment."""
     return _Attention.apply(qkv_NX, plan)

@@ -9,21 +9,20 @@ from ldm.kernels.rms_norm.naive import EPSILON
 
 
 def normalise(x_ND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(x̂_ND in x's dtype, r_N1 in at least fp32)."""
+    """(x̂_ND, r_N1) in x's dtype; r from at least fp32, then rounded: mixed types are slow."""
     wide = torch.promote_types(x_ND.dtype, torch.float32)
     norm_N1 = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True, dtype=wide)
-    r_N1 = torch.rsqrt(norm_N1.square_().div_(x_ND.shape[-1]).add_(EPSILON))
-    return torch.mul(x_ND, r_N1, out=torch.empty_like(x_ND)), r_N1
+    r_N1 = torch.rsqrt(norm_N1.square_().div_(x_ND.shape[-1]).add_(EPSILON)).to(x_ND.dtype)
+    return x_ND * r_N1, r_N1
 
 
 def normalise_backward(
     grad_ND: torch.Tensor, normed_ND: torch.Tensor, r_N1: torch.Tensor
 ) -> torch.Tensor:
     """dx from dx̂, which is overwritten and returned."""
-    mean_N1 = torch.mul(grad_ND, normed_ND).sum(-1, keepdim=True, dtype=r_N1.dtype)
-    mean_N1 = mean_N1.div_(-grad_ND.shape[-1]).to(grad_ND.dtype)
-    grad_ND.addcmul_(normed_ND, mean_N1)
-    return torch.mul(grad_ND, r_N1, out=grad_ND)
+    sum_N1 = torch.mul(grad_ND, normed_ND).sum(-1, keepdim=True)
+    grad_ND.addcmul_(normed_ND, sum_N1, value=-1 / grad_ND.shape[-1])
+    return grad_ND.mul_(r_N1)
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -37,7 +36,7 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx, grad):
         normed, r, weight_D = ctx.saved_tensors
         wide = torch.promote_types(weight_D.dtype, torch.float32)
-        grad_weight = (grad * normed).flatten(0, -2).sum(0, dtype=wide).to(weight_D.dtype)
+        grad_weight = (grad.to(wide) * normed).flatten(0, -2).sum(0).to(weight_D.dtype)
         return normalise_backward(grad * weight_D.to(grad.dtype), normed, r), grad_weight
 
 

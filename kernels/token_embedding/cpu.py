@@ -1,7 +1,7 @@
 """The token embedding for CPU: gathers rather than scatters, and a closed-form norm.
 
-The table's gradient walks the bag entries in the order of their rows: one gather-and-sum per row that
-occurs, the same code as the forward, repeatable to the last bit.
+The table's gradient walks the bag entries in the order of their rows: one gather-and-sum per row
+that occurs, the same code as the forward, repeatable to the last bit.
 """
 
 import torch

@@ -24,7 +24,6 @@ from ldm.model.embedding import TokenEmbedding
 from ldm.model.head import ActionHead
 from ldm.model.presets import Architecture
 
-
 Attend = Callable[[torch.Tensor], torch.Tensor]  # fused q, k, v to attended, N × (H · D)
 
 

@@ -44,7 +44,7 @@ def _square(layers: int, width: int, heads: int, ffn: int, **sizes) -> Architect
 
 PRESETS = {
     # Few wide heads: on CPU the products of narrow ones are slow.
-    "nano": _square(4, 160, 2, 432),
+    "nano": _square(4, 160, 2, 384),
     "micro": _square(6, 256, 4, 704),
     "mini": _square(8, 512, 8, 1408),
     "base": _square(12, 768, 12, 2048),

@@ -18,7 +18,7 @@ def test_ldm_v0_is_308m():
     assert blocks == PRESETS["ldm-v0"].block_parameters == 308_331_520
 
 
-@pytest.mark.parametrize(("name", "millions"), [("nano", 1.2), ("1b", 991), ("7b", 6980)])
+@pytest.mark.parametrize(("name", "millions"), [("nano", 1.15), ("1b", 991), ("7b", 6980)])
 def test_other_presets_are_about_their_name(name, millions):
     blocks, everything = counts(name)
     assert blocks == PRESETS[name].block_parameters

@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from ldm.kernels.action_loss import action_logits, cpu, naive
+
+SLOTS, CLASSES, WIDTH = 5, 9, 6
+
+
+def one_by_one(hidden, gate, slot, out, rows, slots, classes, values, smooth):
+    losses = []
+    for row, s, n, value, soft in zip(
+        *(t.tolist() for t in (rows, slots, classes, values, smooth))
+    ):
+        logits = out[:n] @ (hidden[row] * gate[s] + slot[s])
+        steps = torch.arange(n, dtype=torch.float64)
+        target = torch.exp(-((steps - value) ** 2) / 2) if soft else (steps == value).double()
+        p = logits.double().exp() / logits.double().exp().sum()
+        losses.append(-(target / target.sum() * p.log()).sum())
+    return torch.stack(losses)
+
+
+CASES = {
+    # rows, slots, classes, values, smooth
+    "shared rows": ([0, 0, 1, 2, 2, 2], [0, 1, 0, 0, 1, 4], [3, 9, 3, 3, 9, 2],
+                    [2, 3.4, 0, 1, 8, 1], [0, 1, 0, 0, 1, 0]),
+    "single label": ([0], [3], [4], [2.75], [1]),
+    "one class": ([0, 1], [0, 1], [1, 1], [0, 0], [0, 1]),
+    "smooth only, at the ends": ([0, 1], [1, 1], [9, 9], [0, 8], [1, 1]),
+    "fewer classes than the head has": ([0, 1], [2, 2], [5, 4], [4, 3], [0, 0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [naive, cpu])
+@pytest.mark.parametrize("name", CASES)
+def test_action_loss(agree, version, name):
+    rows, slots, classes, values, smooth = CASES[name]
+    labels = [torch.tensor(slots).int(), torch.tensor(classes).int()]
+    values, smooth = torch.tensor(values).float(), torch.tensor(smooth).to(torch.uint8)
+    rows = torch.tensor(rows)
+    torch.manual_seed(0)
+    weights = [torch.randn(s) for s in ((int(rows.max()) + 1, WIDTH), (SLOTS, WIDTH),
+               (SLOTS, WIDTH), (CLASSES, WIDTH))]  # fmt: skip
+    agree(
+        lambda h, g, s, o: version.action_loss(h, rows, g, s, o, *labels, values, smooth),
+        lambda h, g, s, o: one_by_one(h, g, s, o, rows, *labels, values, smooth),
+        weights,
+        lambda h, g, s, o: naive.action_loss(h, rows, g, s, o, *labels, values, smooth),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("version", [naive, cpu])
+def test_losses_are_fp32(version, dtype):
+    weights = [torch.randn(2, WIDTH).to(dtype), *(torch.randn(4, WIDTH) for _ in range(3))]
+    labels = [torch.zeros(2).int(), torch.full((2,), 4).int(), torch.ones(2), torch.zeros(2)]
+    assert version.action_loss(weights[0], torch.arange(2), *weights[1:], *labels).dtype == (
+        torch.float32
+    )
+
+
+def test_classes_that_a_component_lacks_are_impossible():
+    weights = [torch.randn(s, WIDTH) for s in (2, SLOTS, SLOTS, CLASSES)]
+    logits = action_logits(*weights, torch.tensor([0, 1]), torch.tensor([3, 9]))
+    assert logits[0, 3:].eq(float("-inf")).all() and logits[:, :3].isfinite().all()
+    assert logits[1].isfinite().all()
