@@ -1,38 +1,44 @@
 """The report as a table on the terminal."""
 
+from itertools import groupby
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from ldm.evaluate.page import number, span
+from ldm.evaluate.plots import SOLVED
 
 
 def show(report: dict, page: Path) -> None:
     """Prints the scores, what was not admitted, and where the page is."""
     console = Console()
+    console.width = console.width if console.is_terminal else 120  # a file has room for the names
     if report["environments"]:
         console.print(table(report))
     for entry in report["not_admitted"]:
-        console.print(f"[dim]not admitted: {entry['id']}: {entry['reason']}[/]", highlight=False)
-    console.print(f"{headline(report)}\nThe report: {page}", highlight=False)
+        reason = f"not admitted: {entry['id']}: {entry['reason']}"
+        console.print(reason, style="dim", highlight=False, markup=False)
+    console.print(f"{headline(report)}\nThe report: {page}", highlight=False, markup=False)
 
 
 def table(report: dict) -> Table:
-    """A row an environment, by domain, the best first."""
-    columns = Table(title=f"Normalised scores, run {report['name']}", title_justify="left")
-    for name in ("environment", "domain"):
-        columns.add_column(name, overflow="fold")
+    """A row an environment under its domain, the best first."""
+    rows = Table(box=box.SIMPLE_HEAD, title=f"Run {report['name']}", title_justify="left")
+    rows.add_column("environment", overflow="fold")
     for name in ("random", "reference", "model", "score", "95% interval"):
-        columns.add_column(name, justify="right", no_wrap=True)
-    rows = sorted(report["environments"], key=lambda e: (e["domain"], -e["normalised"]["mean"]))
-    for row in rows:
-        score = row["normalised"]
-        colour = "green" if score["mean"] >= 0.95 else "yellow" if score["mean"] >= 0.6 else "red"
-        means = [number(row[who]["mean"]) for who in ("random", "reference", "ldm")]
-        mark = f"[{colour}]{score['mean']:.3f}[/]"
-        columns.add_row(row["id"], row["domain"], *means, mark, span(score["ci"]))
-    return columns
+        rows.add_column(name, justify="right", no_wrap=True)
+    order = sorted(report["environments"], key=lambda e: (e["domain"], -e["normalised"]["mean"]))
+    for domain, group in groupby(order, key=lambda e: e["domain"]):
+        rows.add_row(f"[bold]{domain}")
+        for row in group:
+            score = row["normalised"]
+            colour = "green" if score["mean"] >= SOLVED else "yellow"
+            means = [number(row[who]["mean"]) for who in ("random", "reference", "ldm")]
+            mark = f"[{colour}]{score['mean']:.3f}[/]"
+            rows.add_row(f"  {row['id']}", *means, mark, span(score["ci"]))
+    return rows
 
 
 def headline(report: dict) -> str:
