@@ -4,6 +4,7 @@ The instance is built in this process with gymnasium's render_mode="rgb_array", 
 own adapter; envpool draws nothing, so its environments are built by gymnasium under the same name.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from importlib import import_module
@@ -44,6 +45,7 @@ def _build(spec: EnvSpec):
     adapter = import_module(f"ldm.envs.adapters.{'gymnasium' if envpool else spec.adapter}")
     options = {} if envpool else spec.options
     split = "test" if spec.data_driven else "train"
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without a display
     try:
         return adapter.build(spec.make, split=split, render_mode="rgb_array", **options)
     except Exception as error:  # whatever a library raises for what it cannot do
