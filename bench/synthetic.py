@@ -14,6 +14,7 @@ from ldm.data.batch import (
     PackedBatch,
     Tokens,
 )
+from ldm.data.tiles import attention_tiles
 
 PATCH_BYTES = 8 * 8 * PATCH_CHANNELS
 
@@ -43,6 +44,7 @@ def packed_batch(
     kinds[patch_tokens] = PATCH
     tokens = _tokens(random, kinds, patch_tokens, rows, bag)
     starts = np.concatenate([[0], np.cumsum(lengths), [len(kinds)] * empty_segments])
+    short_tiles_C4, long_tiles_C4 = attention_tiles(starts.astype(np.int32))
     order = np.argsort(tokens.bag_ids_B, kind="stable").astype(np.int32)
     batch = PackedBatch(
         tokens=tokens,
@@ -50,6 +52,8 @@ def packed_batch(
         cu_seqlens_S1=starts.astype(np.int32),
         positions_N=positions,
         bag_order_B=order,
+        short_tiles_C4=short_tiles_C4,
+        long_tiles_C4=long_tiles_C4,
         max_seqlen=max(lengths),
         used_tokens=len(kinds) - pad,
         transitions=int((kinds == OBSERVATION).sum()),

@@ -2,7 +2,8 @@
 
 Arrays are numpy when the packer fills them and torch once `to()` moved them, field by field.
 
-Shape suffixes: N tokens, B bag entries, P patches, L labels, S segments, F = FEATURES.
+Shape suffixes: N tokens, B bag entries, P patches, L labels, S segments, C4 attention tiles,
+F = FEATURES.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -77,6 +78,8 @@ class PackedBatch(_Arrays):
     cu_seqlens_S1: object  # int32, starts of the segments, then N up to a fixed length (empty ones)
     positions_N: object  # int32, position within the segment
     bag_order_B: object  # int32, stable order that sorts bag_ids (for the embedding's backward)
+    short_tiles_C4: object  # int32, attention work list of the short segments (ldm.data.tiles)
+    long_tiles_C4: object  # int32, and of the long ones
     max_seqlen: int  # longest segment, a host integer
     used_tokens: int  # tokens that are not PAD
     transitions: int  # environment steps in the batch

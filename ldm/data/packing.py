@@ -8,6 +8,7 @@ import numpy as np
 from ldm._native import packer
 from ldm.data.batch import FEATURES, Labels, PackedBatch, Tokens
 from ldm.data.encoded import Encoded
+from ldm.data.tiles import attention_tiles
 
 Empty = Callable[[tuple[int, ...], np.dtype], np.ndarray]
 
@@ -66,10 +67,13 @@ def pack(
         bins.source_S, bins.segment_S, bins.ends, bin_tokens, arrays
     )
     native.sort_order(arrays["bag_ids_B"], rows, arrays["bag_order_B"])
+    short_tiles_C4, long_tiles_C4 = attention_tiles(arrays["cu_seqlens_S1"], empty)
     return PackedBatch(
         tokens=Tokens(**{name: arrays.pop(name) for name in Tokens.__dataclass_fields__}),
         labels=Labels(**{name: arrays.pop(name) for name in Labels.__dataclass_fields__}),
         **arrays,
+        short_tiles_C4=short_tiles_C4,
+        long_tiles_C4=long_tiles_C4,
         max_seqlen=longest,
         used_tokens=used,
         transitions=steps,

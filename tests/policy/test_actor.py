@@ -9,6 +9,7 @@ from made_turns import entry, turns
 
 from ldm.data.batch import Labels, PackedBatch, Tokens
 from ldm.data.codec import Codec
+from ldm.data.tiles import attention_tiles
 from ldm.policy.actor import ModelActor
 
 
@@ -67,12 +68,16 @@ def packed_last(model, segments):
     """The packed forward's hidden state of each segment's last token."""
     lengths = np.array([sum(len(part.kinds_N) for part in segment) for segment in segments])
     ends = np.cumsum(lengths)
+    cu_seqlens = np.concatenate([[0], ends]).astype(np.int32)
+    short_tiles_C4, long_tiles_C4 = attention_tiles(cu_seqlens)
     batch = PackedBatch(
         tokens=joined([part for segment in segments for part in segment]),
         labels=Labels(*[np.zeros(0, np.int32)] * 6),
-        cu_seqlens_S1=np.concatenate([[0], ends]).astype(np.int32),
+        cu_seqlens_S1=cu_seqlens,
         positions_N=np.concatenate([np.arange(n) for n in lengths]).astype(np.int32),
         bag_order_B=np.zeros(0, np.int32),
+        short_tiles_C4=short_tiles_C4,
+        long_tiles_C4=long_tiles_C4,
         max_seqlen=int(lengths.max()),
         used_tokens=int(ends[-1]),
         transitions=0,

@@ -1,0 +1,32 @@
+"""The attention work list of a batch, made where the batch is packed.
+
+What a tile means, and the plain builder that tests hold this one against, is
+`ldm.kernels.packed_attention.work_list`; a test also holds the sizes here against the kernels'.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ldm._native import work_list
+
+SHORT = 64  # rows of a short tile, and the longest segment of the short class
+LONG = 128  # rows of a long tile
+
+
+def capacities(tokens: int) -> tuple[int, int]:
+    """(short, long) tiles that `tokens` tokens can need at most."""
+    return 2 * tokens // SHORT + 2, tokens // LONG + tokens // (SHORT + 1) + 1
+
+
+def attention_tiles(
+    cu_seqlens_S1: np.ndarray, empty: Callable[..., np.ndarray] = np.empty
+) -> tuple[np.ndarray, np.ndarray]:
+    """(short_C4, long_C4): int32, of a size that depends on the token count alone.
+
+    cu_seqlens: int32, ascending. empty(shape, dtype): where the arrays come from.
+    """
+    sizes = capacities(int(cu_seqlens_S1[-1]))
+    short_C4, long_C4 = (empty((size, 4), np.dtype(np.int32)) for size in sizes)
+    work_list.build(cu_seqlens_S1, short_C4, long_C4, SHORT, LONG)
+    return short_C4, long_C4
