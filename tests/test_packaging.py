@@ -1,0 +1,46 @@
+"""A wheel built from a clean tree imports and runs outside of it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PROGRAM = """
+import pathlib, sys
+import ldm, ldm.bench, ldm.kernels.packed_attention, ldm._native.best_fit, ldm._native.packer
+from ldm.config import load_recipe
+from ldm.envs.catalogue import load
+from ldm.cli import dispatch
+
+assert pathlib.Path(ldm.__file__).is_relative_to(sys.argv[1]), ldm.__file__
+assert set(load_recipe("quickstart").environments) <= set(load())
+dispatch(["envs", "list", "envpool/CartPole-v1"])
+"""
+
+
+def test_a_wheel_runs_outside_the_source_tree(tmp_path):
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/")):
+            target = tmp_path / "source" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, target)
+    pip = [sys.executable, "-m", "pip", "--quiet"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, tmp_path / "source"]
+    subprocess.run([*pip, *build], check=True)
+    (wheel,) = tmp_path.glob("ldm-*.whl")
+    installed = tmp_path / "installed"
+    subprocess.run([*pip, "install", "--no-deps", "--target", installed, wheel], check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, installed],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "envpool/CartPole-v1" in result.stdout
