@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
@@ -152,8 +152,8 @@ def dispatch(arguments: list[str]) -> None:
 DESCRIPTION = """A large decision model: one transformer that acts in many environments, trained on
 what task-specific reference policies did, and judged beside them.
 
-The flow is reference → record → mix → train → evaluate → report; `ldm run quickstart` does all of it
-on this machine in minutes."""
+The flow is reference → record → mix → train → evaluate → report; `ldm run quickstart` does all of
+it on this machine in minutes."""
 
 
 def _any_command():
@@ -172,6 +172,8 @@ def read_recipe(command: str, arguments: list[str]) -> Recipe:
 
 def run_stages(stages: tuple[str, ...], recipe: Recipe) -> None:
     """Runs stages in order and keeps how long each took in runs/<name>/seconds.json."""
+    expand = import_module("ldm.envs.catalogue").expand
+    recipe = replace(recipe, environments=expand(recipe.environments))
     folder = Path("runs") / recipe.name
     folder.mkdir(parents=True, exist_ok=True)
     for stage in stages:

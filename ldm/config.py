@@ -91,7 +91,7 @@ class Recipe:
     """Every setting of a run, from environments to report. Flags override the recipe's values."""
 
     name: str  # also the folder: runs/<name>
-    environments: list[str]  # ids of the catalogue, "library/name"
+    environments: list[str]  # ids of the catalogue, "library/name", or patterns, "library/*"
     seed: int = 0
     workers: int = 2  # processes that generate data side by side
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)

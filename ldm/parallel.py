@@ -23,7 +23,7 @@ def run_jobs(
     title: str,
     label: Callable[[tuple], str] = lambda job: str(job[0]),
 ) -> list:
-    """`function(*job)` for every job, in at most `workers` processes; results in the order of `jobs`.
+    """`function(*job)` for every job, in at most `workers` processes; results in the jobs' order.
 
     `function` and its arguments are our own and picklable. Jobs start in order, so put long ones
     first. The first error stops the rest and is raised here; Ctrl-C stops all processes.

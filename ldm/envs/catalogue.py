@@ -4,6 +4,7 @@
 An id is "library/make" where none is given.
 """
 
+import fnmatch
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,15 @@ def find(id: str) -> EnvSpec:
     if id not in known:
         raise LdmError(f'no environment "{id}" in the catalogue{nearest(id, known)}')
     return known[id]
+
+
+def expand(patterns: list[str]) -> list[str]:
+    """The ids that ids and patterns ("nasim/*") name, in order, each once. Raises LdmError."""
+    ids = []
+    for pattern in patterns:
+        matching = fnmatch.filter(load(), pattern)
+        ids += matching or [find(pattern).id]
+    return list(dict.fromkeys(ids))
 
 
 @cache

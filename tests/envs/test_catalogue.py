@@ -80,3 +80,11 @@ def test_a_wrong_id_names_the_nearest():
     assert catalogue.find("envpool/CartPole-v1").horizon == 500
     with pytest.raises(LdmError, match='nearest: "envpool/CartPole-v1"'):
         catalogue.find("envpool/Cartpole-v1")
+
+
+def test_patterns_name_environments_in_order_and_once():
+    ids = catalogue.expand(["nasim/Tiny", "nasim/Tiny*", "envpool/CartPole-v1"])
+    assert ids[0] == "nasim/Tiny" and ids[-1] == "envpool/CartPole-v1"
+    assert len(ids) == len(set(ids)) > 3
+    with pytest.raises(LdmError, match="nearest"):
+        catalogue.expand(["nasim/Tinny"])
