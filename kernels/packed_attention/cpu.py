@@ -27,6 +27,10 @@ class Piece:
     segments: int
     length: int
 
+    @property
+    def places(self) -> int:
+        return self.segments * self.length
+
 
 @dataclass
 class Plan:
@@ -39,6 +43,11 @@ class Plan:
     mask_TT: dict[int, torch.Tensor]  # 0 or −∞
     heads: int
     kv_heads: int
+    head_dim: int
+
+    @property
+    def places(self) -> int:
+        return sum(piece.places for piece in self.pieces)
 
 
 def make_plan(
@@ -52,7 +61,7 @@ def make_plan(
     """cu_seqlens: int32, ascending, ends with the token count; empty segments are allowed."""
     pieces, total = [], 0
     place_N = torch.empty(int(cu_seqlens_S1[-1]), dtype=torch.int64)
-    plan = Plan(pieces, place_N, {}, {}, {}, heads, kv_heads)
+    plan = Plan(pieces, place_N, {}, {}, {}, heads, kv_heads, head_dim)
     for index_BT, valid_BT in length_buckets(cu_seqlens_S1, max_seqlen):
         length = index_BT.shape[1]
         _add_tables(plan, length, head_dim, dtype)
@@ -88,42 +97,49 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, qkv_NX, plan):
         turned_heads = plan.heads + plan.kv_heads
-        outputs, saved = [], []
-        for piece in plan.pieces:
+        out_PX = qkv_NX.new_empty(plan.places, plan.heads * plan.head_dim)
+        saved = []
+        for piece, out in zip(plan.pieces, out_PX.split([p.places for p in plan.pieces])):
             x_MSTD = _gather_heads(qkv_NX, piece, turned_heads + plan.kv_heads)
             qk = x_MSTD[:turned_heads]
             cos, sin = plan.cos_M1TD[piece.length], plan.sin_M1TD[piece.length]
             turned = torch.mul(qk, cos).addcmul_(_swap(qk), sin)
             q, k, v = _split(turned, x_MSTD[turned_heads:], plan)
-            weights = torch.bmm(q, k.transpose(1, 2))
-            weights.view(-1, piece.length, piece.length).add_(plan.mask_TT[piece.length])
-            weights = torch.softmax(weights, -1, out=weights)
-            out_HSTD = torch.bmm(weights, v).view(plan.heads, piece.segments, piece.length, -1)
-            outputs.append(out_HSTD.permute(1, 2, 0, 3).flatten(2).flatten(0, 1))
+            weights = torch.bmm(q, k.transpose(1, 2)).add_(plan.mask_TT[piece.length])
+            torch.softmax(weights, -1, out=weights)
+            _tokens_first(out, piece, torch.bmm(weights, v).unflatten(0, (plan.heads, -1)))
             saved += [q, k, v, weights]
         ctx.save_for_backward(*saved)
         ctx.plan = plan
-        return torch.cat(outputs).index_select(0, plan.place_N)
+        return out_PX.index_select(0, plan.place_N)
 
     @staticmethod
     def backward(ctx, grad_NX):
-        plan, saved = ctx.plan, ctx.saved_tensors
-        grads = []
-        for i, piece in enumerate(plan.pieces):
-            q, k, v, weights = saved[4 * i : 4 * i + 4]
+        plan, saved = ctx.plan, iter(ctx.saved_tensors)
+        heads = plan.heads + 2 * plan.kv_heads
+        grad_PX = grad_NX.new_empty(plan.places, heads * plan.head_dim)
+        for piece, out in zip(plan.pieces, grad_PX.split([p.places for p in plan.pieces])):
             grad = _gather_heads(grad_NX, piece, plan.heads, zero=True).flatten(0, 1)
-            grad_v = torch.bmm(weights.transpose(1, 2), grad)
+            q, k, v, weights = (next(saved) for _ in range(4))
+            grad_v = torch.bmm(weights.transpose(1, 2), grad).unflatten(0, (plan.heads, -1))
             grad_weights = torch.bmm(grad, v.transpose(1, 2))
             grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
-            grad_q = torch.bmm(grad_scores, k)
-            grad_k = torch.bmm(grad_scores.transpose(1, 2), q)
-            shape = (-1, piece.segments, piece.length, q.shape[-1])
-            grad_qk = torch.cat((grad_q.view(shape), _ungroup(grad_k.view(shape), plan)))
+            grad_q = torch.bmm(grad_scores, k).unflatten(0, (plan.heads, -1))
+            grad_k = torch.bmm(grad_scores.transpose(1, 2), q).unflatten(0, (plan.heads, -1))
+            grad_qk = torch.cat((grad_q, _ungroup(grad_k, plan)))
             cos, sin = plan.cos_M1TD[piece.length], plan.sin_M1TD[piece.length]
             grad_qk = torch.mul(grad_qk, cos).addcmul_(_swap(grad_qk), sin, value=-1)
-            grad_MSTD = torch.cat((grad_qk, _ungroup(grad_v.view(shape), plan)))
-            grads.append(grad_MSTD.permute(1, 2, 0, 3).flatten(2).flatten(0, 1))
-        return torch.cat(grads).index_select(0, plan.place_N), None
+            _tokens_first(out, piece, grad_qk, _ungroup(grad_v, plan))
+        return grad_PX.index_select(0, plan.place_N), None
+
+
+def _tokens_first(out_PX: torch.Tensor, piece: Piece, *parts_MSTD: torch.Tensor) -> None:
+    """Writes heads-first parts side by side into the columns of a piece's padded places."""
+    dim = parts_MSTD[0].shape[-1]
+    columns_STMD = out_PX.view(piece.segments, piece.length, -1, dim)
+    sizes = [len(part) for part in parts_MSTD]
+    for columns, part in zip(columns_STMD.split(sizes, 2), parts_MSTD):
+        columns.copy_(part.permute(1, 2, 0, 3))
 
 
 def _gather_heads(x_NX: torch.Tensor, piece: Piece, heads: int, zero: bool = False) -> torch.Tensor:
