@@ -17,7 +17,7 @@ from torch import nn
 from ldm.data.batch import PackedBatch, Tokens
 from ldm.kernels.gated_mlp import gated_mlp
 from ldm.kernels.norm_linear import norm_linear
-from ldm.kernels.packed_attention import make_plan, packed_attention, rotary_attention
+from ldm.kernels.packed_attention import Segments, WorkList, choose, make_plan, rotary_attention
 from ldm.kernels.rotary import rotary, rotary_table
 from ldm.model.cache import KVCache, cached_attention, step_layout
 from ldm.model.embedding import TokenEmbedding
@@ -82,14 +82,23 @@ class Decoder(nn.Module):
             sizes = (a.heads, a.kv_heads, a.head_dim)
             plan = make_plan(batch.cu_seqlens_S1, batch.max_seqlen, *sizes, self.compute_dtype)
             return lambda qkv_NX: rotary_attention(qkv_NX, plan)
+        return self._dispatched_attention(batch)
+
+    def _dispatched_attention(self, batch: PackedBatch) -> Attend:
+        """Rotary positions, then whatever `choose` finds best for this batch."""
+        a = self.architecture
+        tokens, longest = len(batch.positions_N), batch.max_seqlen
+        tiles = WorkList(batch.short_tiles_C4, batch.long_tiles_C4, tokens)
+        segments = Segments(batch.cu_seqlens_S1, batch.positions_N, longest, tiles)
+        device = batch.positions_N.device
+        packed_attention = choose(device, self.compute_dtype, a.head_dim, longest)
         positions_N = batch.positions_N.long()
-        cos_NC, sin_NC = (t[positions_N] for t in self.angles(batch.max_seqlen))
+        cos_NC, sin_NC = (t[positions_N] for t in self.angles(longest))
 
         def attend(qkv_NX):
             q_NHD, k_NGD, v_NGD = self._split(qkv_NX)
             q_NHD, k_NGD = rotary(q_NHD, cos_NC, sin_NC), rotary(k_NGD, cos_NC, sin_NC)
-            out = packed_attention(q_NHD, k_NGD, v_NGD, batch.cu_seqlens_S1, batch.max_seqlen)
-            return out.flatten(1)
+            return packed_attention(q_NHD, k_NGD, v_NGD, segments).flatten(1)
 
         return attend
 

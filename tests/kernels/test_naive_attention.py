@@ -3,8 +3,8 @@ import itertools
 import pytest
 import torch
 
-from ldm.kernels.packed_attention import cpu, make_plan, packed_attention, rotary_attention
-from ldm.kernels.packed_attention.naive import length_buckets
+from ldm.kernels.packed_attention import cpu, make_plan, rotary_attention
+from ldm.kernels.packed_attention.naive import length_buckets, packed_attention
 from ldm.kernels.rotary import rotary, rotary_table
 
 SEGMENTS = {

@@ -1,0 +1,148 @@
+"""Who computes packed attention: ours in Triton, flash-attn, PyTorch's varlen, or plain PyTorch.
+
+`dispatch.json` holds what was measured: rows {"arch", "head_dim", "bits", "longer_than",
+"provider"}, written by `python -m ldm.bench.tune dispatch`. A row holds for batches whose longest
+segment is longer than `longer_than` tokens; of the rows that hold, the one with the largest
+`longer_than` whose provider is installed wins. Where no row holds: ours on the architectures whose
+configurations the tests compile, then varlen, then plain PyTorch.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from ldm.kernels.packed_attention import naive, peers
+from ldm.kernels.packed_attention.work_list import WorkList
+
+VARIABLE = "LDM_ATTENTION"  # the environment variable that overrides the choice
+PROVIDERS = ("fused", *peers.FLASH_MODULES, "varlen", "naive")
+COMPILED_FOR = ("sm_80", "sm_90")
+HEAD_DIMS = (64, 128)
+
+log = logging.getLogger("ldm.kernels")
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Where the segments of a batch lie, in every form that some provider needs.
+
+    All tensors on the device of q; max_seqlen: the longest segment, a host integer.
+    """
+
+    cu_seqlens_S1: torch.Tensor  # int32, ascending, ends with the token count
+    positions_N: torch.Tensor  # int32
+    max_seqlen: int
+    work_list: WorkList
+
+
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Segments], torch.Tensor]
+
+
+def packed_attention(
+    q_NHD: torch.Tensor,
+    k_NGD: torch.Tensor,
+    v_NGD: torch.Tensor,
+    segments: Segments,
+    provider: str | None = None,
+) -> torch.Tensor:
+    """softmax(q kᵀ / √D) v over the tokens of the same segment up to each token, shape N H D.
+
+    H is a multiple of G. `provider`: one of PROVIDERS, else LDM_ATTENTION, else as measured.
+    """
+    attend = choose(q_NHD.device, q_NHD.dtype, q_NHD.shape[2], segments.max_seqlen, provider)
+    return attend(q_NHD, k_NGD, v_NGD, segments)
+
+
+def choose(
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    max_seqlen: int,
+    provider: str | None = None,
+) -> Attend:
+    """The function that attends. Raises ValueError for a provider that is unknown or not there."""
+    arch = architecture(device)
+    asked = provider or os.environ.get(VARIABLE)
+    if asked:
+        if asked not in PROVIDERS:
+            raise ValueError(f'packed attention: expected one of {PROVIDERS}, got "{asked}"')
+        name, why = asked, "asked for"
+    else:
+        name, why = best(arch, dtype, head_dim, max_seqlen)
+    try:
+        attend = load(name)
+    except ImportError as error:
+        raise ValueError(f'packed attention: "{name}" is not installed here: {error}') from error
+    _tell(f"packed attention: {name} ({why}; {arch}, {dtype}, head dimension {head_dim})")
+    return attend
+
+
+def architecture(device: torch.device) -> str:
+    """As in "sm_90"; "cpu" where it is none."""
+    if device.type != "cuda":
+        return "cpu"
+    return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+
+
+def best(
+    arch: str, dtype: torch.dtype, head_dim: int, max_seqlen: int, rows: list[dict] | None = None
+) -> tuple[str, str]:
+    """(provider, why) for an architecture; rows: those of dispatch.json unless given."""
+    if arch == "cpu":
+        return "naive", "CPU"
+    key = {"arch": arch, "head_dim": head_dim, "bits": dtype.itemsize * 8}
+    found = [
+        row
+        for row in (measured() if rows is None else rows)
+        if key.items() <= row.items() and row["longer_than"] < max_seqlen
+    ]
+    for row in sorted(found, key=lambda row: -row["longer_than"]):
+        if installed(row["provider"]):
+            return row["provider"], f"measured, segments over {row['longer_than']}"
+    if arch in COMPILED_FOR and head_dim in HEAD_DIMS and installed("fused"):
+        return "fused", "default"
+    if dtype.itemsize == 2 and installed("varlen"):
+        return "varlen", "default"
+    return "naive", "default"
+
+
+@cache
+def measured() -> list[dict]:
+    """The rows of dispatch.json."""
+    return json.loads((Path(__file__).parent / "dispatch.json").read_text())
+
+
+@cache
+def installed(provider: str) -> bool:
+    """Whether its module is there; nothing is imported but parents of that module."""
+    modules = peers.FLASH_MODULES | {"fused": "triton", "varlen": "torch.nn.attention.varlen"}
+    try:
+        return provider not in modules or find_spec(modules[provider]) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@cache
+def load(provider: str) -> Attend:
+    """The provider's function. Raises ImportError where it is not installed."""
+    if provider == "naive":
+        return lambda q, k, v, s: naive.packed_attention(q, k, v, s.cu_seqlens_S1, s.max_seqlen)
+    if provider == "varlen":
+        return peers.torch_varlen()
+    if provider in peers.FLASH_MODULES:
+        return peers.flash_attention(provider)
+    from ldm.kernels.packed_attention import fused
+
+    return lambda q, k, v, s: fused.packed_attention(q, k, v, s.positions_N, s.work_list)
+
+
+@cache
+def _tell(line: str) -> None:
+    log.info(line)

@@ -1,0 +1,28 @@
+"""What a GPU runs, held against the CPU's path."""
+
+import pytest
+import torch
+
+from ldm.bench.synthetic import packed_batch
+from tests.conftest import DEVICE
+
+LENGTHS = [3, 64, 1, 130, 20]
+
+
+@pytest.mark.parametrize("provider", ["fused", "naive"])
+def test_dispatched_attention_equals_the_cpu_path(provider, small, monkeypatch):
+    monkeypatch.setenv("LDM_ATTENTION", provider)
+    model = small(heads=2, kv_heads=1, head_dim=64)
+    batch = packed_batch(LENGTHS, pad=7)
+    expected = model(batch)
+    monkeypatch.setattr(model, "_attention", model._dispatched_attention)
+    torch.testing.assert_close(model(batch), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+def test_losses_on_a_gpu_equal_those_on_the_cpu(small):
+    model = small(heads=2, kv_heads=1, head_dim=64)
+    batch = packed_batch(LENGTHS, pad=7)
+    expected = model.loss(batch)[2]
+    losses = model.to(DEVICE).loss(batch.to(DEVICE))[2]
+    torch.testing.assert_close(losses.cpu(), expected, rtol=1e-3, atol=1e-3)
