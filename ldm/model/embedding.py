@@ -10,8 +10,8 @@ from ldm.model.presets import Architecture
 KINDS = 2  # OBSERVATION and ACTION tokens carry numbers, and are the first kinds after PAD
 assert OBSERVATION == 1
 
-TABLE_STD = 0.1  # the norm that follows makes only the sizes relative to each other matter
-FEATURE_STD = 0.1
+TABLE_STD = 0.05  # the norm that follows makes only the sizes relative to each other matter
+FEATURE_STD = 0.2
 
 
 class TokenEmbedding(nn.Module):
