@@ -9,7 +9,6 @@ of four bins and sorts the bag ids. One JSON line each; speeds are tokens a seco
 
 import argparse
 import json
-import platform
 import time
 from pathlib import Path
 
@@ -107,6 +106,7 @@ def measure(repeats: int) -> list[dict]:
             {
                 "op": op,
                 "provider": name,
+                "mode": "one thread",
                 "metric": "tokens/s",
                 "p20": round(p20),
                 "p50": round(p50),
@@ -114,9 +114,6 @@ def measure(repeats: int) -> list[dict]:
                 "ratio_to_python": round(ratio, 1),
                 "fill": round(fill, 5),
                 "shape": f"{SEGMENTS} segments {SHORTEST}..{LONGEST}, bins {BIN_TOKENS}",
-                "machine": platform.machine(),
-                "python": platform.python_version(),
-                "numpy": np.__version__,
             }
         )
     return rows

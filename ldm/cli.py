@@ -113,6 +113,25 @@ class Play:
         )
 
 
+@dataclass
+class Bench:
+    """Measure this machine: the operations that it can run, each beside its peers.
+
+    `ldm bench` runs all, `ldm bench run OP…` those named, `ldm bench list` names them, `ldm bench
+    compare A.jsonl B.jsonl` judges two results files, `ldm bench plot` draws them."""
+
+    action: tyro.conf.Positional[Literal["run", "list", "compare", "plot"]] = "run"
+    names: tyro.conf.Positional[list[str]] = field(default_factory=list)
+    """Operations, or files of results."""
+    out: Path = Path("bench/results")
+    """Folder that results are appended in."""
+    seconds: float = 4.0
+    """About how long one comparison may take."""
+
+    def __call__(self) -> None:
+        import_module("ldm.bench.runner").act(self.action, self.names, self.out, self.seconds)
+
+
 COMMANDS: dict[str, type] = {
     "run": RunRecipe,
     "envs": Envs,
@@ -123,6 +142,7 @@ COMMANDS: dict[str, type] = {
     "evaluate": EvaluateStage,
     "report": ReportStage,
     "play": Play,
+    "bench": Bench,
 }
 TAKES_RECIPE = {name for name, command in COMMANDS.items() if issubclass(command, _Stage)}
 

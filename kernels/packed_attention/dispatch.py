@@ -29,7 +29,7 @@ HEAD_DIMS = (64, 128)
 log = logging.getLogger("ldm.kernels")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segments:
     """Where the segments of a batch lie, in every form that some provider needs.
 

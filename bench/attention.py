@@ -1,0 +1,199 @@
+"""Packed attention against whatever else computes it: inputs, providers, one call per mode.
+
+A provider is attend(q, k, v, segments) → output. Every one is checked against ours before it is
+timed; the imports are in `ldm.kernels.packed_attention.peers`, which the model uses too.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from itertools import accumulate, pairwise
+
+import torch
+
+from ldm.bench import cost, roofs
+from ldm.bench.lengths import NAMES, TOKENS, lengths
+from ldm.bench.measure import graphed, interleaved, percentiles, rate, scaled
+from ldm.bench.rows import provenance
+from ldm.kernels.packed_attention import Segments, dispatch, naive, peers
+from ldm.kernels.packed_attention.work_list import build
+
+SHAPES = [(name, 16, 64) for name in NAMES] + [("dense 8k", 8, 128), ("exp 512", 8, 128)]
+MODES = ("forward", "backward", "both")
+DENSE_LIMIT = 20_000  # tokens up to which a whole mask is affordable
+
+
+class Absent(Exception):
+    """A provider that cannot run here, and why."""
+
+
+def inputs(name: str, heads: int, dim: int, tokens: int = TOKENS, device: str = "cuda"):
+    """(q, k, v views of one fused projection, do, segments, lengths), bf16."""
+    found = lengths(name, tokens)
+    cu = [0, *accumulate(found)]
+    generator = torch.Generator(device).manual_seed(0)
+    options = {"generator": generator, "device": device, "dtype": torch.bfloat16}
+    qkv = torch.randn(cu[-1], 3 * heads, dim, **options)
+    do = torch.randn(cu[-1], heads, dim, **options)
+    starts = torch.tensor(cu, dtype=torch.int32)
+    ends = torch.repeat_interleave(starts[:-1], starts.diff())
+    positions = (torch.arange(cu[-1], dtype=torch.int32) - ends).to(device)
+    segments = Segments(starts.to(device), positions, max(found), build(cu).to(device))
+    return qkv.split(heads, dim=1), do, segments, found
+
+
+def sdpa_each(q, k, v, segments):
+    """scaled_dot_product_attention of one segment after another."""
+    attend = partial(torch.nn.functional.scaled_dot_product_attention, is_causal=True)
+    starts = _host_starts(segments)
+    pieces = [[x[a:b].transpose(0, 1)[None] for x in (q, k, v)] for a, b in pairwise(starts)]
+    return torch.cat([attend(*piece)[0].transpose(0, 1) for piece in pieces])
+
+
+@cache
+def _host_starts(segments) -> list[int]:
+    return segments.cu_seqlens_S1.tolist()
+
+
+def sdpa_mask(q, k, v, segments):
+    """scaled_dot_product_attention once, with a block-diagonal causal mask."""
+    x = (t.transpose(0, 1)[None] for t in (q, k, v))
+    attend = torch.nn.functional.scaled_dot_product_attention
+    return attend(*x, attn_mask=_mask(segments))[0].transpose(0, 1)
+
+
+@cache
+def _mask(segments) -> torch.Tensor:
+    tokens = len(segments.positions_N)
+    if tokens > DENSE_LIMIT:
+        raise Absent(f"a mask of {tokens}² is not affordable")
+    rows = torch.arange(tokens, device=segments.positions_N.device)
+    first = (rows - segments.positions_N)[:, None]
+    return ((rows <= rows[:, None]) & (rows >= first))[None, None]
+
+
+def flex() -> Callable:
+    """Compiled flex_attention with a block mask, which is made once a batch, like a work list."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    compiled = torch.compile(flex_attention, dynamic=False)
+
+    @cache
+    def block_mask(segments):
+        rows = torch.arange(len(segments.positions_N), device=segments.positions_N.device)
+        first = rows - segments.positions_N
+        inside = lambda b, h, q, k: (k <= q) & (k >= first[q])
+        size = len(rows)
+        return create_block_mask(inside, None, None, size, size, rows.device, _compile=True)
+
+    def attend(q, k, v, segments):
+        x = (t.transpose(0, 1)[None] for t in (q, k, v))
+        return compiled(*x, block_mask=block_mask(segments))[0].transpose(0, 1)
+
+    return attend
+
+
+PROVIDERS: dict[str, Callable[[], Callable]] = {
+    "ours": lambda: dispatch.load("fused"),
+    **{name: partial(peers.flash_attention, name, False) for name in peers.FLASH_MODULES},
+    **{f"{name} repeatable": partial(peers.flash_attention, name) for name in peers.FLASH_MODULES},
+    "torch varlen": peers.torch_varlen,
+    "torch varlen repeatable": peers.torch_varlen,
+    "flex": flex,
+    "sdpa each": lambda: sdpa_each,
+    "sdpa mask": lambda: sdpa_mask,
+    "naive": lambda: (
+        lambda q, k, v, s: naive.packed_attention(q, k, v, s.cu_seqlens_S1, s.max_seqlen)
+    ),
+}
+KERNELS_ALONE = {name for name in PROVIDERS if name not in ("sdpa each", "sdpa mask", "naive")}
+
+
+def measure(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
+    """Rows for every shape and mode; `notes` is told who cannot run, and why."""
+    for name, heads, dim in SHAPES:
+        qkv, do, segments, found = inputs(name, heads, dim)
+        attends = working(qkv, segments, name, notes)
+        for mode in MODES:
+            calls, timers = {}, {}
+            for provider, attend in attends.items():
+                if mode == "forward" and provider.endswith("repeatable"):
+                    continue  # the same kernel
+                try:
+                    call = call_of(attend, provider, mode, qkv, do, segments)
+                    call()
+                    timer = "stream"
+                    if mode == "forward" and provider in KERNELS_ALONE:
+                        call, timer = graphed(call)
+                    calls[provider], timers[provider] = call, timer
+                except Exception as error:
+                    notes(f"{provider}, {mode}, {name}: {first_line(error)}")
+            shape = f"{name}, {sum(found)} tokens, {heads} heads, hd{dim}, bf16"
+            samples = interleaved(calls, "cuda", seconds)
+            yield from _rows(samples, timers, mode, shape, found, heads, dim)
+        _mask.cache_clear()
+        _host_starts.cache_clear()
+        torch.cuda.empty_cache()
+
+
+def first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+
+
+def working(qkv, segments, name: str, notes) -> dict[str, Callable]:
+    """The providers that run here and give what ours gives."""
+    ours = PROVIDERS["ours"]()
+    expected = ours(*qkv, segments)
+    found = {"ours": ours}
+    for provider, make in PROVIDERS.items():
+        if provider == "ours":
+            continue
+        try:
+            attend = make()
+            error = (attend(*qkv, segments) - expected).abs().max().item()
+            if not error < 0.05:
+                raise Absent(f"differs from ours by {error}")
+            found[provider] = attend
+        except Exception as error:  # a peer's own failure must not stop the others
+            notes(f"{provider}, {name}: {first_line(error)}")
+    return found
+
+
+def call_of(attend, provider: str, mode: str, qkv, do, segments) -> Callable[[], object]:
+    """The call to be timed. backward: the graph of one forward, kept, differentiated again."""
+    if mode == "forward":
+
+        def forward():
+            with torch.no_grad():
+                return attend(*qkv, segments)
+
+        return forward
+    leaves = [x.detach().requires_grad_() for x in qkv]
+    repeatable = provider == "torch varlen repeatable"
+
+    def gradients(out):
+        torch.use_deterministic_algorithms(repeatable, warn_only=True)
+        try:
+            return torch.autograd.grad(out, leaves, do, retain_graph=mode == "backward")
+        finally:
+            torch.use_deterministic_algorithms(False)
+
+    if mode == "backward":
+        kept = attend(*leaves, segments)
+        return lambda: gradients(kept)
+    return lambda: gradients(attend(*leaves, segments))
+
+
+def _rows(samples, timers, mode, shape, found, heads, dim) -> Iterator[dict]:
+    work = cost.flops(found, heads, dim, mode)
+    moved = cost.bytes_moved(found, heads, heads, dim, mode)
+    ceiling = roofs.roof(provenance()["device"])
+    for provider, values in samples.items():
+        times = percentiles(values)
+        key = {"op": "packed_attention", "provider": provider, "mode": mode, "shape": shape}
+        key |= {"timer": timers[provider], "longest": max(found)}
+        yield key | {"metric": "us"} | scaled(times, 1e6)
+        speed = rate(times, work / 1e12)
+        yield key | {"metric": "TFLOP/s"} | speed
+        if ceiling:
+            floor = ceiling.seconds(work, moved)
+            yield key | {"metric": "share of roof", "roof": ceiling.name} | rate(times, floor)

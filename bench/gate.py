@@ -1,0 +1,54 @@
+"""What every shipped kernel configuration uses, compiled for GPUs that need not be there.
+
+    python -m ldm.bench.gate sm_90        one JSON line a configuration
+
+A process of its own, because Triton's interpreter (TRITON_INTERPRET=1) cannot compile.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+
+
+def usages(arch: str) -> Iterator[dict]:
+    """Registers, stack, shared memory and matrix instructions of each configuration."""
+    from ldm.kernels.ahead_of_time import compile_for
+    from ldm.kernels.packed_attention.shipped import arguments, shipped
+
+    for kernel, dim, element, chosen in shipped(arch):
+        usage = compile_for(arch=arch, **arguments(kernel, dim, element, chosen))
+        name = {"kernel": kernel, "head dim": dim, "element": element}
+        yield name | asdict(chosen) | asdict(usage)
+
+
+def failures(line: dict, arch: str) -> list[str]:
+    """Why a configuration must not ship."""
+    from ldm.kernels.ahead_of_time import MATRIX_INSTRUCTION, SHARED_LIMIT
+
+    found = []
+    if line["stack"]:
+        found.append(f"{line['stack']} bytes of stack")
+    if line["shared"] > SHARED_LIMIT[arch]:
+        found.append(f"{line['shared']} bytes of shared memory, {SHARED_LIMIT[arch]} is the limit")
+    products = line["element"] == "bf16" and line["kernel"] != "delta"
+    if products and not line["matrix_instructions"]:
+        found.append(f"no {MATRIX_INSTRUCTION[arch]}")
+    return found
+
+
+def in_a_process(arch: str) -> list[dict]:
+    """`usages` where Triton compiles. Raises RuntimeError with what the process said."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "ldm.bench.gate", arch]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{result.stderr}")
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+if __name__ == "__main__":
+    for usage in usages(sys.argv[1]):
+        print(json.dumps(usage), flush=True)

@@ -1,0 +1,41 @@
+"""Operations of the CPU side: work lists, the packer, one training step."""
+
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+
+import numpy as np
+
+from ldm.bench.lengths import lengths
+from ldm.bench.measure import interleaved, percentiles, scaled
+
+WORK_LIST_TOKENS = 32_768
+
+
+def work_list(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
+    """Building the attention work list of one batch, beside its plain Python twin."""
+    from ldm.data.tiles import attention_tiles
+    from ldm.kernels.packed_attention.work_list import build
+
+    for name in ("const 64", "exp 128", "exp 512"):
+        found = lengths(name, WORK_LIST_TOKENS)
+        starts = [0, *accumulate(found)]
+        native = np.asarray(starts, np.int32)
+        calls = {"ours": lambda n=native: attention_tiles(n), "python": lambda s=starts: build(s)}
+        shape = f"{name}, {WORK_LIST_TOKENS} tokens"
+        for provider, samples in interleaved(calls, "cpu", seconds / 3).items():
+            row = {"op": "work_list", "provider": provider, "mode": "one thread", "shape": shape}
+            yield row | {"metric": "us"} | scaled(percentiles(samples), 1e6)
+
+
+def packer(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
+    """Bins and batches, beside the Python twin with bisection."""
+    from ldm.bench.packer import measure
+
+    yield from measure(repeats=5)
+
+
+def train_step(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
+    """Forward, backward and optimiser of the small model on the CPU."""
+    from ldm.bench.train_step import Options, rows
+
+    yield from rows(Options(steps=max(5, int(2 * seconds))), notes)

@@ -1,0 +1,65 @@
+"""Every operation that is measured: what it answers, what must pass first, who measures it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+Measure = Callable[[float, Callable[[str], None]], Iterator[dict]]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """`measure(seconds, notes)` yields rows {op, provider, mode, metric, shape, p20, p50, p80}.
+
+    seconds: about how long each interleaved comparison may take; notes(text) is told what could
+    not run. tests: pytest paths that must pass in the same run before a speed is printed.
+    """
+
+    about: str
+    answers: str  # rows of the scoreboard
+    tests: tuple[str, ...]
+    gpu: bool
+    module: str
+    function: str = "measure"
+
+    def measure(self, seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
+        from importlib import import_module
+
+        return getattr(import_module(self.module), self.function)(seconds, notes)
+
+
+OPERATIONS = {
+    "packed_attention": Operation(
+        "packed attention beside flash-attn, varlen, flex and SDPA", "1 to 6",
+        ("tests/kernels/test_packed_attention.py", "tests/kernels/test_dispatch.py"),
+        True, "ldm.bench.attention",
+    ),
+    "token_embedding": Operation(
+        "bags and numbers to vectors, beside torch.compile", "8, 9",
+        ("tests/kernels/test_naive_embedding.py",), True, "ldm.bench.device", "token_embedding",
+    ),
+    "optimiser": Operation(
+        "one AdamW step", "17", ("tests/train/test_engine.py",), True, "ldm.bench.device",
+        "optimiser",
+    ),
+    "gate": Operation(
+        "registers, stack and shared memory of shipped kernels, ahead of time", "18", (), False,
+        "ldm.bench.static", "gate",
+    ),
+    "cost": Operation(
+        "packed attention's work, tile shares and roofs", "1 to 6", (), False, "ldm.bench.static",
+        "cost_model",
+    ),
+    "work_list": Operation(
+        "building the attention work list", "7", ("tests/kernels/test_work_list.py",), False,
+        "ldm.bench.host", "work_list",
+    ),
+    "packer": Operation(
+        "bins and packed batches", "13, 14", ("tests/data/test_packer.py",), False,
+        "ldm.bench.host", "packer",
+    ),
+    "train_step": Operation(
+        "training the small model on the CPU", "20",
+        ("tests/model/test_decoder.py", "tests/model/test_attention_path.py"), False,
+        "ldm.bench.host", "train_step",
+    ),
+}  # fmt: skip
