@@ -107,6 +107,33 @@ class Loader:
         return batch.to("cpu")
 
 
+class MicroBatches:
+    """Iterates the steps' batches in `count` parts, each with its share of this rank's streams.
+
+    Part i of rank r is what rank r + i × world of count × world ranks would get: together the parts
+    are the rank's batch. Arguments and errors as for Loader.
+    """
+
+    def __init__(self, folder: Path, rank: int, world: int, step: int, count: int):
+        ranks = range(rank, count * world, world)
+        self._loaders = [Loader(folder, r, count * world, step) for r in ranks]
+
+    def __iter__(self) -> "MicroBatches":
+        return self
+
+    def __next__(self) -> list[PackedBatch]:
+        return [next(loader) for loader in self._loaders]
+
+    @property
+    def waited(self) -> float:
+        """Seconds that the consumer waited so far."""
+        return sum(loader.waited for loader in self._loaders)
+
+    def close(self) -> None:
+        for loader in self._loaders:
+            loader.close()
+
+
 class Stream:
     """The bins of one stream, each as (shard of every segment, segment in the shard).
 

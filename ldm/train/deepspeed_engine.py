@@ -12,7 +12,7 @@ from torch import nn
 from ldm.config import TrainConfig
 from ldm.data.atomic import replacing
 from ldm.errors import LdmError
-from ldm.train.engine import DTYPES, Loss, adamw, choose_precision
+from ldm.train.engine import DTYPES, Loss, adamw, choose_precision, join
 
 TAG = "deepspeed"  # folder of DeepSpeed's own state inside a checkpoint
 UNIVERSAL = "universal"  # the same, split by parameter: loads at any world size
@@ -51,6 +51,7 @@ class DeepSpeedEngine:
         size = sum(p.numel() for p in model.parameters())
         return {
             "train_micro_batch_size_per_gpu": 1,  # a batch of ours is one already
+            "gradient_accumulation_steps": config.micro_batches,
             "gradient_clipping": config.clip,
             "bf16": {"enabled": self.precision == "bf16"},
             "zero_optimization": {
@@ -63,13 +64,22 @@ class DeepSpeedEngine:
             "steps_per_print": 10**9,
         }
 
-    def backward(self, batch) -> Loss:
-        batch = batch.to(self.device)
-        total, count, per_label = self.engine(batch)
-        count = torch.full((), float(count), device=self.device)
+    def backward(self, batches: list) -> Loss:
+        labels = sum(len(batch.labels.tokens_L) for batch in batches)
+        count = torch.full((), float(labels), device=self.device)
         dist.all_reduce(count)
-        self.engine.backward(total * (self.world / count))  # DeepSpeed averages over the ranks
-        return Loss((total / count).detach(), per_label.detach(), batch.labels.environments_L)
+        # DeepSpeed averages over ranks and micro-batches, where a sum is wanted.
+        scale = self.world * len(batches) / count
+        losses = []
+        for i, batch in enumerate(batches):
+            if i:
+                self.engine.step()  # adds up; only the step in `update` is the optimiser's
+            batch = batch.to(self.device)
+            total, _, per_label = self.engine(batch)
+            self.engine.backward(total * scale)
+            share = (total / count).detach()
+            losses.append(Loss(share, per_label.detach(), batch.labels.environments_L))
+        return join(losses)
 
     def update(self, rate: float) -> torch.Tensor:
         for group in self.engine.optimizer.param_groups:

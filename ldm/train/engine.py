@@ -1,6 +1,7 @@
 """One interface, two engines: plain PyTorch for one process, DeepSpeed for many.
 
-    backward(batch) -> Loss     forward and backward of this rank's share of the global batch
+    backward(batches) -> Loss   forward and backward of this rank's share of the global batch, which
+                                comes in micro-batches
     update(rate) -> norm        clip, step the optimiser; the global gradient norm before clipping
     save(folder), load(folder)  optimiser state and weights, exactly
     weights()                   fp32 weights on the CPU, the same names as the model's
@@ -11,6 +12,8 @@ Nothing here waits for the device. The loss is summed over this rank's labels an
 label count of *all* ranks, so that the shares add up to the loss one process would compute.
 """
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +24,7 @@ from torch import nn
 
 from ldm.config import TrainConfig
 from ldm.errors import LdmError
+from ldm.model.memory import keep_freed_memory
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -34,6 +38,15 @@ class Loss:
     environments: torch.Tensor  # (L,), the environment each label belongs to
 
 
+def join(losses: Sequence[Loss]) -> Loss:
+    """The loss of several micro-batches."""
+    return Loss(
+        torch.stack([loss.share for loss in losses]).sum(),
+        torch.cat([loss.per_label for loss in losses]),
+        torch.cat([loss.environments for loss in losses]),
+    )
+
+
 class Engine(Protocol):
     name: str
     rank: int
@@ -42,7 +55,7 @@ class Engine(Protocol):
     precision: str  # "bf16" or "fp32"
     zero_stage: int  # 0: no state is split over ranks
 
-    def backward(self, batch) -> Loss: ...
+    def backward(self, batches: list) -> Loss: ...
     def update(self, rate: float) -> torch.Tensor: ...
     def save(self, folder: Path) -> None: ...
     def load(self, folder: Path) -> None: ...
@@ -89,13 +102,35 @@ class TorchEngine:
         self.model.compute_dtype = DTYPES[self.precision]
         self.optimizer = adamw(self.model, config)
         self.clip = config.clip
+        self.threads = None
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        if self.device.type == "cpu" and config.micro_batches > 1:
+            # docs/decisions/0002-micro-batches-in-threads.md
+            torch.set_num_threads(1)
+            self.threads = ThreadPoolExecutor(config.micro_batches, "micro-batch")
 
-    def backward(self, batch) -> Loss:
+    def backward(self, batches: list) -> Loss:
+        count = sum(len(batch.labels.tokens_L) for batch in batches)
+        if self.threads:
+            futures = [self.threads.submit(self._gradients, batch, count) for batch in batches]
+            parts = [future.result() for future in futures]
+        else:
+            parts = [self._gradients(batch, count) for batch in batches]
+        losses, gradients = zip(*parts)
+        for more in gradients[1:]:  # in the order of the parts, whichever ended first
+            torch._foreach_add_(gradients[0], more)
+        for parameter, gradient in zip(self.model.parameters(), gradients[0]):
+            parameter.grad = gradient
+        return join(losses)
+
+    def _gradients(self, batch, count: int) -> tuple[Loss, list[torch.Tensor]]:
+        """Of Σ loss / `count`: what one micro-batch adds to the gradients of the weights."""
         batch = batch.to(self.device)
-        total, count, per_label = self.model.loss(batch)
+        total, _, per_label = self.model.loss(batch)
         loss = total / count
-        loss.backward()
-        return Loss(loss.detach(), per_label.detach(), batch.labels.environments_L)
+        gradients = torch.autograd.grad(loss, list(self.model.parameters()))
+        return Loss(loss.detach(), per_label.detach(), batch.labels.environments_L), list(gradients)
 
     def update(self, rate: float) -> torch.Tensor:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)

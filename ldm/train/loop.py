@@ -12,16 +12,16 @@ from ldm.config import TrainConfig
 def train(config: TrainConfig, step: int, engine, loader, log, checkpoints, stop) -> None:
     """Trains from `step` to `config.steps`, or until `stop` asks for an end.
 
-    engine: ldm.train.engine; loader: iterates the batches of steps `step`, `step + 1`, …;
+    engine: ldm.train.engine; loader: iterates the micro-batches of steps `step`, `step + 1`, …;
     log: ldm.train.metrics.Log; checkpoints: ldm.train.checkpoint.Checkpoints; stop: below `run`.
     Raises LdmError where the loss is no longer finite.
     """
-    for batch in loader:
+    for batches in loader:
         rate = learning_rate(step, config)
-        loss = engine.backward(batch)  # gradient of the mean loss over the labels of all ranks
+        loss = engine.backward(batches)  # gradient of the mean loss over the labels of all ranks
         norm = engine.update(rate)
         step += 1
-        log.add(batch, loss, norm)
+        log.add(batches, loss, norm)
 
         last = step == config.steps or stop.agreed(step)
         save = last or step % config.checkpoint_every == 0

@@ -68,16 +68,17 @@ class Log:
             self.board.close()
             self.bar.stop()
 
-    def add(self, batch, loss, norm: torch.Tensor) -> None:
-        """One step: `batch` as the loader gave it, on the CPU; `loss` and `norm` on the device."""
+    def add(self, batches: list, loss, norm: torch.Tensor) -> None:
+        """One step: `batches` as the loader gave them, on the CPU; `loss` and `norm` on the device."""
         self.shares.append(loss.share)
         self.norm = norm
         index = loss.environments.long()
         self.losses_E.index_add_(0, index, loss.per_label.to(self.losses_E.dtype))
         self.labels_E.index_add_(0, index, torch.ones_like(index, dtype=self.labels_E.dtype))
-        self.counts += torch.tensor(
-            [batch.used_tokens, len(batch.positions_N), batch.transitions, segment_squares(batch)]
-        )
+        for batch in batches:
+            tokens, squares = len(batch.positions_N), segment_squares(batch)
+            counts = [batch.used_tokens, tokens, batch.transitions, squares]
+            self.counts += torch.tensor(counts)
 
     def restart_clock(self) -> None:
         """Time spent on a checkpoint is no training time."""

@@ -12,7 +12,7 @@ from ldm.config import Recipe, TrainConfig
 from ldm.data.atomic import folder_lock
 from ldm.data.batch import PATCH_CHANNELS
 from ldm.data.codec import Codec
-from ldm.data.loader import Loader
+from ldm.data.loader import MicroBatches
 from ldm.data.manifest import read_manifest
 from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
@@ -67,7 +67,8 @@ def _train(recipe, folder, sizes, manifest, checkpoints, newest, saved) -> None:
     step = saved["step"] if saved else 0
     if newest:
         checkpoints.load(newest, engine)
-    loader = Loader(folder / "mix", engine.rank, engine.world, step)
+    count = recipe.train.micro_batches
+    loader = MicroBatches(folder / "mix", engine.rank, engine.world, step, count)
     log = Log(
         folder / "train",
         engine,

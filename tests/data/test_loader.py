@@ -10,7 +10,7 @@ from examples import flat, recipe, record, run_here
 from ldm.data import loader as module
 from ldm.data import mix
 from ldm.data.codec import Codec
-from ldm.data.loader import Loader
+from ldm.data.loader import Loader, MicroBatches
 from ldm.data.manifest import read_environment, read_manifest
 from ldm.errors import LdmError
 
@@ -83,6 +83,18 @@ def test_the_global_batch_is_the_same_on_any_number_of_ranks(folder, world):
             theirs = [whole[2 + step][s] for s in range(rank, 4, world)]
             for one, other in zip(ours, theirs, strict=True):
                 assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_micro_batches_are_the_batch_of_the_rank(folder, world):
+    for rank in range(world):
+        whole, parts = Loader(folder, rank, world, 3), MicroBatches(folder, rank, world, 3, 2)
+        with closing(whole), closing(parts):
+            for _ in range(3):
+                batch, micro = next(whole), next(parts)
+                assert [part.transitions for part in micro].count(0) == 0 and len(micro) == 2
+                assert sum(part.transitions for part in micro) == batch.transitions
+                assert sum(part.used_tokens for part in micro) == batch.used_tokens
 
 
 def test_cu_seqlens_keeps_its_length(folder):

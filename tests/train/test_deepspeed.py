@@ -80,7 +80,7 @@ def test_two_ranks_compute_what_one_does_and_one_goes_on_from_two(folder, recipe
     alone.mkdir()
     (alone / "mix").symlink_to(folder / "mix")
     run(recipe, alone)
-    launch_two(path, "--train.steps", "10")
+    launch_two(path, "--train.steps", "10", "--train.micro-batches", "2")
     state = json.loads((folder / "train/model/state.json").read_text())
     assert (state["engine"], state["world"], state["step"]) == ("deepspeed", 2, 10)
 

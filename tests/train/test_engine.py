@@ -24,7 +24,7 @@ def batch(seed=0):
 def steps(machine, count, rate=3e-3) -> list[float]:
     losses = []
     for seed in range(count):
-        losses.append(float(machine.backward(batch(seed % 2)).share))
+        losses.append(float(machine.backward([batch(seed % 2)]).share))
         machine.update(rate)
     return losses
 
@@ -36,14 +36,14 @@ def test_it_overfits_two_batches(precision):
 
 
 def test_the_loss_is_the_mean_over_labels_and_its_parts_are_kept():
-    loss = engine().backward(batch())
+    loss = engine().backward([batch()])
     assert loss.share == pytest.approx(float(loss.per_label.mean()), rel=1e-6)
     assert len(loss.per_label) == len(loss.environments) == len(batch().labels.tokens_L)
 
 
 def test_gradients_are_clipped_to_the_norm_and_told_before_it():
     machine = engine(clip=0.01)
-    machine.backward(batch())
+    machine.backward([batch()])
     before = torch.cat([p.grad.flatten() for p in machine.model.parameters()])
     machine.optimizer.zero_grad = lambda **_: None  # leave the clipped ones to look at
     assert machine.update(0.0) == pytest.approx(float(before.norm()), rel=1e-5)
@@ -53,8 +53,25 @@ def test_gradients_are_clipped_to_the_norm_and_told_before_it():
 
 def test_a_batch_without_patches_still_gives_every_weight_a_gradient():
     machine = engine()
-    machine.backward(batch())  # ranks reduce the same gradients, whatever their batches hold
+    machine.backward([batch()])  # ranks reduce the same gradients, whatever their batches hold
     assert all(p.grad is not None for p in machine.model.parameters())
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_micro_batches_add_up_to_the_batch_whether_in_threads_or_in_turn(micro_batches):
+    parts = [packed_batch([length, 5], length, components=2) for length in (9, 20, 14)]
+    ours, alone = engine(micro_batches=micro_batches), engine()
+    loss = ours.backward(parts)
+    labels = sum(len(part.labels.tokens_L) for part in parts)
+    total = sum(alone.model.loss(part)[0] for part in parts) / labels
+    total.backward()
+    assert loss.share == pytest.approx(float(total.detach()), rel=1e-5)
+    assert len(loss.per_label) == labels
+    for got, want in zip(ours.model.parameters(), alone.model.parameters()):
+        torch.testing.assert_close(got.grad, want.grad)
+    first = [p.grad.clone() for p in ours.model.parameters()]
+    ours.backward(parts)
+    assert all(torch.equal(x, p.grad) for x, p in zip(first, ours.model.parameters()))
 
 
 def test_only_matrices_decay():

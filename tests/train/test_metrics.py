@@ -25,7 +25,7 @@ def log(tmp_path):
 
 def add(log, share, per_label=(1.0, 3.0, 5.0), environments=(0, 2, 2)):
     loss = Loss(torch.tensor(share), torch.tensor(per_label), torch.tensor(environments))
-    log.add(packed_batch([6, 4], pad=2), loss, torch.tensor(0.5))
+    log.add([packed_batch([6, 4], pad=2)], loss, torch.tensor(0.5))
 
 
 def rows(log):
