@@ -67,13 +67,19 @@ def package(name: str) -> str | None:
 
 def append(folder: Path, row: dict, name: str | None = None) -> dict:
     """Adds provenance and time, and the line to <folder>/<device>.jsonl (or <name>.jsonl)."""
+    row = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     row = row | {k: v for k, v in provenance().items() if k not in row} | {"time": now}
     folder.mkdir(parents=True, exist_ok=True)
-    slug = re.sub(r"[^a-z0-9]+", "-", (name or provenance()["device"]).lower()).strip("-")
-    with open(folder / f"{slug}.jsonl", "a") as file:
+    with open(path(folder, name), "a") as file:
         file.write(json.dumps(row) + "\n")
     return row
+
+
+def path(folder: Path, name: str | None = None) -> Path:
+    """Where the rows of this device are, or those called `name`."""
+    slug = re.sub(r"[^a-z0-9]+", "-", (name or provenance()["device"]).lower()).strip("-")
+    return folder / f"{slug}.jsonl"
 
 
 def read(path: Path) -> list[dict]:

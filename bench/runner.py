@@ -103,7 +103,7 @@ def check(operation: Operation) -> None:
         raise LdmError(
             f"{missing[0]} is not there, and no speed is measured untested: run from a checkout"
         )
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--import-mode=append"]
     result = subprocess.run(
         [*command, *operation.tests], cwd=rows.ROOT, capture_output=True, text=True
     )

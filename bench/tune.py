@@ -1,7 +1,8 @@
 """Finds the best configuration of every attention kernel on the GPU that is there.
 
     python -m ldm.bench.tune kernels [--rounds 20]        rows of configurations.json
-    python -m ldm.bench.tune dispatch RESULTS.jsonl        rows of dispatch.json
+    python -m ldm.bench.tune dispatch --out DIR            rows of dispatch.json, from the results
+                                                           of this GPU in DIR
 
 A candidate must first compile ahead of time without stack and within the shared memory; then it
 takes turns with the default on the operation's own distributions. It is kept where its geometric
@@ -26,6 +27,7 @@ from ldm.kernels.packed_attention.configurations import Configuration
 from ldm.kernels.packed_attention.work_list import LONG, SHORT
 
 LEAST = 0.02
+TUNING_TOKENS = 131_072  # enough that no launch waits for Python
 # kernel → (mode that runs it, distributions that spend their time in it)
 JUDGED_BY = {
     "forward_short": ("forward", ("const 64", "tiny")),
@@ -42,7 +44,8 @@ def candidates(kernel: str) -> Iterator[Configuration]:
     if kernel == "backward_short":  # holds a whole tile, no loop to pipeline
         yield from (Configuration(SHORT, SHORT, warps, 1) for warps in (4, 8))
         return
-    for m, n, warps, stages in product((32, 64, 128), (32, 64, 128), (4, 8), (1, 2, 3, 4)):
+    depths = (1, 2) if kernel == "forward_short" else (2, 3)
+    for m, n, warps, stages in product((32, 64, 128), (32, 64, 128), (4, 8), depths):
         owned = n if kernel == "key" else m  # the rows that programs share out
         fits = owned <= tile and (kernel != "forward_short" or n <= tile)
         if fits and max(m, n) >= 64 and (m * n > 32 * 64 or warps == 4):
@@ -85,7 +88,7 @@ def tune(kernel: str, dim: int, arch: str, rounds: int) -> tuple[Configuration, 
     mode, names = JUDGED_BY[kernel]
     calls = []
     for name in names:
-        qkv, do, segments, _ = inputs(name, 1024 // dim, dim)
+        qkv, do, segments, _ = inputs(name, 1024 // dim, dim, TUNING_TOKENS)
         calls.append(call_of(PROVIDERS["ours"](), "ours", mode, qkv, do, segments))
     found = pruned(kernel, dim, arch)
     first = found[0]
@@ -174,7 +177,6 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("kernels", "dispatch"))
-    parser.add_argument("results", nargs="?", type=Path)
     parser.add_argument("--rounds", type=int, default=20, help="timed rounds of the last four")
     parser.add_argument("--out", type=Path, default=Path(dispatch.__file__).parent)
     options = parser.parse_args()
@@ -185,7 +187,7 @@ def main() -> None:
     import torch
 
     arch = dispatch.architecture(torch.device("cuda"))
-    found = dispatch_rows(rows.read(options.results), arch)
+    found = dispatch_rows(rows.read(rows.path(options.out)), arch)
     replace_rows(options.out / "dispatch.json", found, ("arch", "head_dim", "bits", "longer_than"))
     print(json.dumps(found))
 
