@@ -69,7 +69,7 @@ class Log:
             self.bar.stop()
 
     def add(self, batches: list, loss, norm: torch.Tensor) -> None:
-        """One step: `batches` as the loader gave them, on the CPU; `loss` and `norm` on the device."""
+        """One step: `batches` as the loader gave them, on the CPU; the rest on the device."""
         self.shares.append(loss.share)
         self.norm = norm
         index = loss.environments.long()
