@@ -68,6 +68,7 @@ def package(name: str) -> str | None:
 def append(folder: Path, row: dict, name: str | None = None) -> dict:
     """Adds provenance and time, and the line to <folder>/<device>.jsonl (or <name>.jsonl)."""
     row = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}
+    row["load"] = round(os.getloadavg()[0], 1)  # other work on the machine
     now = datetime.now(UTC).isoformat(timespec="seconds")
     row = row | {k: v for k, v in provenance().items() if k not in row} | {"time": now}
     folder.mkdir(parents=True, exist_ok=True)
