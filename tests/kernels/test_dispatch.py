@@ -42,6 +42,22 @@ def test_peers_agree_where_they_run(provider):
     torch.testing.assert_close(out, attention(*qkv, cu), rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.parametrize("provider", ["fused", "naive"])
+@pytest.mark.parametrize("touched", [0, 1, 2])
+def test_nothing_leaks_into_another_segment(provider, touched):
+    qkv, segments, cu = example()
+    before = packed_attention(*qkv, segments, provider=provider)
+    rows = slice(cu[touched], cu[touched + 1])
+    changed = [x.clone() for x in qkv]
+    for x in changed:
+        x[rows] = 1e4
+    after = packed_attention(*changed, segments, provider=provider)
+    others = torch.ones(cu[-1], dtype=torch.bool)
+    others[rows] = False
+    assert torch.equal(before[others], after[others])
+    assert not torch.equal(before[rows], after[rows])
+
+
 def row(provider, longer_than=0, **changes):
     key = {"arch": "sm_90", "head_dim": 64, "bits": 16}
     return key | {"longer_than": longer_than, "provider": provider} | changes
