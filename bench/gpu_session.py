@@ -8,8 +8,7 @@ process with its own time limit; one that fails or runs over is recorded and the
 
     DIR/summary.jsonl     part, outcome, seconds, last line of output
     DIR/log.txt           what they printed
-    DIR/<device>.jsonl    result rows (`ldm bench compare`, `ldm bench plot`); those before tuning
-                          are in DIR/untuned/
+    DIR/<device>.jsonl    result rows (`ldm bench compare`, `ldm bench plot`)
     DIR/configurations.json, DIR/dispatch.json    to go to kernels/packed_attention/
     DIR/profile.txt       one training step, kernel by kernel
 """
@@ -46,11 +45,9 @@ def parts(out: Path) -> Iterator[Part]:
     train = ("-m", "ldm.bench.gpu_training", *to)
     facts = "import json, ldm.bench.rows as rows; print(json.dumps(rows.provenance()))"
     tests = ("-m", "pytest", "-q", "--import-mode=append", "tests/kernels", "tests/model")
-    untuned = ("--out", str(out / "untuned"))
     yield Part("build", 180, ("setup.py", "-q", "build_ext", "--inplace"))
     yield Part("facts", 60, ("-c", facts))
     yield Part("tests", 420, tests)
-    yield Part("untuned", 480, (*bench, "packed_attention", "--seconds", "2", *untuned))
     yield Part("tune", 540, ("-m", "ldm.bench.tune", "kernels", *to))
     yield Part("attention", 480, (*bench, "packed_attention", "--seconds", "2", *to))
     yield Part("dispatch", 60, ("-m", "ldm.bench.tune", "dispatch", *to))

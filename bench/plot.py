@@ -39,7 +39,7 @@ def _draw(rows: list[dict], modes, metric: str, path: Path) -> Path:
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams |= {"font.size": 9, "svg.hashsalt": "ldm"}
+    matplotlib.rcParams |= {"font.size": 9, "svg.hashsalt": "ldm", "svg.fonttype": "none"}
     from matplotlib import pyplot
 
     rows = [row for row in rows if ", hd64," in row["shape"]]

@@ -67,7 +67,8 @@ def test_eight_thousand_tiny_segments():
     q, k, v, _, positions, cu, tiles = case(lengths, 1, 1, 64, torch.float32)
     out = fused.packed_attention(q, k, v, positions, tiles)
     first = torch.tensor(cu[:-1])
-    assert torch.equal(out[first], v[first])  # a first token sees itself alone
+    # A first token sees itself alone; on a GPU v is the sum of two tf32 parts, 22 bits.
+    torch.testing.assert_close(out[first], v[first], rtol=1e-6, atol=0)
     seconds = first[[n > 1 for n in lengths]] + 1
     pair = torch.stack([v[seconds - 1], v[seconds]])
     assert (out[seconds] >= pair.amin(0) - 1e-6).all() and (
