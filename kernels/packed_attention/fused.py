@@ -6,18 +6,15 @@ Shape suffixes: N tokens, H query heads, G key heads, D head dimension, C4 tiles
 import math
 
 import torch
-import triton
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.library import triton_op, wrap_triton
+from torch.library import triton_op
 
+from ldm.kernels.launch import DTYPES, INTERPRETED, architecture, launch
 from ldm.kernels.packed_attention import backward as bwd
 from ldm.kernels.packed_attention.configurations import HEAD_DIMS, configuration
 from ldm.kernels.packed_attention.forward import forward_kernel
 from ldm.kernels.packed_attention.work_list import LONG, SHORT, WorkList
 
 LOG2_E = math.log2(math.e)
-INTERPRETED = triton.knobs.runtime.interpret
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def packed_attention(
@@ -73,14 +70,6 @@ def check(q_NHD, k_NGD, v_NGD, positions_N, work_list: WorkList, window: int) ->
         raise ValueError(f"window: expected 0 (none) or a number of tokens, got {window}")
 
 
-def _launch(kernel, grid: int, warps: int, stages: int, *arguments, **constants) -> None:
-    if INTERPRETED:
-        if not isinstance(arguments[0], FakeTensor):  # a fake one asks for shapes only
-            kernel[(grid,)](*arguments, **constants)
-        return
-    wrap_triton(kernel)[(grid,)](*arguments, **constants, num_warps=warps, num_stages=stages)
-
-
 def _shared(q_NHD, k_NGD, window: int) -> dict:
     """Compile-time facts that all kernels take."""
     fp32 = q_NHD.dtype == torch.float32
@@ -94,10 +83,7 @@ def _shared(q_NHD, k_NGD, window: int) -> dict:
 
 
 def _configuration(kernel: str, q_NHD):
-    arch = "none"
-    if q_NHD.is_cuda:
-        major, minor = torch.cuda.get_device_capability(q_NHD.device)
-        arch = f"sm_{major}{minor}"
+    arch = architecture(q_NHD.device)
     return configuration(kernel, q_NHD.shape[2], arch, q_NHD.element_size() * 8)
 
 
@@ -119,7 +105,7 @@ def _forward(
         ("forward_long", long_C4, LONG),
     ):
         chosen = _configuration(name, q_NHD)
-        _launch(
+        launch(
             forward_kernel, tiles_C4.shape[0] * heads * (tile // chosen.BM),
             chosen.warps, chosen.stages,
             q_NHD, k_NGD, v_NGD, o_NHD, lse_HN, positions_N, tiles_C4,
@@ -159,7 +145,7 @@ def _backward(
         three_passes.append((short_C4, SHORT))
     else:
         chosen = _configuration("backward_short", q_NHD)
-        _launch(
+        launch(
             bwd.short_kernel, short_C4.shape[0] * key_heads, chosen.warps, chosen.stages,
             q_NHD, k_NGD, v_NGD, o_NHD, do_NHD, dq_NHD, dk_NGD, dv_NGD, lse_HN, positions_N,
             short_C4, *qkv, *o, *do, *scales, KEY_HEADS=key_heads, BM=SHORT, **shared,
@@ -167,7 +153,7 @@ def _backward(
 
     for tiles_C4, tile in three_passes:
         chosen = _configuration("delta", q_NHD)
-        _launch(
+        launch(
             bwd.delta_kernel, tiles_C4.shape[0] * heads * (tile // chosen.BM),
             chosen.warps, chosen.stages,
             o_NHD, do_NHD, delta_HN, tiles_C4, *o, *do, tokens,
@@ -175,7 +161,7 @@ def _backward(
         )  # fmt: skip
 
         chosen = _configuration("key", q_NHD)
-        _launch(
+        launch(
             bwd.key_kernel, tiles_C4.shape[0] * key_heads * (tile // chosen.BN),
             chosen.warps, chosen.stages,
             q_NHD, k_NGD, v_NGD, do_NHD, dk_NGD, dv_NGD, lse_HN, delta_HN, positions_N, tiles_C4,
@@ -184,7 +170,7 @@ def _backward(
         )  # fmt: skip
 
         chosen = _configuration("query", q_NHD)
-        _launch(
+        launch(
             bwd.query_kernel, tiles_C4.shape[0] * heads * (tile // chosen.BM),
             chosen.warps, chosen.stages,
             q_NHD, k_NGD, v_NGD, do_NHD, dq_NHD, lse_HN, delta_HN, positions_N, tiles_C4,

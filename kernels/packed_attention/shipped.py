@@ -23,6 +23,8 @@ FUNCTIONS = {
     "key": bwd.key_kernel,
     "query": bwd.query_kernel,
 }
+# Kernels that must use the architecture's own matrix instruction.
+PRODUCTS = ("forward_short", "forward_long", "backward_short", "key", "query")
 
 
 def shipped(arch: str) -> Iterator[tuple[str, int, str, Configuration]]:

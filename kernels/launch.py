@@ -1,0 +1,25 @@
+"""Launching Triton kernels from inside a `torch.library.triton_op`."""
+
+import torch
+import triton
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.library import wrap_triton
+
+INTERPRETED = triton.knobs.runtime.interpret
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+def launch(kernel, grid: int, warps: int, stages: int, *arguments, **constants) -> None:
+    """Runs `grid` programs; the first argument is a tensor."""
+    if INTERPRETED:
+        if not isinstance(arguments[0], FakeTensor):  # a fake one asks for shapes only
+            kernel[(grid,)](*arguments, **constants)
+        return
+    wrap_triton(kernel)[(grid,)](*arguments, **constants, num_warps=warps, num_stages=stages)
+
+
+def architecture(device: torch.device) -> str:
+    """As in "sm_90"; "none" where it is no GPU."""
+    if device.type != "cuda":
+        return "none"
+    return "sm_{}{}".format(*torch.cuda.get_device_capability(device))

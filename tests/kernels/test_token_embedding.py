@@ -1,0 +1,230 @@
+"""The Triton token embedding against fp64: output and every gradient, on awkward batches.
+
+Without a GPU it runs in Triton's interpreter, where bf16 is wrong: fp32 and fp16 there.
+"""
+
+import pytest
+import torch
+
+import ldm.kernels.token_embedding as dispatch
+from ldm.kernels.token_embedding import fused, naive
+from ldm.kernels.token_embedding.configurations import CHUNK, GROUP, block, default
+from tests.conftest import DEVICE
+
+ROWS, WIDTH, NUMBERS, PATCH_BYTES = 11, 40, 64, 48
+HALF = torch.bfloat16 if DEVICE == "cuda" else torch.float16
+WEIGHTS = ("table", "features", "patch", "norm")
+
+
+def batch(kinds, counts=None, hot=False, seed=0):
+    """kinds_N … patch_tokens_P and bag_order: bags of 0 to 4 ids, or of `counts`."""
+    generator = torch.Generator().manual_seed(seed)
+    kinds = torch.tensor(kinds, dtype=torch.uint8)
+    n = len(kinds)
+    if counts is None:
+        counts = torch.randint(0, 5, (n,), generator=generator)
+    else:
+        counts = torch.full((n,), counts)
+    ids = torch.randint(1, ROWS - 1, (int(counts.sum()),), generator=generator).int()
+    if hot:
+        ids[torch.rand(len(ids), generator=generator) < 0.9] = 3
+    features = torch.randn(n, NUMBERS, generator=generator) * ((kinds == 1) | (kinds == 2))[:, None]
+    features[kinds == 2, 5:] = 0
+    tokens = (kinds == 3).nonzero().squeeze(1).int()
+    patches = torch.randint(0, 256, (len(tokens), PATCH_BYTES), generator=generator).byte()
+    offsets = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)]).int()
+    order = torch.argsort(ids, stable=True).int()
+    return [x.to(DEVICE) for x in (kinds, ids, offsets, features, patches, tokens, order)]
+
+
+def weights(width=WIDTH, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(1)
+    shapes = ((ROWS, width), (2, NUMBERS, width), (PATCH_BYTES, width), (width,))
+    made = [torch.randn(shape, generator=generator) for shape in shapes]
+    made[3][0] = 0  # a gain of zero: the output alone would not tell the gradient
+    return [x.to(DEVICE, dtype) for x in made]
+
+
+def results(function, made, dout):
+    """Output and the gradient of every weight."""
+    made = [x.detach().requires_grad_() for x in made]
+    out = function(*made)
+    return [out.detach(), *torch.autograd.grad(out, made, dout.to(out.dtype))]
+
+
+def compare(data, width, table, output):
+    """The error of ours is at most twice that of plain PyTorch in the output's precision."""
+    made = weights(width, table)
+    dout = torch.randn(len(data[0]), width, generator=torch.Generator().manual_seed(2))
+    dout = dout.to(DEVICE, output)
+    ours = results(lambda *w: fused.token_embedding(*w, *data, output), made, dout)
+    plain, exact = (
+        results(lambda *w: naive.token_embedding(*w, *data[:-1]), [x.to(d) for x in made], dout)
+        for d in (output, torch.float64)
+    )
+    for label, x, y, z in zip(("out", *WEIGHTS), ours, plain, exact, strict=True):
+        # The floor is one rounding of the largest element: a lucky plain result may have no error.
+        floor = torch.finfo(output).eps * max(z.abs().max(), dout.abs().max())
+        assert (x - z).abs().max() <= 2 * max((y - z).abs().max(), floor), label
+        assert x.dtype == (output if label == "out" else table)
+    return ours
+
+
+CASES = {
+    "all kinds in one tile": ([1, 2, 3, 0, 5, 3, 2, 1, 1] * 2, None),
+    "no action": ([1, 3, 1, 0, 1], None),
+    "no observation and no patch": ([2] * 17 + [0], None),
+    "patches alone": ([3] * 18, None),
+    "empty bags": ([1, 2, 3], 0),
+    "one token": ([1], 3),
+    "nothing but padding": ([0, 0, 0], 0),
+}
+TYPES = [(torch.float32, torch.float32), (HALF, HALF), (torch.float32, HALF)]
+
+
+@pytest.mark.parametrize(("table", "output"), TYPES, ids=["fp32", "half", "mixed"])
+@pytest.mark.parametrize("name", CASES)
+def test_error_is_at_most_twice_that_of_plain_pytorch(name, table, output):
+    compare(batch(*CASES[name]), WIDTH, table, output)
+
+
+@pytest.mark.parametrize("output", [torch.float32, HALF])
+def test_rows_too_wide_for_one_pass(output):
+    width = 600
+    assert width > default("prenorm", block(width), torch.finfo(output).bits).BD
+    compare(batch([1, 2, 3, 0, 2] * 4), width, output, output)
+
+
+def test_more_tokens_than_share_a_partial_sum():
+    compare(batch([1, 2, 3] * (GROUP // 3 + 8), 1), WIDTH, torch.float32, torch.float32)
+
+
+@pytest.mark.parametrize("entries", [4000, 3 * CHUNK, CHUNK - 1])
+def test_a_row_in_nearly_every_bag_and_rows_in_none(entries):
+    data = batch([1, 2] * 16, entries // 32, hot=True)
+    table = compare(data, WIDTH, torch.float32, torch.float32)[1]
+    unused = torch.ones(ROWS, dtype=torch.bool)
+    unused[data[1].long().cpu()] = False
+    assert unused[0] and unused[-1] and not table[unused.to(DEVICE)].any()
+
+
+def test_a_table_of_one_row():
+    """Every chunk is whole; integers, so the sum is exact: each entry counted once."""
+    data = batch([0] * 4, 2 * CHUNK + 1)
+    count = len(data[1])
+    de = torch.ones(4, WIDTH, device=DEVICE)
+    zero = torch.zeros_like(data[1])
+    table = torch.empty(1, WIDTH, device=DEVICE)
+    order = torch.arange(count, dtype=torch.int32, device=DEVICE)
+    assert (fused._table_gradient(table, de, zero, order, data[2]) == count).all()
+
+
+def test_no_patches_give_the_patch_map_a_gradient_of_zeros():
+    made, data = weights(), batch([1, 2, 0])
+    dout = torch.ones(3, WIDTH, device=DEVICE)
+    gradient = results(lambda *w: fused.token_embedding(*w, *data), made, dout)[3]
+    assert gradient.shape == (PATCH_BYTES, WIDTH) and not gradient.any()
+
+
+def test_nan_and_infinity_reach_their_own_token_and_kind_alone():
+    made, data = weights(), batch([1, 2, 2, 0, 3, 1, 2, 1])
+    dout = torch.ones(8, WIDTH, device=DEVICE)
+
+    def run():
+        return results(lambda *w: fused.token_embedding(*w, *data), made, dout)
+
+    before = run()
+    data[3][1, 0], data[3][2, 1] = float("nan"), float("inf")
+    data[3][3, 0] = data[3][4, 0] = float("nan")  # kinds without numbers: not read
+    out, _, features, patch, _ = run()
+    rest = [0, 3, 4, 5, 6, 7]
+    assert torch.equal(out[rest], before[0][rest])
+    assert out[1].isnan().all() and not out[2].isfinite().all()
+    assert torch.equal(features[0], before[2][0]) and features[1].isnan().any()
+    assert torch.equal(patch, before[3])
+
+
+def test_backward_is_bitwise_repeatable():
+    data = batch([1, 2, 3] * 12, 9, hot=True)
+    dout = torch.randn(36, WIDTH, generator=torch.Generator().manual_seed(2)).to(DEVICE, HALF)
+
+    def run():
+        made = weights(dtype=HALF)
+        return results(lambda *w: fused.token_embedding(*w, *data), made, dout)
+
+    first = run()
+    for _ in range(1000 if DEVICE == "cuda" else 2):
+        assert all(torch.equal(x, y) for x, y in zip(first, run(), strict=True))
+
+
+def test_without_the_order_of_the_packer_the_backward_sorts():
+    made, data = weights(), batch([1, 2, 0, 1])
+    dout = torch.ones(4, WIDTH, device=DEVICE)
+    first = results(lambda *w: fused.token_embedding(*w, *data), made, dout)
+    again = results(lambda *w: fused.token_embedding(*w, *data[:-1]), made, dout)
+    assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
+
+
+def test_opcheck():
+    made = [x.requires_grad_() for x in weights()]
+    # Tracing through the kernels needs a compiled one; the interpreter has none.
+    tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    if DEVICE == "cuda":
+        tests.append("test_aot_dispatch_dynamic")
+    arguments = (*made, *batch([1, 2, 3, 0]), torch.float32)
+    torch.library.opcheck(torch.ops.ldm.token_embedding.default, arguments, test_utils=tests)
+
+
+WRONG = {
+    "table axes": (0, lambda x: x[0], "expected 2, 3 and 2 axes"),
+    "table dtype": (0, lambda x: x.double(), "table: expected bf16, fp16 or fp32"),
+    "two dtypes": (1, lambda x: x.half(), "features weight: expected torch.float32"),
+    "patch width": (2, lambda x: x[:, 1:], "patch weight: expected"),
+    "norm": (3, lambda x: x[1:], r"norm: expected torch.float32 of shape \(40,\)"),
+    "kinds": (4, lambda x: x.int(), "kinds: expected torch.uint8"),
+    "ids": (5, lambda x: x.long(), "bag_ids: expected torch.int32"),
+    "offsets": (6, lambda x: x[:-1], r"bag_offsets: .* of shape \(6,\), got .* \(5,\)"),
+    "features": (7, lambda x: x[:, :32], r"features: .* of shape \(5, 64\)"),
+    "patches": (8, lambda x: x.float(), "patches: expected torch.uint8"),
+    "patch tokens": (9, lambda x: x[:0], "patch_tokens: expected"),
+    "order": (10, lambda x: x[:-1], "bag_order: expected"),
+    "layout": (0, lambda x: x.t().contiguous().t(), "table: expected contiguous memory"),
+    "device": (6, lambda x: x.to("meta"), "bag_offsets: expected .* like the table, got meta"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_bad_input_is_named_before_any_launch(name):
+    position, change, message = WRONG[name]
+    arguments = [*weights(), *batch([1, 2, 3, 0, 1], 2)]
+    arguments[position] = change(arguments[position])
+    if name == "table dtype":
+        arguments[:4] = [x.double() for x in arguments[:4]]
+    with pytest.raises(ValueError, match=message):
+        fused.token_embedding(*arguments)
+
+
+def test_an_output_of_another_dtype_is_refused():
+    with pytest.raises(ValueError, match="output: expected bf16, fp16 or fp32"):
+        fused.token_embedding(*weights(), *batch([1]), torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("device", "arch", "dtype", "expected"),
+    [
+        ("cpu", "cpu", torch.bfloat16, "cpu"),
+        ("cuda", "sm_90", torch.bfloat16, "fused"),
+        ("cuda", "sm_80", torch.float32, "fused"),
+        ("cuda", "sm_90", torch.float64, "naive"),
+        ("cuda", "sm_86", torch.bfloat16, "naive"),
+    ],
+)
+def test_who_embeds(device, arch, dtype, expected, monkeypatch):
+    monkeypatch.setattr(dispatch, "architecture", lambda _: arch)
+    assert dispatch.choose(torch.device(device), dtype) == expected
+
+
+def test_the_dispatched_result_has_the_dtype_asked_for():
+    made, data = weights(), batch([1, 2, 3])
+    assert dispatch.token_embedding(*made, *data).dtype == torch.float32
+    assert dispatch.token_embedding(*made, *data, HALF).dtype == HALF
