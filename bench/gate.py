@@ -2,7 +2,8 @@
 
     python -m ldm.bench.gate sm_90        one JSON line a configuration
 
-A process of its own, because Triton's interpreter (TRITON_INTERPRET=1) cannot compile.
+Operations are those with a `shipped.py`. A process of its own, because Triton's interpreter
+(TRITON_INTERPRET=1) cannot compile.
 """
 
 import json
@@ -11,17 +12,32 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+
+
+def operations() -> list[str]:
+    """Names of the operations that ship Triton kernels."""
+    folder = Path(import_module("ldm.kernels").__file__).parent
+    return sorted(path.parent.name for path in folder.glob("*/shipped.py"))
 
 
 def usages(arch: str) -> Iterator[dict]:
     """Registers, stack, shared memory and matrix instructions of each configuration."""
     from ldm.kernels.ahead_of_time import compile_for
-    from ldm.kernels.packed_attention.shipped import arguments, shipped
 
-    for kernel, dim, element, chosen in shipped(arch):
-        usage = compile_for(arch=arch, **arguments(kernel, dim, element, chosen))
-        name = {"kernel": kernel, "head dim": dim, "element": element}
-        yield name | asdict(chosen) | asdict(usage)
+    for operation in operations():
+        module = import_module(f"ldm.kernels.{operation}.shipped")
+        for kernel, size, element, chosen in module.shipped(arch):
+            usage = compile_for(arch=arch, **module.arguments(kernel, size, element, chosen))
+            yield {
+                "operation": operation,
+                "kernel": kernel,
+                "size": size,  # head dimension or width
+                "element": element,
+                "configuration": " ".join(f"{k} {v}" for k, v in asdict(chosen).items()),
+                "products": kernel in module.PRODUCTS,
+            } | asdict(usage)
 
 
 def failures(line: dict, arch: str) -> list[str]:
@@ -33,8 +49,7 @@ def failures(line: dict, arch: str) -> list[str]:
         found.append(f"{line['stack']} bytes of stack")
     if line["shared"] > SHARED_LIMIT[arch]:
         found.append(f"{line['shared']} bytes of shared memory, {SHARED_LIMIT[arch]} is the limit")
-    products = line["element"] == "bf16" and line["kernel"] != "delta"
-    if products and not line["matrix_instructions"]:
+    if line["products"] and line["element"] == "bf16" and not line["matrix_instructions"]:
         found.append(f"no {MATRIX_INSTRUCTION[arch]}")
     return found
 

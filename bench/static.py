@@ -21,19 +21,17 @@ def gate(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
     failed = []
     for arch in ("sm_80", "sm_90"):
         found = ahead_of_time.in_a_process(arch)
-        columns = ("kernel", "head dim", "element", "BM", "BN", "warps", "stages", *USED)
+        columns = ("operation", "kernel", "size", "element", "configuration", *USED)
         notes(f"\nahead of time, {arch}\n{table(found, columns)}")
         for line in found:
-            shape = "hd{head dim} {element} {BM}×{BN} w{warps} s{stages}".format(**line)
-            failed += [f"{arch} {line['kernel']} {shape}: {w}" for w in _why(line, arch)]
-            row = {"op": "gate", "provider": line["kernel"], "mode": arch, "shape": shape}
+            shape = "{kernel}, {size}, {element}, {configuration}".format(**line)
+            why = ahead_of_time.failures(line, arch)
+            failed += [f"{arch} {line['operation']} {shape}: {reason}" for reason in why]
+            row = {"op": "gate", "provider": line["operation"], "mode": arch, "shape": shape}
             row |= {"device": arch, "file": "ahead-of-time"}
             yield from (row | {"metric": key} | exact(line[key]) for key in USED)
     if failed:
         raise RuntimeError("configurations that must not ship:\n" + "\n".join(failed))
-
-
-_why = ahead_of_time.failures
 
 
 def cost_model(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
