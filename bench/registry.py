@@ -35,7 +35,8 @@ OPERATIONS = {
     ),
     "token_embedding": Operation(
         "bags and numbers to vectors, beside torch.compile", "8, 9",
-        ("tests/kernels/test_naive_embedding.py",), True, "ldm.bench.device", "token_embedding",
+        ("tests/kernels/test_naive_embedding.py", "tests/kernels/test_token_embedding.py"),
+        True, "ldm.bench.device", "token_embedding",
     ),
     "optimiser": Operation(
         "one AdamW step", "17", ("tests/train/test_engine.py",), True, "ldm.bench.device",

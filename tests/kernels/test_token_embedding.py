@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import ldm.kernels.token_embedding as dispatch
+from ldm.bench import embedding_cost as cost
 from ldm.kernels.token_embedding import fused, naive
 from ldm.kernels.token_embedding.configurations import CHUNK, GROUP, block, default
 from tests.conftest import DEVICE
@@ -228,3 +229,12 @@ def test_the_dispatched_result_has_the_dtype_asked_for():
     made, data = weights(), batch([1, 2, 3])
     assert dispatch.token_embedding(*made, *data).dtype == torch.float32
     assert dispatch.token_embedding(*made, *data, HALF).dtype == HALF
+
+
+def test_forward_moves_little_more_than_it_must():
+    counted = cost.counts(cost.control_batch(2048, 512), 1024)
+    assert (counted.distinct, counted.entries, counted.numbered) == (10, 4096, 2048)
+    moved = cost.forward_bytes(counted, 1024)
+    # the output, ids and numbers; then 10 rows, both weights and the gain
+    assert moved["floor"] == 2048 * (2048 + 8 + 256) + (10 + 2 * 64 + 1) * 2048
+    assert moved["ours"] <= 1.15 * moved["floor"]
