@@ -34,7 +34,7 @@ OPERATIONS = {
         True, "ldm.bench.attention",
     ),
     "token_embedding": Operation(
-        "bags and numbers to vectors, beside torch.compile", "8, 9",
+        "bags and numbers to vectors, beside eager and torch.compile", "8, 9",
         ("tests/kernels/test_naive_embedding.py", "tests/kernels/test_token_embedding.py"),
         True, "ldm.bench.device", "token_embedding",
     ),
