@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_run import changed, lines
+from test_train_run import changed, lines
 
 from ldm.errors import LdmError
 from ldm.train.deepspeed_engine import refuse_other

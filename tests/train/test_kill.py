@@ -4,7 +4,7 @@ import random
 import time
 
 import child
-from test_run import changed, files, lines
+from test_train_run import changed, files, lines
 
 KILLS = 6
 
