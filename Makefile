@@ -15,7 +15,7 @@ quickstart: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 bench: $(VENV)/ready
 	$(BIN)/ldm bench
