@@ -3,6 +3,7 @@
 import dataclasses
 import tomllib
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -93,6 +94,9 @@ class Recipe:
 
     name: str  # also the folder: runs/<name>
     environments: list[str]  # ids of the catalogue, "library/name", or patterns, "library/*"
+    # base tasks that are recorded and scored, but never trained on: "rule" (those that the
+    # catalogue marks), names or patterns of their own
+    hold_out: list[str] = field(default_factory=lambda: ["rule"])
     seed: int = 0
     workers: int = 2  # processes that generate data side by side
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
@@ -102,6 +106,12 @@ class Recipe:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def holds_out(self, base_task: str, by_rule: bool) -> bool:
+        """Whether the base task is kept out of training; by_rule: the catalogue marks it."""
+        return any(
+            by_rule if name == "rule" else fnmatchcase(base_task, name) for name in self.hold_out
+        )
 
 
 def load_recipe(name: str) -> Recipe:

@@ -7,9 +7,10 @@
 Two passes, none of which holds more than one shard: each recorded shard is encoded and its segments
 are dealt at random to the shards of the mix; then each shard of the mix collects its segments and
 shuffles them. The result is a pure function of the recorded data, the recipe's seed, and its
-`tokens` and `mix` settings.
+`tokens`, `mix` and `hold_out` settings.
 """
 
+import fnmatch
 import hashlib
 import shutil
 import zipfile
@@ -37,8 +38,8 @@ PARTS = ".parts"  # what the first pass leaves for the second
 def run(recipe: Recipe, folder: Path) -> None:
     """Mixes folder/data into folder/mix, unless that is already there for this data and recipe.
 
-    Environments that are held out never enter. Raises LdmError for a damaged recorded shard, a
-    weight of an environment that was not recorded, too few segments for the streams, a bin that
+    Base tasks that are held out never enter. Raises LdmError for a damaged recorded shard, a weight
+    or a hold_out that names nothing, too few segments for the streams, a bin that
     is smaller than the context, a folder another run holds, or a full disk.
     """
     data, mix = Path(folder) / "data", Path(folder) / "mix"
@@ -50,6 +51,7 @@ def run(recipe: Recipe, folder: Path) -> None:
             "seed": recipe.seed,
             "tokens": asdict(recipe.tokens),
             "mix": asdict(recipe.mix),
+            "hold_out": recipe.hold_out,
         }
         if _made(mix, settings):
             return
@@ -181,10 +183,21 @@ def _chosen(recipe: Recipe, recorded: list[dict]) -> list[dict]:
             f"mix.bin_tokens is {recipe.mix.bin_tokens}, a segment has up to "
             f"{recipe.tokens.context} tokens (tokens.context): raise mix.bin_tokens"
         )
-    weights = recipe.mix.weights
-    chosen = [e for e in recorded if not e["held_out"] and weights.get(e["id"], 1.0) > 0]
+    tasks = {environment["base_task"] for environment in recorded}
+    for name in recipe.hold_out:
+        if name != "rule" and not fnmatch.filter(tasks, name):
+            raise LdmError(f'hold_out: no base task "{name}" in the recipe{nearest(name, tasks)}')
+    chosen = [
+        e
+        for e in recorded
+        if not recipe.holds_out(e["base_task"], e["held_out"])
+        and recipe.mix.weights.get(e["id"], 1.0) > 0
+    ]
     if not chosen:
-        raise LdmError(f"{recipe.name}: every recorded environment is held out or has weight 0")
+        raise LdmError(
+            f"{recipe.name}: every recorded environment is held out or has weight 0; hold_out = [] "
+            "holds none out"
+        )
     return chosen
 
 

@@ -1,29 +1,50 @@
 """The environments we know: catalogue/*.toml, one file a library (or a family of it).
 
-`[library]` holds defaults of EnvSpec's fields, each `[[environment]]` those of one environment.
-An id is "library/make" where none is given.
+`[library]` holds defaults of EnvSpec's fields, each `[[environment]]` those of one environment, or
+of a family: its table `each` names axes, and there is one environment for every combination of
+their values. "{axis}" in any text stands for the value (text that is nothing else keeps its type).
+
+    [[environment]]
+    make = "MiniGrid-{level}-v0"             # "envpool/MiniGrid-DoorKey-5x5-v0" and two more
+    base_task = "MiniGrid-DoorKey"
+    [environment.each.level]                 # a table: values with fields of their own
+    "DoorKey-5x5" = { horizon = 250 }
+    "DoorKey-6x6" = { horizon = 360 }
+    "DoorKey-8x8" = { horizon = 640 }
+
+An axis may also be a plain list (`each = { size = [5, 6, 8] }`). Fields of a value replace those
+of its table; its `options` and `leaves` are added to them. An id is "library/make" where none is.
+`[excluded]` maps ids that a user may look for to the reason why they are not here.
 """
 
 import fnmatch
+import itertools
+import re
 import tomllib
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from ldm.config import build
+from ldm.envs.held_out import held_out
 from ldm.envs.spec import DOMAINS, EnvSpec
 from ldm.errors import LdmError, nearest
 
 FOLDER = Path(__file__).with_name("catalogue")
 BACKENDS = ("envpool", "worker")
 MODALITIES = ("vector", "image", "symbols", "text", "mixed")
+TABLES = ("library", "environment", "excluded")
 
 
 def find(id: str) -> EnvSpec:
-    """The environment of that id. Raises LdmError naming the nearest."""
+    """The environment of that id. Raises LdmError naming the nearest, or why it was excluded."""
     known = load()
-    if id not in known:
-        raise LdmError(f'no environment "{id}" in the catalogue{nearest(id, known)}')
-    return known[id]
+    if id in known:
+        return known[id]
+    if reason := excluded().get(id):
+        raise LdmError(f"{id} is not in the catalogue: {reason}")
+    raise LdmError(f'no environment "{id}" in the catalogue{nearest(id, known)}')
 
 
 def expand(patterns: list[str]) -> list[str]:
@@ -39,29 +60,104 @@ def expand(patterns: list[str]) -> list[str]:
 def load() -> dict[str, EnvSpec]:
     """Every environment by id, sorted. Raises LdmError naming the file for anything wrong in it."""
     specs: dict[str, EnvSpec] = {}
+    domains: dict[str, str] = {}  # of base tasks
     for path in sorted(FOLDER.glob("*.toml")):
         for spec in read(path):
             if spec.id in specs:
                 raise LdmError(f'{path.name}: "{spec.id}" stands in the catalogue twice')
+            if (other := domains.setdefault(spec.base_task, spec.domain)) != spec.domain:
+                raise LdmError(
+                    f'{path.name}: {spec.id}: base task "{spec.base_task}" is of domain {other} '
+                    f"elsewhere, here of {spec.domain}"
+                )
             specs[spec.id] = spec
+    kept_out = held_out(domains)
+    specs |= {
+        id: replace(spec, held_out=True) for id, spec in specs.items() if spec.base_task in kept_out
+    }
     return dict(sorted(specs.items()))
+
+
+@cache
+def excluded() -> dict[str, str]:
+    """Ids that are not in the catalogue → why. Raises LdmError where one is."""
+    reasons: dict[str, str] = {}
+    for path in sorted(FOLDER.glob("*.toml")):
+        reasons |= _tables(path).get("excluded", {})
+    if both := sorted(set(reasons) & set(load())):
+        raise LdmError(f"{both[0]} is excluded and in the catalogue")
+    return dict(sorted(reasons.items()))
 
 
 def read(path: Path) -> list[EnvSpec]:
     """The environments of one file. Raises LdmError."""
+    data = _tables(path)
+    defaults = data.get("library", {})
+    return [
+        _spec(fields, path)
+        for table in data.get("environment", [])
+        for fields in _family({**defaults, **table}, path)
+    ]
+
+
+def _tables(path: Path) -> dict:
     try:
         data = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise LdmError(f"{path.name} is not TOML: {error}") from error
-    if unknown := set(data) - {"library", "environment"}:
-        raise LdmError(f"{path.name}: unknown {sorted(unknown)}; expected library, environment")
-    defaults = data.get("library", {})
-    return [_spec({**defaults, **own}, path) for own in data.get("environment", [])]
+    for key in data:
+        if key not in TABLES:
+            raise LdmError(
+                f'{path.name}: unknown "{key}"{nearest(key, TABLES)}; expected {", ".join(TABLES)}'
+            )
+    return data
+
+
+def _family(table: dict, path: Path) -> Iterator[dict]:
+    """The fields of every environment that a table stands for."""
+    axes = table.pop("each", {})
+    values = [_values(axis, f"{path.name}: each.{name}") for name, axis in axes.items()]
+    for combination in itertools.product(*values):
+        fields = dict(table)
+        for _, own in combination:
+            for key, value in own.items():
+                merges = isinstance(value, dict) and isinstance(fields.get(key), dict)
+                fields[key] = {**fields[key], **value} if merges else value
+        named = {name: value for name, (value, _) in zip(axes, combination)}
+        yield _filled(fields, named, path) if axes else fields
+
+
+def _values(axis, where: str) -> list[tuple]:
+    """The values of an axis, each with the fields that come with it."""
+    if isinstance(axis, list):
+        return [(value, {}) for value in axis]
+    if isinstance(axis, dict) and all(isinstance(own, dict) for own in axis.values()):
+        return list(axis.items())
+    raise LdmError(f"{where}: expected a list of values, or a table from values to fields")
+
+
+def _filled(value, named: dict, path: Path):
+    """`value` with every "{axis}" in its texts replaced. Raises LdmError for an unknown axis."""
+    if isinstance(value, dict):
+        return {key: _filled(child, named, path) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_filled(child, named, path) for child in value]
+    if not isinstance(value, str) or "{" not in value:
+        return value
+    names = re.findall(r"\{(\w+)\}", value)
+    for name in names:
+        if name not in named:
+            raise LdmError(f'{path.name}: "{value}": no axis "{name}"{nearest(name, named)}')
+    if len(names) == 1 and value == f"{{{names[0]}}}":
+        return named[names[0]]
+    return re.sub(r"\{(\w+)\}", lambda match: str(named[match[1]]), value)
 
 
 def _spec(fields: dict, path: Path) -> EnvSpec:
     fields.setdefault("id", f"{fields.get('library')}/{fields.get('make')}")
     where = f"{path.name}: {fields['id']}"
+    if "held_out" in fields:
+        raise LdmError(f"{where}: held_out follows from the base task (held_out.py); take it out")
     spec = build(EnvSpec, fields, where)
     if not spec.id.startswith(f"{spec.library}/"):
         raise LdmError(f'{where}: an id starts with its library, "{spec.library}/"')

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass, field
 
+BEHAVIOUR = (
+    *("id", "make", "backend", "group", "adapter", "options", "leaves", "horizon"),
+    *("data_driven", "hidden_state_spans_episodes"),
+)
 DOMAINS = ("robotics", "driving", "inventory", "cybersecurity", "trading", "energy", "games")
 
 
@@ -29,4 +33,12 @@ class EnvSpec:
     leaves: dict = field(default_factory=dict)  # observation leaves declared anew: spaces.override
     data_driven: bool = False  # replays data: has a "train" and a "test" range
     hidden_state_spans_episodes: bool = False  # then a segment runs over several episodes
-    held_out: bool = False  # never trained on
+    step_seconds: float = 60.0  # deadline of one call to a worker: a step, or a reset, of its rows
+    memory_gb: float = 8.0  # a worker that holds more is restarted
+    packages: list[str] = field(default_factory=list)  # distributions behind it; default: library
+    held_out: bool = False  # its base task is one that recipes keep out of training: held_out.py
+
+    def identity(self) -> dict:
+        """The fields that decide how it behaves, as plain data: results are keyed by them. Labels
+        (domain, base task, licence, held out ...) may change without making anything anew."""
+        return {name: getattr(self, name) for name in BEHAVIOUR}

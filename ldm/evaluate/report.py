@@ -80,7 +80,7 @@ def _environment(recipe: Recipe, spec: EnvSpec, card: Card, result: dict):
         "id": spec.id,
         "domain": spec.domain,
         "base_task": spec.base_task,
-        "held_out": spec.held_out,
+        "held_out": recipe.holds_out(spec.base_task, spec.held_out),
         "held_out_data": spec.data_driven,
         "policy": card.policy["id"],
         "episodes": result["episodes"],

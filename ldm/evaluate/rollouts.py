@@ -23,7 +23,7 @@ def model_folder(folder: Path) -> Path:
 
 def key(recipe: Recipe, spec: EnvSpec, model: str) -> str:
     """Names all that an environment's returns depend on; `model` is the digest of its weights."""
-    return checksum([SCHEMA, model, recipe.seed, asdict(recipe.evaluate), asdict(spec)])
+    return checksum([SCHEMA, model, recipe.seed, asdict(recipe.evaluate), spec.identity()])
 
 
 def play(recipe: Recipe, spec: EnvSpec, folder: Path) -> dict:
@@ -33,7 +33,7 @@ def play(recipe: Recipe, spec: EnvSpec, folder: Path) -> dict:
     The seed is derived for this purpose alone: recording and scoring the reference use others.
     """
     start = time.monotonic()
-    policy = load(Path(folder), spec)
+    policy = load(Path(folder), spec, recipe.holds_out(spec.base_task, spec.held_out))
     seed = derive(recipe.seed, "evaluate", spec.id)
     streams = min(recipe.evaluate.streams, recipe.evaluate.episodes)
     env = make(spec, streams, seed, split="test" if spec.data_driven else "train")
@@ -55,10 +55,10 @@ def play(recipe: Recipe, spec: EnvSpec, folder: Path) -> dict:
     }
 
 
-def load(folder: Path, spec: EnvSpec) -> Policy:
-    """The run's model. What it never trained on, it is told from the recorded data's manifest."""
+def load(folder: Path, spec: EnvSpec, held_out: bool) -> Policy:
+    """The run's model. Of what was kept out of its training, the recorded data's manifest tells."""
     policy = _loaded(model_folder(folder))
-    if spec.id in policy.environments or not spec.held_out:
+    if spec.id in policy.environments or not held_out:
         return policy
     recorded = {entry["id"]: entry for entry in read_manifest(folder / "data")["environments"]}
     return replace(policy, environments=recorded | policy.environments)

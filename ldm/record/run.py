@@ -96,7 +96,7 @@ def plan(recipe: Recipe, spec: EnvSpec, card: Card, folder: Path) -> list[ShardP
         "seed": recipe.seed,
         "streams": settings.streams,
         "noise": [settings.noise_share, settings.noise],
-        "environment": asdict(spec),
+        "environment": spec.identity(),
         "policy": [card.policy, weights],
     }
     shards = []

@@ -91,7 +91,7 @@ def card_folder(spec: EnvSpec, folder: Path) -> Path:
 
 def settings_key(spec: EnvSpec, config: ReferenceConfig, seed: int) -> str:
     """Names what a card depends on: another key, another card."""
-    parts = [SCHEMA, seed, asdict(config), asdict(spec)]
+    parts = [SCHEMA, seed, asdict(config), spec.identity()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

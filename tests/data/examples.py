@@ -38,6 +38,7 @@ def entry(observation, action, reward=(1.0, -1.0, 1.0), name="test/Env-v0") -> d
     trees = describe(observation), describe(action)
     return {
         "id": name,
+        "base_task": name,
         "hidden_state_spans_episodes": False,
         "held_out": False,
         "observation": to_json(trees[0]),

@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -143,6 +144,26 @@ def test_held_out_environments_never_enter(tmp_path):
     manifest = read_manifest(tmp_path / "a/mix", "mix")
     assert [e["id"] for e in manifest["environments"]] == NAMES[:1]
     assert {origin[0] for origin in origins(tmp_path / "a")} == {0}
+
+
+def test_the_recipe_says_which_base_tasks_are_held_out(tmp_path):
+    recorded = record(tmp_path, NAMES[:2], shards=1)
+    recorded[0] |= {"base_task": "first", "held_out": True}
+    recorded[1] |= {"base_task": "second"}
+    write_manifest(tmp_path / "data", {"environments": recorded})
+
+    def mixed(*hold_out):
+        mix.run(replace(recipe(NAMES[:2]), hold_out=list(hold_out)), tmp_path)
+        manifest = read_manifest(tmp_path / "mix", "mix")
+        return [e["base_task"] for e in manifest["environments"]]
+
+    assert mixed() == ["first", "second"]
+    assert mixed("rule") == ["second"]
+    assert mixed("sec*") == ["first"]
+    with pytest.raises(LdmError, match=r'no base task "secnd" .*nearest: "second"'):
+        mixed("secnd")
+    with pytest.raises(LdmError, match=r"held out or has weight 0; hold_out = \[\]"):
+        mixed("rule", "second")
 
 
 def test_bad_settings_are_refused(tmp_path):

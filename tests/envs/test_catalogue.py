@@ -1,6 +1,9 @@
+from collections import Counter
+
 import pytest
 
 from ldm.envs import catalogue
+from ldm.envs.held_out import SHARE, held_out, score
 from ldm.envs.spec import DOMAINS
 from ldm.errors import LdmError
 
@@ -26,6 +29,20 @@ options = { size = 9 }
 """
 
 
+FAMILY = """
+id = "lab/Maze-{size}{walls}"
+make = "Maze-v0"
+base_task = "Maze"
+horizon = 10
+options = { size = "{size}" }
+[environment.each]
+size = [5, 9]
+[environment.each.walls]
+"" = {}
+Open = { horizon = 20, options = { walls = false, name = "{size} open" } }
+"""
+
+
 def read(tmp_path, text):
     path = tmp_path / "lab.toml"
     path.write_text(text)
@@ -39,6 +56,18 @@ def test_defaults_and_own_fields(tmp_path):
     assert small.domain == big.domain == "games"
 
 
+def test_a_family_has_a_member_for_every_combination(tmp_path):
+    members = {
+        spec.id: spec
+        for spec in read(tmp_path, GOOD.split("[[env")[0] + "[[environment]]" + FAMILY)
+    }
+    assert list(members) == ["lab/Maze-5", "lab/Maze-5Open", "lab/Maze-9", "lab/Maze-9Open"]
+    assert members["lab/Maze-9"].options == {"size": 9}
+    opened = members["lab/Maze-5Open"]
+    assert opened.options == {"size": 5, "walls": False, "name": "5 open"} and opened.horizon == 20
+    assert {spec.base_task for spec in members.values()} == {"Maze"}
+
+
 @pytest.mark.parametrize(
     "old, new, words",
     [
@@ -49,7 +78,14 @@ def test_defaults_and_own_fields(tmp_path):
         ('domain = "games"', 'domain = "chess"', 'domain "chess" is not one of robotics'),
         ('backend = "worker"', 'backend = "thread"', "backend"),
         ('id = "lab/Maze/big"', 'id = "other/Maze"', 'starts with its library, "lab/"'),
-        ("[library]", "[libary]", "unknown.*libary"),
+        ("[library]", "[libary]", 'unknown "libary".*"library"'),
+        (
+            'make = "Maze-v0"\nbase_task = "Maze"\nhorizon = 10',
+            FAMILY.replace("{size}", "{sise}"),
+            "sise.*size",
+        ),
+        ("horizon = 10", "horizon = 10\neach = { size = 3 }", "each.size: expected a list"),
+        ("horizon = 10", "horizon = 10\nheld_out = true", "follows from the base task"),
         ("[library]", "[library", "not TOML"),
     ],
 )
@@ -65,6 +101,45 @@ def test_an_id_stands_once(tmp_path, monkeypatch):
     monkeypatch.setattr(catalogue, "FOLDER", tmp_path)
     with pytest.raises(LdmError, match="twice"):
         catalogue.load.__wrapped__()
+
+
+def test_a_base_task_is_of_one_domain(tmp_path, monkeypatch):
+    (tmp_path / "a.toml").write_text(
+        GOOD.replace("horizon = 20", 'horizon = 20\ndomain = "driving"')
+    )
+    monkeypatch.setattr(catalogue, "FOLDER", tmp_path)
+    with pytest.raises(LdmError, match='"Maze" is of domain games elsewhere, here of driving'):
+        catalogue.load.__wrapped__()
+
+
+def test_what_is_excluded_says_why(tmp_path, monkeypatch):
+    (tmp_path / "a.toml").write_text(GOOD + '[excluded]\n"lab/Pit-v0" = "it never ends"\n')
+    monkeypatch.setattr(catalogue, "FOLDER", tmp_path)
+    for function in ("load", "excluded"):
+        monkeypatch.setattr(catalogue, function, getattr(catalogue, function).__wrapped__)
+    with pytest.raises(LdmError, match="lab/Pit-v0 is not in the catalogue: it never ends"):
+        catalogue.find("lab/Pit-v0")
+    (tmp_path / "a.toml").write_text(GOOD + '[excluded]\n"lab/Maze-v0" = "it never ends"\n')
+    with pytest.raises(LdmError, match="lab/Maze-v0 is excluded and in the catalogue"):
+        catalogue.excluded()
+
+
+def test_held_out_base_tasks_follow_from_their_names():
+    assert score("CartPole") == 0.26887776417326303
+    domains = {f"task {i}": "games" for i in range(2000)} | {"a": "energy", "b": "energy"}
+    chosen = held_out(domains)
+    assert min("ab", key=score) in chosen  # every domain has one
+    assert all(score(task) < SHARE for task in chosen if domains[task] == "games")
+    assert 60 < len(chosen) < 140
+    without = {task: domain for task, domain in domains.items() if task != "task 7"}
+    assert held_out(without) == chosen - {"task 7"}
+
+
+def test_the_shipped_catalogue_holds_out_whole_base_tasks_in_every_domain():
+    specs = catalogue.load().values()
+    fates = {(spec.base_task, spec.held_out) for spec in specs}
+    assert max(Counter(task for task, _ in fates).values()) == 1
+    assert {spec.domain for spec in specs if spec.held_out} == set(DOMAINS)
 
 
 def test_the_shipped_catalogue():

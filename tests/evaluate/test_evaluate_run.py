@@ -85,11 +85,11 @@ def test_the_seed_is_no_other_stage_s(recipe, folder):
 
 
 def test_what_was_held_out_is_known_from_the_recorded_data(recipe, folder, monkeypatch):
-    spec = replace(find(TRAINED[0]), id="envpool/other", held_out=True)
+    spec = replace(find(TRAINED[0]), id="envpool/other")
     known = {"environments": [{"id": "envpool/other", "from": "data"}]}
     monkeypatch.setattr(rollouts, "read_manifest", lambda path: known)
-    assert rollouts.load(folder, spec).environments["envpool/other"]["from"] == "data"
-    assert "envpool/other" not in rollouts.load(folder, replace(spec, held_out=False)).environments
+    assert rollouts.load(folder, spec, True).environments["envpool/other"]["from"] == "data"
+    assert "envpool/other" not in rollouts.load(folder, spec, False).environments
 
 
 def test_report_json_has_the_agreed_form(recipe, folder, capsys):
