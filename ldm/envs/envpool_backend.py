@@ -1,5 +1,6 @@
 """Environments of envpool, in this process."""
 
+import math
 import warnings
 
 import gymnasium
@@ -19,6 +20,9 @@ class EnvpoolEnv:
     envpool resets a stream on the step after its last one by itself; a stream that reaches
     EnvSpec.horizon, or shows a bad value, is reset here. A bad value costs its episode: that stream
     comes back as `started` at once, and the lost episode never ends.
+
+    It talks to envpool's C++ object and leaves out the Python around it, which would cost a third
+    of a CartPole step (docs/decisions/0004-recording.md).
     """
 
     def __init__(self, spec: EnvSpec, num_envs: int, seed: int, threads: int = 1):
@@ -30,62 +34,86 @@ class EnvpoolEnv:
                 f"{spec.id}: several players or actions of several parts; this backend has neither"
             )
         self._leaves = spaces.leaves(self.observation)
+        self._layout = _Layout(self._pool, self._leaves)
         self._ids = np.arange(num_envs, dtype=np.int32)
         self._steps = np.zeros(num_envs, np.int64)  # in the running episode
         self._ended = np.ones(num_envs, bool)  # the next row is the first of an episode
         self._cut = np.zeros(num_envs, bool)  # ended by us: envpool does not know
+        self._any_ended, self._any_cut = True, False
 
     def reset(self) -> Turn:
-        observation = self._flat(self._pool.reset()[0])
+        observation = self._first(self._ids)
         for leaf, array in zip(self._leaves, observation):
             if problem := spaces.check(leaf, array):
                 raise LdmError(f"{self.spec.id}: first observation {problem}")
         self._steps[:] = 0
-        self._ended[:] = self._cut[:] = False
+        self._note_ends(np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool))
         action = np.zeros((self.num_envs, *self.action.shape), self.action.dtype)
         flags = np.zeros((3, self.num_envs), bool)
         return Turn(observation, [action], np.zeros(self.num_envs), flags[0], flags[1], ~flags[2])
 
     def step(self, action: Arrays) -> Turn:
         (executed,) = (spaces.executable(self.action, array) for array in action)
-        started, cut = self._ended.copy(), self._cut
-        if cut.any():
-            observation, reward, terminated, truncated = self._step_some(executed, ~cut)
+        started, steps = self._ended, self._steps
+        if self._any_cut:
+            observation, reward, done, truncated = self._step_some(executed, ~self._cut)
         else:
-            value, reward, terminated, truncated, _ = self._pool.step(executed)
-            observation = self._flat(value)
-        reward = np.where(started, 0.0, reward).astype(np.float64)
-        self._steps = np.where(started, 0, self._steps + 1)
-        terminated, truncated = terminated & ~started, truncated & ~started & ~terminated
-        self._cut = ~started & ~terminated & ~truncated & (self._steps >= self.spec.horizon)
-        truncated = truncated | self._cut
-        self._ended = terminated | truncated
+            observation, reward, done, truncated = self._step_pool(executed, self._ids)
+        steps += 1
+        if self._any_ended:
+            steps[started] = reward[started] = 0
+            done, truncated = done & ~started, truncated & ~started
+        ended = done | truncated
+        cut = (steps >= self.spec.horizon) > ended
+        self._note_ends(ended | cut, cut)
+        terminated, truncated = done > truncated, truncated | cut
         turn = Turn(observation, [executed], reward, terminated, truncated, started)
         bad = self._bad(turn)
-        return self._lose(turn, bad) if bad.any() else turn
+        return turn if bad is None else self._lose(turn, bad)
+
+    def _step_pool(self, executed: np.ndarray, ids: np.ndarray):
+        """Observation, reward (float64), done (terminated or truncated) and truncated of `ids`."""
+        action = np.array(executed, self._layout.action_dtype, order="C")
+        self._pool._send([ids, ids, action])
+        state = self._pool._recv()
+        reward, done, truncated = (state[i] for i in self._layout.flags)
+        return self._layout.observation(state), reward.astype(np.float64), done, truncated
 
     def _step_some(self, executed: np.ndarray, on: np.ndarray):
         """Steps the streams in `on`, resets the others."""
-        first = self._flat(self._pool.reset(self._ids[~on])[0])
+        first = self._first(self._ids[~on])
         observation = [np.empty((self.num_envs, *a.shape[1:]), a.dtype) for a in first]
         reward = np.zeros(self.num_envs)
-        terminated, truncated = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
+        done, truncated = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
         if on.any():
-            value, reward[on], terminated[on], truncated[on], _ = self._pool.step(
+            parts, reward[on], done[on], truncated[on] = self._step_pool(
                 executed[on], self._ids[on]
             )
-            for array, part in zip(observation, self._flat(value)):
+            for array, part in zip(observation, parts):
                 array[on] = part
         for array, part in zip(observation, first):
             array[~on] = part
-        return observation, reward, terminated, truncated
+        return observation, reward, done, truncated
 
-    def _bad(self, turn: Turn) -> np.ndarray:
+    def _first(self, ids: np.ndarray) -> Arrays:
+        """Resets the streams `ids`; their first observations."""
+        self._pool._reset(ids)
+        return self._layout.observation(self._pool._recv())
+
+    def _note_ends(self, ended: np.ndarray, cut: np.ndarray) -> None:
+        self._ended, self._cut = ended, cut
+        self._any_ended = bool(np.count_nonzero(ended))
+        self._any_cut = self._any_ended and bool(np.count_nonzero(cut))
+
+    def _bad(self, turn: Turn) -> np.ndarray | None:
+        """The streams with bad values, None where there is none."""
+        checked = list(zip(self._leaves, turn.observation))
+        if math.isfinite(turn.reward.sum()) and not any(spaces.check(*pair) for pair in checked):
+            return None
         bad = ~np.isfinite(turn.reward)
-        for leaf, array in zip(self._leaves, turn.observation):
-            if spaces.check(leaf, array):
-                bad |= [bool(spaces.check(leaf, row)) for row in array]
-        return bad
+        for leaf, array in checked:
+            bad |= [bool(spaces.check(leaf, row)) for row in array]
+        return bad if bad.any() else None
 
     def _lose(self, turn: Turn, bad: np.ndarray) -> Turn:
         """The turn with new episodes in the `bad` streams."""
@@ -95,34 +123,41 @@ class EnvpoolEnv:
                 f"{self.spec.id}: {self.faults} episodes had NaN, infinite or out-of-range values; "
                 "take it out of the recipe or correct its `leaves` in the catalogue"
             )
-        first = self._flat(self._pool.reset(self._ids[bad])[0])
-        for array, part in zip(turn.observation, first):
+        for array, part in zip(turn.observation, self._first(self._ids[bad])):
             array[bad] = part
         turn.reward[bad] = 0
         turn.terminated[bad] = turn.truncated[bad] = False
-        turn.started[bad] = True
         self._steps[bad] = 0
-        self._ended[bad] = self._cut[bad] = False
-        return turn
+        self._note_ends(self._ended & ~bad, self._cut & ~bad)
+        return turn._replace(started=turn.started | bad)
 
-    def _flat(self, value) -> Arrays:
-        """envpool's batch as our leaves, in their order."""
-        arrays = []
-
-        def walk(node: spaces.Tree, part) -> None:
-            if isinstance(node, spaces.Leaf):
-                arrays.append(_batch(node, part))
-            else:
-                for key, child in node.items():
-                    walk(child, part[key])
-
-        walk(self.observation, value)
-        return arrays
+    @property
+    def fault_kinds(self) -> dict[str, int]:
+        return {"value": self.faults} if self.faults else {}
 
     def close(self) -> None:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
+
+
+class _Layout:
+    """Where things stand in the list of arrays that envpool's C++ object hands over."""
+
+    def __init__(self, pool, leaves: tuple[spaces.Leaf, ...]):
+        names = list(pool._state_keys)
+        self.flags = [names.index(name) for name in ("reward", "done", "trunc")]
+        seen = [name for name in names if name.split(":")[0] == "obs"]
+        if len(seen) != len(leaves):
+            raise LdmError(f"envpool hands over {seen}, its space has {len(leaves)} leaves")
+        found = {name.partition(":")[2].replace(".", "/"): name for name in seen}
+        alone = seen[0] if len(seen) == 1 else None  # a single part stands without its name
+        self.leaves = [(leaf, names.index(alone or found[leaf.path])) for leaf in leaves]
+        self.action_dtype = pool.spec.action_array_spec[pool._action_keys[-1]].dtype
+
+    def observation(self, state: list[np.ndarray]) -> Arrays:
+        """The leaves, in their order; envpool never writes to what it handed over."""
+        return [_batch(leaf, state[index]) for leaf, index in self.leaves]
 
 
 def _make(spec: EnvSpec, num_envs: int, seed: int, threads: int):
@@ -160,9 +195,9 @@ def _trees(spec: EnvSpec, pool) -> tuple[spaces.Tree, spaces.Tree]:
 
 
 def _batch(leaf: spaces.Leaf, array: np.ndarray) -> np.ndarray:
-    """A batch of one leaf, (N, *leaf.shape), in its dtype and its own memory."""
+    """A batch of one leaf, (N, *leaf.shape), in its dtype, C order."""
     if leaf.kind == spaces.IMAGE:
         if leaf.channels_first:
             array = np.moveaxis(array, 1, -1)
         array = array.reshape(len(array), *leaf.shape)
-    return np.array(array, leaf.dtype, order="C").reshape(len(array), *leaf.shape)
+    return np.ascontiguousarray(array, leaf.dtype).reshape(len(array), *leaf.shape)

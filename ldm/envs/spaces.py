@@ -11,6 +11,7 @@ the workers of foreign interpreters, where the library may be an old `gym`.
     to_json / from_json      Tree ↔ plain JSON, for manifests and workers
 """
 
+import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -67,6 +68,19 @@ class Leaf:
         """Lowest and highest symbol of every component, int64 (size,) each."""
         start = np.asarray(self.start, np.int64)
         return start, start + np.asarray(self.counts, np.int64) - 1
+
+    @cached_property
+    def common_range(self) -> tuple[int, int] | None:
+        """Lowest and highest symbol, where they are the same for every component."""
+        low, high = self.range
+        alike = len(low) and (low == low[0]).all() and (high == high[0]).all()
+        return (int(low[0]), int(high[0])) if alike else None
+
+    @cached_property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """`low` and `high` of a continuous leaf as arrays of its shape and dtype."""
+        low, high = (np.asarray(bound, self.dtype) for bound in (self.low, self.high))
+        return low.reshape(self.shape), high.reshape(self.shape)
 
     @property
     def size(self) -> int:
@@ -215,11 +229,17 @@ def _flatten_leaf(leaf: Leaf, value) -> np.ndarray:
 
 def check(leaf: Leaf, array: np.ndarray) -> str:
     """What is wrong with `array` (any batch shape before the leaf's), or an empty string."""
-    if leaf.kind == CONTINUOUS and not np.isfinite(array).all():
-        return (
-            f'"{leaf.path}": {np.size(array) - np.isfinite(array).sum()} values are NaN or infinite'
-        )
-    if leaf.kind == DISCRETE:
+    if leaf.kind == CONTINUOUS:
+        flat = array.reshape(-1)
+        # one product is finite only if all values are; it may overflow where they are large
+        if not math.isfinite(np.dot(flat, flat)) and not np.isfinite(flat).all():
+            count = len(flat) - np.isfinite(flat).sum()
+            return f'"{leaf.path}": {count} values are NaN or infinite'
+    if leaf.kind == DISCRETE and array.size:
+        if leaf.common_range:
+            low, high = leaf.common_range
+            if array.min() >= low and array.max() <= high:
+                return ""
         low, high = leaf.range
         flat = array.reshape(-1, max(leaf.size, 1))
         if len(flat) and ((flat.min(0) < low).any() or (flat.max(0) > high).any()):
@@ -247,8 +267,7 @@ def executable(leaf: Leaf, array: np.ndarray) -> np.ndarray:
     if problem := check(leaf, array):
         raise ValueError(f"action {problem}")
     if leaf.kind == CONTINUOUS:
-        low = np.asarray(leaf.low, leaf.dtype).reshape(leaf.shape)
-        return array.clip(low, np.asarray(leaf.high, leaf.dtype).reshape(leaf.shape))
+        return array.clip(*leaf.bounds)
     return array
 
 

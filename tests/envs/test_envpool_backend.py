@@ -10,7 +10,7 @@ from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor
 from ldm.errors import LdmError
 
-pytest.importorskip("envpool")
+envpool = pytest.importorskip("envpool")
 CARTPOLE = "envpool/CartPole-v1"
 
 
@@ -124,12 +124,12 @@ def test_doubles_become_floats_and_actions_are_clipped():
 def test_bad_values_cost_their_episode(monkeypatch):
     env = make(CARTPOLE, 3, seed=0)
     play(env, 3)
-    flat = env._flat
-    monkeypatch.setattr(env, "_flat", lambda value: poisoned(flat(value), row=1))
+    seen = env._layout.observation
+    monkeypatch.setattr(env._layout, "observation", lambda state: poisoned(seen(state), row=1))
     turn = env.step([np.zeros(3, np.int32)])
     assert turn.started.tolist() == [False, True, False] and env.faults == 1
     assert turn.reward.tolist() == [1, 0, 1]
-    monkeypatch.setattr(env, "_flat", lambda value: poisoned(flat(value), row=0))
+    monkeypatch.setattr(env._layout, "observation", lambda state: poisoned(seen(state), row=0))
     with pytest.raises(LdmError, match=rf"{CARTPOLE}.*{MAX_FAULTS + 1} episodes"):
         for _ in range(MAX_FAULTS + 1):
             env.step([np.zeros(3, np.int32)])
@@ -139,8 +139,42 @@ def test_bad_values_cost_their_episode(monkeypatch):
 def poisoned(arrays, row):
     """A full batch with NaN in one row; what is reset afterwards is sound."""
     if len(arrays[0]) == 3:
+        arrays = [array.copy() for array in arrays]
         arrays[0][row] = np.nan
     return arrays
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Reacher-v5", "Maze-v0", "Catch-v0", "parking-v0"])
+def test_rows_are_those_of_envpools_own_interface(name):
+    spec = replace(catalogue.find(f"envpool/{name}"), horizon=10**6)
+    env = make(spec, 3, seed=4)
+    pool = envpool.make(spec.make, env_type="gymnasium", num_envs=3, seed=4, num_threads=1)
+    turn, theirs = env.reset(), (pool.reset()[0],)
+    actor = RandomActor(env.action, 0)
+    for _ in range(120):
+        for array, leaf in zip(turn.observation, spaces.leaves(env.observation), strict=True):
+            value = theirs[0]
+            for key in filter(None, leaf.path.split("/")):
+                value = value[key]
+            np.testing.assert_array_equal(array, value.astype(leaf.dtype).reshape(array.shape))
+        action = actor.act(turn)
+        turn = env.step(action)
+        theirs = pool.step(action[0])
+        np.testing.assert_array_equal(turn.reward[~turn.started], theirs[1][~turn.started])
+        np.testing.assert_array_equal(turn.terminated, theirs[2] & ~turn.started)
+        np.testing.assert_array_equal(turn.truncated, theirs[3] & ~turn.started)
+        np.testing.assert_array_equal(turn.started, theirs[4]["elapsed_step"] == 0)
+    env.close()
+
+
+def test_what_was_handed_over_is_never_written_again():
+    env = make("envpool/Pong-v5", 2, seed=0)
+    turns = play(env, 40)
+    copies = [turn.observation[0].copy() for turn in turns]
+    play(env, 40)
+    for turn, copy in zip(turns, copies):
+        np.testing.assert_array_equal(turn.observation[0], copy)
+    env.close()
 
 
 @pytest.mark.parametrize(
