@@ -1,8 +1,10 @@
 import os
+import signal
 import time
 
 import pytest
 
+from ldm.errors import LdmError
 from ldm.parallel import run_jobs
 
 
@@ -15,6 +17,15 @@ def square(x, error_at=-1):
 def sleep(marker, seconds):
     time.sleep(seconds)
     marker.write_text("done")
+
+
+def dies(x, folder, deaths):
+    """Kills its process while fewer than `deaths` attempts were made; then the number of them."""
+    attempts = len(list(folder.glob(f"{x}-*"))) + 1
+    (folder / f"{x}-{attempts}").touch()
+    if attempts <= deaths:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return attempts
 
 
 def test_results_come_in_the_order_of_the_jobs():
@@ -39,3 +50,42 @@ def test_processes_running_at_an_error_are_stopped(tmp_path):
     with pytest.raises(TypeError):
         run_jobs(sleep, [(marker, 600), (marker,)], 2, "sleep")
     assert not marker.exists()
+
+
+@pytest.fixture(scope="module")
+def ray_cluster():
+    """One for all tests: it takes seconds to start."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(params=["local", "ray"])
+def runner(request):
+    if request.param == "ray":
+        request.getfixturevalue("ray_cluster")
+    return request.param
+
+
+def test_a_killed_process_costs_one_attempt_of_one_job(runner, tmp_path):
+    """Job 1 dies once and succeeds, job 2 dies always and is handed over; the rest go on."""
+    jobs = [(0, tmp_path, 0), (1, tmp_path, 1), (2, tmp_path, 9), (3, tmp_path, 0)]
+    results = run_jobs(dies, jobs, 2, "dies", runner=runner, lost=lambda x, *_: f"lost {x}")
+    assert results == [1, 2, "lost 2", 1]
+
+
+def test_a_job_that_always_kills_its_process_is_named(tmp_path):
+    with pytest.raises(LdmError, match="dies: 5 killed its process 2 times"):
+        run_jobs(dies, [(5, tmp_path, 9)], 1, "dies")
+
+
+def test_an_error_on_ray_arrives_as_it_was_raised(ray_cluster):
+    with pytest.raises(ValueError, match="job 1"):
+        run_jobs(square, [(0, 1), (1, 1)], 1, "square", runner="ray")
+
+
+def test_an_unknown_runner_is_refused():
+    with pytest.raises(LdmError, match="local, ray"):
+        run_jobs(square, [(0,)], 1, "square", runner="cluster")

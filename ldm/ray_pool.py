@@ -1,0 +1,53 @@
+"""Jobs on a Ray cluster, for `parallel.run_jobs`: pip install "ldm[ray]".
+
+Every machine needs this package and the run's folder at the same path (a shared file system).
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from ldm.errors import LdmError
+from ldm.parallel import quiet_and_narrow
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
+
+try:
+    import ray
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
+except ImportError as error:
+    raise LdmError('runner "ray" needs Ray: pip install "ldm[ray]"') from error
+
+
+class RayPool:
+    """One CPU a job. Retries are `run_jobs`' own, so that a job that kills its process is found."""
+
+    deaths = (WorkerCrashedError, NodeDiedError, OutOfMemoryError)
+
+    def __init__(self, workers: int):
+        """Joins the cluster of RAY_ADDRESS, or starts one of `workers` CPUs on this machine."""
+        self._mine = not ray.is_initialized()
+        if self._mine:
+            local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **local)
+        self._task = ray.remote(num_cpus=1, max_retries=0)(_run)
+        self._running: dict[Future, ray.ObjectRef] = {}
+
+    def submit(self, function: Callable, job: tuple) -> Future:
+        reference = self._task.remote(function, job)
+        future = reference.future()
+        self._running = {f: r for f, r in self._running.items() if not f.done()}
+        self._running[future] = reference
+        return future
+
+    def close(self) -> None:
+        for future, reference in self._running.items():
+            if not future.done():
+                ray.cancel(reference, force=True)
+        if self._mine:
+            ray.shutdown()
+
+
+def _run(function: Callable, job: tuple):
+    quiet_and_narrow()
+    return function(*job)
