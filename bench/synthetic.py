@@ -55,6 +55,7 @@ def packed_batch(
         short_tiles_C4=short_tiles_C4,
         long_tiles_C4=long_tiles_C4,
         max_seqlen=max(lengths),
+        label_count=components * int((kinds == OBSERVATION).sum()),
         used_tokens=len(kinds) - pad,
         transitions=int((kinds == OBSERVATION).sum()),
     )
@@ -86,6 +87,8 @@ def _labels(random, read, components, classes) -> Labels:
     values = random.uniform(0, counts - 1)
     return Labels(
         tokens_L=tokens,
+        reads_U=read.astype(np.int32),
+        rows_L=np.repeat(np.arange(len(read)), components).astype(np.int32),
         slots_L=slots,
         classes_L=counts,
         values_L=np.where(smooth, values, values.round()).astype(np.float32),

@@ -179,10 +179,12 @@ cdef Py_ssize_t _scatter(
                 return b
             _segment(s, segment_S[i], length, features, patch_bytes, to, at)
             i += 1
-        rest = end - at.token
-        if rest > 0:
+        while at.token < end:
             if at.segment + 1 >= capacity:
                 return b
+            rest = end - at.token
+            if 0 < at.longest < rest:  # no longer than a real segment
+                rest = at.longest
             _padding(rest, features, to, at)
     while at.segment < capacity:
         to.cu_seqlens[at.segment] = bins * bin_tokens

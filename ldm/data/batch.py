@@ -2,8 +2,8 @@
 
 Arrays are numpy when the packer fills them and torch once `to()` moved them, field by field.
 
-Shape suffixes: N tokens, B bag entries, P patches, L labels, S segments, C4 attention tiles,
-F = FEATURES.
+Shape suffixes: N tokens, B bag entries, P patches, L labels, U tokens read, S segments, C4
+attention tiles, F = FEATURES.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -45,7 +45,7 @@ class Tokens(_Arrays):
     bag_offsets_N1: object  # int32, token i owns bag_ids[offsets[i]:offsets[i + 1]]
     features_NF: object  # float32
     patches_PX: object  # uint8
-    patch_tokens_P: object  # int32, the token each patch belongs to, ascending
+    patch_tokens_P: object  # int32, the token each patch belongs to, ascending; N of no token
 
 
 @dataclass
@@ -55,9 +55,14 @@ class Labels(_Arrays):
     `slot` names the component (gate row). The target is class `value` of `classes`; where
     `smooth`, `value` is a fractional bin coordinate in [0, classes - 1] and the target a Gaussian
     of σ = 1 bin around it.
+
+    Rows past `PackedBatch.label_count` fill a fixed capacity: they ask for the only class of one,
+    so that their loss and gradient are exactly zero, of an environment after the last.
     """
 
     tokens_L: object  # int32, ascending
+    reads_U: object  # int32, the tokens that labels read, each once, ascending; zeros past the last
+    rows_L: object  # int32, ascending: label l reads token reads[rows[l]]
     slots_L: object  # int32
     classes_L: object  # int32
     values_L: object  # float32
@@ -69,8 +74,12 @@ class Labels(_Arrays):
 class PackedBatch(_Arrays):
     """`bins` bins of `bin_tokens` tokens, N = bins × bin_tokens, bin after bin.
 
-    Segments never straddle a bin; the unused tail of a bin is PAD tokens that belong to a padding
-    segment of their own (so that cu_seqlens covers all N and stays ascending).
+    Segments never straddle a bin; the unused tail of a bin is PAD tokens in padding segments of
+    their own, no longer than the real ones (so that cu_seqlens covers all N and stays ascending).
+
+    Packed to fixed capacities, every array has the same shape in every batch. Then bag entries past
+    the last offset belong to no token, patches past the last have token N, and `max_seqlen` is the
+    longest that any batch may hold.
     """
 
     tokens: Tokens
@@ -80,6 +89,7 @@ class PackedBatch(_Arrays):
     bag_order_B: object  # int32, stable order that sorts bag_ids (for the embedding's backward)
     short_tiles_C4: object  # int32, attention work list of the short segments (ldm.data.tiles)
     long_tiles_C4: object  # int32, and of the long ones
-    max_seqlen: int  # longest segment, a host integer
+    max_seqlen: int  # longest segment, or a bound; a host integer
+    label_count: int  # labels that are not there to fill a capacity
     used_tokens: int  # tokens that are not PAD
     transitions: int  # environment steps in the batch

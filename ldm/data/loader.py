@@ -19,23 +19,33 @@ from ldm.data.batch import PackedBatch
 from ldm.data.encoded import Encoded
 from ldm.data.manifest import read_manifest
 from ldm.data.mix import read_block
-from ldm.data.packing import Bins, pack
-from ldm.data.plan import bins
+from ldm.data.packing import Bins, Capacities, pack
+from ldm.data.plan import bins, contents
 from ldm.errors import LdmError
 
 AHEAD = 4  # batches made ahead
 CACHE_BYTES = 1 << 30  # decoded shards kept
+GRAIN = 64  # capacities are multiples of it
 
 
 class Loader:
     """Iterates the batches of steps `step`, `step + 1`, … without end, as torch CPU tensors (pinned
     where there is CUDA).
 
-    folder: of the mix. waited: seconds that the consumer waited so far. Close it when done.
+    folder: of the mix. fixed_for: steps of the run for which all batches shall have the same
+    shapes, `capacities`, the most that any of them needs; without it arrays are as long as each
+    batch needs. waited: seconds that the consumer waited so far. Close it when done.
     Raises LdmError where `world` does not divide the streams, or a shard is missing or damaged.
     """
 
-    def __init__(self, folder: Path, rank: int = 0, world: int = 1, step: int = 0):
+    def __init__(
+        self,
+        folder: Path,
+        rank: int = 0,
+        world: int = 1,
+        step: int = 0,
+        fixed_for: int | None = None,
+    ):
         self.folder, self.manifest = Path(folder), read_manifest(folder, "mix")
         settings = self.manifest["settings"]
         streams = len(self.manifest["streams"])
@@ -51,6 +61,7 @@ class Loader:
         for s in range(rank, streams, world):
             self._streams.append(Stream(self.folder, self.manifest, s, len(self._shards), step))
             self._shards += self.manifest["streams"][s]
+        self.capacities = self._largest(fixed_for) if fixed_for else None
         self._capacity = len(self._streams) * (self._bin_tokens // self.manifest["shortest"] + 1)
         self._cache = Cache(self.folder)
         self._ready: queue.Queue = queue.Queue(AHEAD)
@@ -84,6 +95,14 @@ class Loader:
             except queue.Empty:
                 continue
 
+    def _largest(self, steps: int) -> Capacities:
+        """What the largest of the first `steps` batches needs: a function of the mix alone."""
+        held = sum(stream.contents(steps) for stream in self._streams).max(axis=0)
+        tokens, bags, labels, patches = (-(-int(n) // GRAIN) * GRAIN for n in held)
+        context = self.manifest["settings"]["tokens"]["context"]
+        environments = len(self.manifest["environments"])
+        return Capacities(bags, patches, labels, min(labels, tokens), context, environments)
+
     def _work(self) -> None:
         try:
             while not self._closed.is_set():
@@ -103,6 +122,7 @@ class Loader:
             self._capacity,
             self._rows,
             empty,
+            fixed=self.capacities,
         )
         return batch.to("cpu")
 
@@ -114,9 +134,17 @@ class MicroBatches:
     are the rank's batch. Arguments and errors as for Loader.
     """
 
-    def __init__(self, folder: Path, rank: int, world: int, step: int, count: int):
+    def __init__(
+        self,
+        folder: Path,
+        rank: int,
+        world: int,
+        step: int,
+        count: int,
+        fixed_for: int | None = None,
+    ):
         ranks = range(rank, count * world, world)
-        self._loaders = [Loader(folder, r, count * world, step) for r in ranks]
+        self._loaders = [Loader(folder, r, count * world, step, fixed_for) for r in ranks]
 
     def __iter__(self) -> "MicroBatches":
         return self
@@ -141,10 +169,15 @@ class Stream:
     """
 
     def __init__(self, folder: Path, manifest: dict, stream: int, first_shard: int, step: int):
-        lengths = [read_index(folder, shard)[:, 0] for shard in manifest["streams"][stream]]
+        self._sizes = [read_index(folder, shard) for shard in manifest["streams"][stream]]
+        lengths = [size[:, 0] for size in self._sizes]
         self._first, self._first_shard = np.cumsum([0, *map(len, lengths)]), first_shard
-        bin_tokens = manifest["settings"]["mix"]["bin_tokens"]
-        self._bins = bins(lengths, bin_tokens, manifest["checksum"], stream, step)
+        self._order = manifest["settings"]["mix"]["bin_tokens"], manifest["checksum"], stream
+        self._bins = bins(lengths, *self._order, step)
+
+    def contents(self, count: int) -> np.ndarray:
+        """int64 (count, 4): tokens, bag entries, labels and patches of the first bins."""
+        return contents(self._sizes, *self._order, count)
 
     def next_bin(self) -> tuple[np.ndarray, np.ndarray]:
         numbers = next(self._bins)

@@ -25,6 +25,28 @@ class Bins:
     ends: np.ndarray
 
 
+@dataclass(frozen=True)
+class Capacities:
+    """The most that any batch of a run holds, so that shapes never change."""
+
+    bag_entries: int
+    patches: int
+    labels: int
+    reads: int  # tokens that labels read
+    longest: int  # tokens of a segment
+    environments: int  # in the mix: labels that fill a capacity are of number `environments`
+
+    def check(self, bags: int, patches: int, labels: int) -> None:
+        """Raises ValueError where a batch needs more."""
+        needs = {"bag_entries": bags, "patches": patches, "labels": labels}
+        for name, need in needs.items():
+            if need > getattr(self, name):
+                raise ValueError(
+                    f"a batch has {need} {name}, the arrays were made for {getattr(self, name)}: "
+                    "they hold for the steps that the loader was asked for, no further"
+                )
+
+
 def pack(
     blocks: list[Encoded],
     bins: Bins,
@@ -33,16 +55,21 @@ def pack(
     rows: int,
     empty: Empty = np.empty,
     native=packer,
+    fixed: Capacities | None = None,
 ) -> PackedBatch:
     """The batch of these bins, as numpy arrays.
 
     capacity: segments that cu_seqlens has room for, padding segments included; rows: of the table.
     The arrays over N and S have fixed sizes; those over bag entries, patches and labels are as
-    long as the batch needs. empty(shape, dtype): where they come from, e.g. pinned memory.
-    native: the compiled packer, or its Python twin. Raises ValueError where a bin overflows.
+    long as the batch needs, or `fixed`. empty(shape, dtype): where they come from, e.g. pinned
+    memory. native: the compiled packer, or its Python twin. Raises ValueError where a bin or
+    a capacity overflows.
     """
     sources = native.Sources(blocks)
-    bags, patches, labels = sources.measure(bins.source_S, bins.segment_S)
+    found = bags, patches, labels = sources.measure(bins.source_S, bins.segment_S)
+    if fixed:
+        fixed.check(*found)
+        bags, patches, labels = fixed.bag_entries, fixed.patches, fixed.labels
     n = len(bins.ends) * bin_tokens
     patch_bytes = blocks[0].patches_PX.shape[1] if blocks else 0
     shapes = {
@@ -66,7 +93,9 @@ def pack(
     longest, used, steps = sources.scatter(
         bins.source_S, bins.segment_S, bins.ends, bin_tokens, arrays
     )
-    native.sort_order(arrays["bag_ids_B"], rows, arrays["bag_order_B"])
+    _fill(arrays, *found, n, fixed.environments if fixed else 0)
+    native.sort_order(arrays["bag_ids_B"][: found[0]], rows, arrays["bag_order_B"][: found[0]])
+    arrays |= _reads(arrays["tokens_L"], found[2], fixed.reads if fixed else None, empty)
     short_tiles_C4, long_tiles_C4 = attention_tiles(arrays["cu_seqlens_S1"], empty)
     return PackedBatch(
         tokens=Tokens(**{name: arrays.pop(name) for name in Tokens.__dataclass_fields__}),
@@ -74,7 +103,33 @@ def pack(
         **arrays,
         short_tiles_C4=short_tiles_C4,
         long_tiles_C4=long_tiles_C4,
-        max_seqlen=longest,
+        max_seqlen=fixed.longest if fixed else longest,
+        label_count=found[2],
         used_tokens=used,
         transitions=steps,
     )
+
+
+def _fill(arrays: dict, bags: int, patches: int, labels: int, tokens: int, environment: int):
+    """What stands in the rows that the batch does not need."""
+    arrays["bag_ids_B"][bags:] = 0
+    arrays["bag_order_B"][bags:] = np.arange(bags, len(arrays["bag_order_B"]))
+    arrays["patches_PX"][patches:] = 0
+    arrays["patch_tokens_P"][patches:] = tokens
+    for name in ("slots_L", "values_L", "smooth_L"):
+        arrays[name][labels:] = 0
+    arrays["tokens_L"][labels:] = arrays["tokens_L"][labels - 1] if labels else 0
+    arrays["classes_L"][labels:] = 1
+    arrays["environments_L"][labels:] = environment
+
+
+def _reads(tokens_L: np.ndarray, labels: int, capacity: int | None, empty: Empty) -> dict:
+    """reads_U and rows_L of Labels. A label that fills a capacity reads what the last one reads."""
+    rows_L = empty(tokens_L.shape, np.dtype(np.int32))
+    changes = np.diff(tokens_L, prepend=-1) != 0
+    np.cumsum(changes, out=rows_L)
+    rows_L -= 1
+    reads = tokens_L[changes]
+    reads_U = empty((len(reads) if capacity is None else capacity,), np.dtype(np.int32))
+    reads_U[: len(reads)], reads_U[len(reads) :] = reads, 0
+    return {"reads_U": reads_U, "rows_L": rows_L}

@@ -82,10 +82,10 @@ class Sources:
                 bag, label = bag + len(part["bags"]), label + len(part["values"])
                 patch, longest = patch + len(part["patches"]), max(longest, n)
             first = end
-            rest = (b + 1) * bin_tokens - token
-            if rest < 0:
+            if token > (b + 1) * bin_tokens:
                 raise ValueError(f"bin {b} cannot hold its segments: {bin_tokens} tokens")
-            if rest:
+            while rest := (b + 1) * bin_tokens - token:
+                rest = min(rest, longest or rest)  # no longer than a real segment
                 starts.append(token)
                 arrays["kinds_N"][token : token + rest] = 0
                 arrays["positions_N"][token : token + rest] = np.arange(rest)

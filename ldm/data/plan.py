@@ -27,9 +27,39 @@ def bins(
     lengths: for each shard the tokens of its segments, int32. A bin is int64 segment numbers,
     counted through all shards. Raises ValueError where a segment has more than `bin_tokens` tokens.
     """
+    done = 0
+    for placed, starts in _rounds(lengths, bin_tokens, checksum, stream):
+        count = len(starts) - 1
+        for n in range(max(0, start - done), count):
+            yield placed[starts[n] : starts[n + 1]]
+        done += count
+
+
+def contents(
+    sizes: list[np.ndarray], bin_tokens: int, checksum: str, stream: int, count: int
+) -> np.ndarray:
+    """What the first `count` bins of a stream hold: int64 (count, columns), sums over segments.
+
+    sizes: for each shard int32 (segments, columns), the first column the tokens.
+    """
+    lengths, whole = [part[:, 0] for part in sizes], np.concatenate(sizes)
+    found, done = [], 0
+    for placed, starts in _rounds(lengths, bin_tokens, checksum, stream):
+        before = np.zeros((len(placed) + 1, whole.shape[1]), np.int64)
+        np.cumsum(whole[placed], axis=0, out=before[1:])
+        found.append(np.diff(before[starts], axis=0))
+        done += len(starts) - 1
+        if done >= count:
+            return np.concatenate(found)[:count]
+
+
+def _rounds(
+    lengths: list[np.ndarray], bin_tokens: int, checksum: str, stream: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(segment numbers bin after bin, where each bin starts and the last ends), round by round."""
     all_lengths = np.concatenate(lengths).astype(np.int32)
     epochs = -(-ROUND // len(all_lengths))
-    waiting, epoch, done = np.empty(0, np.int64), 0, 0
+    waiting, epoch = np.empty(0, np.int64), 0
     while True:
         passes = [_epoch(lengths, checksum, stream, epoch + i) for i in range(epochs)]
         epoch += epochs
@@ -37,9 +67,8 @@ def bins(
         placed, ends = np.empty((2, len(order)), np.int32)
         count = best_fit(all_lengths[order], bin_tokens, LOOKAHEAD, placed, ends)
         starts = np.append(0, ends[:count])
-        for n in range(max(0, start - done), count):
-            yield order[placed[starts[n] : starts[n + 1]]]
-        waiting, done = order[placed[starts[count] :]], done + count
+        yield order[placed[: starts[-1]]], starts
+        waiting = order[placed[starts[-1] :]]
 
 
 def _epoch(lengths: list[np.ndarray], checksum: str, stream: int, epoch: int) -> np.ndarray:

@@ -109,10 +109,9 @@ class Decoder(nn.Module):
 
     def loss(self, batch: PackedBatch) -> tuple[torch.Tensor, int, torch.Tensor]:
         """(sum of the labels' cross-entropies in fp32, their count, losses_L in fp32)."""
-        tokens_L = batch.labels.tokens_L.long()
-        rows_U, rows_L = torch.unique_consecutive(tokens_L, return_inverse=True)
-        losses_L = self.head.losses(self(batch, rows_U), rows_L, batch.labels)
-        return losses_L.sum(), len(losses_L), losses_L
+        labels = batch.labels
+        losses_L = self.head.losses(self(batch, labels.reads_U), labels)
+        return losses_L.sum(), batch.label_count, losses_L
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         """An empty cache for `rows` streams of up to `capacity` tokens."""

@@ -102,6 +102,49 @@ def test_cu_seqlens_keeps_its_length(folder):
     assert len(shapes) == 1
 
 
+STEPS = 40
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_with_fixed_capacities_no_shape_changes_and_nothing_else_does(folder, world):
+    plain, shapes, most = Loader(folder, 1 % world, world), set(), np.zeros(3, int)
+    fixed = Loader(folder, 1 % world, world, fixed_for=STEPS)
+    capacities = fixed.capacities
+    with closing(plain), closing(fixed):
+        for _ in range(STEPS):
+            want, got = next(plain), next(fixed)
+            counts = len(want.tokens.bag_ids_B), len(want.tokens.patches_PX), want.label_count
+            most = np.maximum(most, counts)
+            shapes.add(tuple(value.shape for value in flat(got).values() if np.ndim(value)))
+            assert got.max_seqlen == capacities.longest >= want.max_seqlen
+            assert got.label_count == want.label_count
+            check_filled(flat(got), flat(want), capacities.environments)
+    assert len(shapes) == 1
+    sizes = [capacities.bag_entries, capacities.patches, capacities.labels]
+    np.testing.assert_array_equal(sizes, -(-most // 64) * 64)  # the most that any batch needs
+
+
+def check_filled(got: dict, want: dict, environments: int) -> None:
+    """The batch first, then what the kernels must not mind."""
+    for name, value in want.items():
+        if np.ndim(value):
+            np.testing.assert_array_equal(got[name][: len(value)], value, err_msg=name)
+    labels, bags = len(want["tokens_L"]), len(want["bag_ids_B"])
+    assert (got["classes_L"][labels:] == 1).all() and not got["values_L"][labels:].any()
+    assert (got["environments_L"][labels:] == environments).all()
+    np.testing.assert_array_equal(got["reads_U"][got["rows_L"]], got["tokens_L"])
+    np.testing.assert_array_equal(np.sort(got["bag_order_B"]), np.arange(len(got["bag_order_B"])))
+    assert got["bag_offsets_N1"][-1] == bags
+    assert (got["patch_tokens_P"][len(want["patch_tokens_P"]) :] == len(got["kinds_N"])).all()
+
+
+def test_further_than_asked_for_a_batch_may_need_more_than_there_is_room_for(folder):
+    with closing(Loader(folder, fixed_for=1)) as loader, pytest.raises(ValueError) as error:
+        for _ in range(200):
+            next(loader)
+    assert "arrays were made for" in str(error.value)
+
+
 def test_the_cache_is_bounded_and_changes_nothing(folder, monkeypatch):
     expected = batches(folder, 12)
     monkeypatch.setattr(module, "CACHE_BYTES", 0)
@@ -146,13 +189,12 @@ def test_batches_trace_back_to_the_recorded_data(folder):
     recorded = read_manifest(folder.parent / "data")["environments"]
     known = {}
     for index, environment in enumerate(recorded):
-        codec, seen = Codec(environment, recipe().tokens), set()
+        codec, seen = Codec(environment, recipe().tokens), {}  # rewards by label
         for _, trajectories in read_environment(folder.parent / "data", environment):
             for t in trajectories:
                 labels = np.split(codec.labels(t.labels), len(t))
-                seen |= {
-                    (round(float(r), 4), label.tobytes()) for r, label in zip(t.rewards, labels)
-                }
+                for reward, label in zip(t.rewards, labels):
+                    seen.setdefault(label.tobytes(), []).append(float(reward))
         known[index] = codec, seen
     found = 0
     for batch in batches(folder, 5):
@@ -164,7 +206,7 @@ def test_batches_trace_back_to_the_recorded_data(folder):
             action = batch["tokens_L"][label] + 1
             scaled = float(batch["features_NF"][action, 0])
             reward = np.sign(scaled) * np.expm1(abs(scaled)) * codec.reward_scale
-            assert (round(float(reward), 4), values.tobytes()) in seen
+            assert np.isclose(reward, seen[values.tobytes()], rtol=1e-4, atol=1e-4).any()
             label, found = label + components, found + 1
         assert batch["transitions"] == found
         found = 0

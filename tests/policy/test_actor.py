@@ -72,13 +72,14 @@ def packed_last(model, segments):
     short_tiles_C4, long_tiles_C4 = attention_tiles(cu_seqlens)
     batch = PackedBatch(
         tokens=joined([part for segment in segments for part in segment]),
-        labels=Labels(*[np.zeros(0, np.int32)] * 6),
+        labels=Labels(*[np.zeros(0, np.int32)] * 8),
         cu_seqlens_S1=cu_seqlens,
         positions_N=np.concatenate([np.arange(n) for n in lengths]).astype(np.int32),
         bag_order_B=np.zeros(0, np.int32),
         short_tiles_C4=short_tiles_C4,
         long_tiles_C4=long_tiles_C4,
         max_seqlen=int(lengths.max()),
+        label_count=0,
         used_tokens=int(ends[-1]),
         transitions=0,
     ).to("cpu")
