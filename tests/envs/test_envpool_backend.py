@@ -90,8 +90,8 @@ def test_cliffwalking_gets_the_horizon_it_lacks():
     env.close()
 
 
-def test_babyai_shows_text_and_symbols():
-    env = make("envpool/BabyAI-GoToLocal-v0", 4, seed=0)
+def test_minigrid_shows_text_and_symbols():
+    env = make("envpool/MiniGrid-GoToDoor-5x5-v0", 4, seed=0)
     turn = play(env, 30)[-1]
     kinds = {leaf.path: leaf.kind for leaf in spaces.leaves(env.observation)}
     assert kinds == {"direction": "discrete", "image": "discrete", "mission": "text"}
