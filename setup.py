@@ -25,7 +25,7 @@ setup(
     packages=packages,
     package_dir=INSIDE,
     package_data={
-        "ldm": ["recipes/*.toml", "envs/catalogue/*.toml", "evaluate/*.html"],
+        "ldm": ["recipes/*.toml", "envs/catalogue/*.toml", "envs/locks/*.txt", "evaluate/*.html"],
         "ldm.kernels": ["*/*.json"],
         "ldm._native": ["*.pyx"],
     },

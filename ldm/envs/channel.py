@@ -1,7 +1,9 @@
 """What a worker and its parent share: JSON messages on a socket, arrays in one mapped file.
 
 Standard library and numpy only: this file also runs inside foreign interpreters.
-A message is 4 bytes of length (little endian) and that many bytes of JSON.
+A message is 4 bytes of length (little endian) and that many bytes of JSON: nothing is unpickled.
+Socket (one end of a socketpair) and file have no name that another process could open: they are
+authenticated by inheritance, for only the worker and what it starts can hold the other end.
 """
 
 import json
@@ -13,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 ALIGN = 64
+WATCH_SECONDS = 0.5  # how often a caller that waits for a message looks around
 
 
 def send(sock, message: dict) -> None:
@@ -21,18 +24,17 @@ def send(sock, message: dict) -> None:
     sock.sendall(struct.pack("<I", len(data)) + data)
 
 
-def receive(sock, seconds: float | None = None) -> dict:
+def receive(sock, seconds: float | None = None, watch=None) -> dict:
     """The next message. Raises EOFError, TimeoutError after `seconds`, ValueError on noise.
 
     Call and reply alternate, so whatever arrives belongs to this message: it takes one system call.
+    `watch` is called every WATCH_SECONDS in which nothing arrives, and may raise.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
     data = bytearray()
     size = 4
     while len(data) < size:
-        if deadline is not None:
-            sock.settimeout(max(deadline - time.monotonic(), 1e-3))
-        part = sock.recv(1 << 16)
+        part = sock.recv(1 << 16) if deadline is None else _part(sock, deadline, watch)
         if not part:
             raise EOFError("the other side closed the channel")
         data += part
@@ -41,6 +43,19 @@ def receive(sock, seconds: float | None = None) -> dict:
     if len(data) > size:
         raise ValueError(f"{len(data)} bytes for a message of {size}: the channel is out of step")
     return json.loads(data[4:])
+
+
+def _part(sock, deadline: float, watch) -> bytes:
+    while True:
+        left = deadline - time.monotonic()
+        sock.settimeout(min(max(left, 1e-3), WATCH_SECONDS))
+        try:
+            return sock.recv(1 << 16)
+        except TimeoutError:
+            if left <= WATCH_SECONDS:
+                raise
+            if watch:
+                watch()
 
 
 class Views(NamedTuple):

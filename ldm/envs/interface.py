@@ -39,7 +39,8 @@ class VectorEnv(Protocol):
     observation: Tree
     action: Tree
     num_envs: int
-    faults: int  # workers that were killed and restarted so far
+    faults: int  # how often episodes were lost to the environment's misbehaviour so far
+    fault_kinds: dict[str, int]  # the same by kind (worker_process.Fault)
 
     def reset(self) -> Turn:
         """Starts every stream anew; `started` is true everywhere."""

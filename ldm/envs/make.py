@@ -2,6 +2,7 @@
 
 import sys
 
+from ldm.envs import groups
 from ldm.envs.catalogue import find
 from ldm.envs.interface import VectorEnv
 from ldm.envs.spec import EnvSpec
@@ -43,6 +44,4 @@ def make(
 
 def interpreter(spec: EnvSpec) -> str:
     """The Python that holds the libraries of the environment's group."""
-    if spec.group == "main":
-        return sys.executable
-    raise LdmError(f'{spec.id}: its group "{spec.group}" is not installed')
+    return sys.executable if spec.group == "main" else groups.interpreter(spec.group)

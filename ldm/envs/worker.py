@@ -2,7 +2,7 @@
 
     <python> worker.py <descriptor of the control socket>
 
-Runs in the interpreter of the environment's own group: imports the standard library, numpy, its two
+Runs in the interpreter of the environment's own group: imports the standard library, numpy, its
 neighbours and, through an adapter, the library it hosts. The first message configures it; then
 "reset" and "step" each move every instance once, arrays going through the mapped file.
 """
@@ -18,10 +18,15 @@ from pathlib import Path
 
 import channel
 import numpy as np
+import processes
 import spaces
 
 HERE = Path(__file__).resolve().parent
 EXPERT_RESETS = 10  # starts in which a hosted expert may give up before that is an error
+
+
+class Misfit(Exception):
+    """A sample that its declared space does not hold."""
 
 
 class Host:
@@ -111,9 +116,11 @@ class Host:
                 view[row] = array
 
     def _write(self, row: int, observation) -> None:
-        for view, array in zip(
-            self.views.observation, spaces.flatten(self.observation, observation)
-        ):
+        try:
+            arrays = spaces.flatten(self.observation, observation)
+        except (ValueError, TypeError, KeyError) as error:
+            raise Misfit(f"observation: {error}") from None
+        for view, array in zip(self.views.observation, arrays):
             view[row] = array
 
     def close(self) -> None:
@@ -138,21 +145,8 @@ def hosted_expert(adapter, name: str):
     return experts[name]
 
 
-class Memory:
-    """Bytes this process holds; 0 where there is no /proc."""
-
-    def __init__(self):
-        path = "/proc/self/statm"
-        self.file = os.open(path, os.O_RDONLY) if os.path.exists(path) else None
-
-    def __call__(self) -> int:
-        if self.file is None:
-            return 0
-        return int(os.pread(self.file, 128, 0).split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def serve(sock) -> None:
-    host, memory = None, Memory()
+    host = None
     while True:
         message = channel.receive(sock)
         try:
@@ -167,9 +161,10 @@ def serve(sock) -> None:
             else:
                 host.open()
                 {"reset": host.reset, "step": host.step}[call]()
-            reply["memory"] = memory()
+        except Misfit as error:
+            reply = {"kind": "space", "error": str(error)}
         except BaseException:  # a process boundary: whatever the library raises goes to the parent
-            reply = {"error": traceback.format_exc()}
+            reply = {"kind": "exception", "error": traceback.format_exc()}
         channel.send(sock, reply)
 
 
@@ -178,8 +173,9 @@ def main() -> None:
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
     try:
         serve(socket.socket(fileno=int(sys.argv[1])))
-    except (EOFError, OSError):
-        os.killpg(0, signal.SIGKILL)  # the parent is gone: leave nothing behind
+    except (EOFError, OSError):  # the parent is gone: leave nothing behind
+        processes.kill_marked(os.environ[processes.MARK])
+        os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

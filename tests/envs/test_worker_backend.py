@@ -1,6 +1,7 @@
 """Faults are injected by faulty.py; whatever happens, no process may stay behind."""
 
 import gc
+import pickle
 import signal
 import subprocess
 import sys
@@ -10,29 +11,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ldm.envs.check import survivors
 from ldm.envs.make import make
+from ldm.envs.processes import marked
 from ldm.envs.rollout import RandomActor
-from ldm.envs.worker_backend import WorkerEnv
+from ldm.envs.worker_backend import Quarantined, WorkerEnv
 from ldm.errors import LdmError
 
 
 @pytest.fixture
 def opened():
     """opened(spec, ...): a WorkerEnv that is closed, and seen to leave nothing, after the test."""
-    envs, groups = [], []
+    envs = []
 
     def open_env(*args, **kwargs):
         env = WorkerEnv(*args, **kwargs)
         envs.append(env)
-        groups.extend(env.pids)
         return env
 
     yield open_env
     for env in envs:
-        groups.extend(env.pids)
         env.close()
-    assert [pid for group in groups for pid in survivors(group)] == []
+    assert [pid for env in envs for mark in env.marks for pid in marked(mark)] == []
 
 
 def act(env, value: int):
@@ -91,29 +90,40 @@ def test_turns_keep_their_arrays(faulty, opened):
 
 
 @pytest.mark.parametrize(
-    "kind", ["raise", "die", "nan", "huge", "reward", "shape", "range", "wrap"]
+    "kind, counted",
+    [
+        ("raise", "exception"),
+        ("die", "crash"),
+        ("nan", "nan"),
+        ("huge", "nan"),
+        ("reward", "nan"),
+        ("shape", "space"),
+        ("range", "space"),
+        ("wrap", "space"),
+    ],
 )
-def test_a_fault_costs_an_episode_and_is_counted(kind, faulty, opened, tmp_path):
+def test_a_fault_costs_an_episode_and_is_counted(kind, counted, faulty, opened, tmp_path):
     env = opened(faulty(kind, done=str(tmp_path / "done")), 2, seed=0, processes=1)
     turns = play(env, 12)
     # the planted step is no transition: the streams start anew, the lost episodes never end
     assert turns[3].started.all() and not (turns[3].terminated | turns[3].truncated).any()
     assert (turns[3].reward == 0).all() and (turns[3].observation[0] == 0).all()
     assert turns[9].terminated.all()
-    assert env.faults == 1
+    assert env.fault_kinds == {counted: 1} and env.faults == 1
 
 
 def test_a_hang_is_ended_by_the_deadline(faulty, opened, tmp_path):
-    env = opened(faulty("hang", done=str(tmp_path / "done")), 1, seed=0, step_seconds=1.0)
+    spec = replace(faulty("hang", done=str(tmp_path / "done")), step_seconds=1.0)
+    env = opened(spec, 1, seed=0)
     assert play(env, 3)[3].started.all()
-    assert env.faults == 1
+    assert env.fault_kinds == {"hang": 1}
 
 
 def test_a_worker_that_grows_is_restarted(faulty, opened, tmp_path):
-    spec = faulty("grow", done=str(tmp_path / "done"))
-    env = opened(spec, 1, seed=0, memory_bytes=250 << 20)
+    spec = replace(faulty("leak", done=str(tmp_path / "done")), memory_gb=0.25)
+    env = opened(spec, 1, seed=0)
     assert play(env, 3)[3].started.all()
-    assert env.faults == 1
+    assert env.fault_kinds == {"leak": 1}
 
 
 def test_the_other_worker_goes_on(faulty, opened, tmp_path):
@@ -143,12 +153,14 @@ def test_after_a_restart_the_seeds_are_fresh_and_repeatable(faulty, opened, tmp_
         ("range", r"7 is outside 0\.\.6"),
     ],
 )
-def test_repeated_faults_end_in_a_clear_error(kind, words, faulty, opened):
+def test_repeated_faults_end_in_quarantine(kind, words, faulty, opened):
     env = opened(faulty(kind), 1, seed=0)
-    with pytest.raises(LdmError, match=words) as caught:
+    with pytest.raises(Quarantined, match=words) as caught:
         play(env, 20)
     assert f"faulty/{kind}" in str(caught.value)
-    assert env.faults == 3
+    assert env.faults == 3 and caught.value.faults == dict(env.fault_kinds)
+    again = pickle.loads(pickle.dumps(caught.value))  # as it comes out of a job
+    assert (str(again), again.faults) == (str(caught.value), caught.value.faults)
 
 
 def test_what_a_dead_worker_printed_is_in_the_error(faulty, opened):
@@ -161,42 +173,59 @@ def test_what_cannot_be_built_says_why(faulty):
         make(faulty("unbuildable"), 1, seed=0)
 
 
-def test_children_of_the_environment_die_with_it(faulty, opened, tmp_path):
+@pytest.mark.parametrize("kind", ["child", "daemon"])
+def test_what_the_environment_started_dies_with_it(kind, faulty, opened, tmp_path):
     pids = tmp_path / "pids"
-    env = opened(faulty("child", done=str(tmp_path / "done"), pids=str(pids)), 1, seed=0)
+    env = opened(faulty(kind, done=str(tmp_path / "done"), pids=str(pids)), 1, seed=0)
     play(env, 4)
-    group = env.pids[0]
-    assert int(pids.read_text()) in survivors(group)
+    assert int(pids.read_text()) in marked(env.marks[0])
     env.close()
-    assert wait_until_gone(group)
+    assert not marked(env.marks[0])
+
+
+def test_an_orphan_is_killed_and_counted(faulty, opened, tmp_path):
+    pids = tmp_path / "pids"
+    env = opened(faulty("orphan", done=str(tmp_path / "done"), pids=str(pids)), 1, seed=0)
+    assert play(env, 3)[3].started.all()
+    assert env.fault_kinds == {"orphan": 1}
+    assert int(pids.read_text()) not in marked(env.marks[0])
+
+
+def test_a_child_that_holds_the_socket_does_not_hide_a_dead_worker(faulty, opened, tmp_path):
+    env = opened(faulty("fork", done=str(tmp_path / "done")), 1, seed=0)
+    assert play(env, 3)[3].started.all()
+    assert env.fault_kinds == {"orphan": 1}  # and no hang
 
 
 def test_a_forgotten_environment_is_cleaned_up(faulty):
     env = make(faulty("fine"), 1, seed=0)
-    group = env.pids[0]
+    (mark,) = env.marks
     del env
     gc.collect()
-    assert wait_until_gone(group)
+    assert wait_until_gone(mark)
 
 
-def wait_until_gone(group: int) -> bool:
+def wait_until_gone(mark: str) -> bool:
     for _ in range(100):
-        if not survivors(group):
+        if not marked(mark):
             return True
         time.sleep(0.05)
     return False
 
 
-@pytest.mark.parametrize("kind, sign", [("fine", signal.SIGKILL), ("hang", signal.SIGINT)])
-def test_a_parent_that_is_stopped_leaves_no_worker(kind, sign, faulty):
+@pytest.mark.parametrize(
+    "kind, sign",
+    [("fine", signal.SIGKILL), ("daemon", signal.SIGKILL), ("hang", signal.SIGINT)],
+)
+def test_a_parent_that_is_stopped_leaves_no_worker(kind, sign, faulty, tmp_path):
     """Killed while it waits for us, interrupted (Ctrl-C) while it waits for a hanging worker."""
     script = (
         "import sys, numpy as np\n"
         "from ldm.envs.spec import EnvSpec\n"
         "from ldm.envs.worker_backend import WorkerEnv\n"
-        f"env = WorkerEnv({faulty(kind)!r}, 1, 0)\n"
+        f"env = WorkerEnv({faulty(kind, pids=str(tmp_path / 'pids'))!r}, 1, 0)\n"
         "env.reset()\n"
-        "print(env.pids[0], flush=True)\n"
+        "print(env.marks[0], flush=True)\n"
         "for _ in range(3): env.step([np.zeros(1, np.int32)])\n"
         "sys.stdin.read()\n"
     )
@@ -204,12 +233,12 @@ def test_a_parent_that_is_stopped_leaves_no_worker(kind, sign, faulty):
     parent = subprocess.Popen(
         [sys.executable, "-c", script], stdin=pipe, stdout=pipe, stderr=pipe, text=True
     )
-    group = int(parent.stdout.readline())
+    mark = parent.stdout.readline().strip()
     time.sleep(0.3)
-    assert survivors(group)
+    assert marked(mark)
     parent.send_signal(sign)
     _, printed = parent.communicate(timeout=30)
-    assert wait_until_gone(group)
+    assert wait_until_gone(mark)
     assert ("KeyboardInterrupt" in printed) == (sign == signal.SIGINT)
 
 

@@ -1,0 +1,85 @@
+"""Groups: libraries whose pins disagree with ours live in virtual environments of their own.
+
+locks/<group>.txt is a group's lock, in the form of `pip freeze`: every package it needs, pinned
+exactly. Its first line, a comment, says what the group is for. A lock is complete, so it is
+installed as it stands (--no-deps): what a library wrongly claims to need does not matter.
+
+An installed group is the folder <cache>/ldm/groups/<group>-<key> with a file `installed` in it,
+written last. The key is a hash of the lock and of Python's version, so a lock that changed never
+meets an older installation.
+"""
+
+import hashlib
+import os
+import platform
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ldm.errors import LdmError, nearest
+
+LOCKS = Path(__file__).with_name("locks")
+
+
+@dataclass(frozen=True)
+class Group:
+    """pins: package (lower case, "-" for "_") → version."""
+
+    name: str
+    about: str
+    lock: Path
+    pins: dict[str, str]
+    folder: Path
+
+    @property
+    def marker(self) -> Path:
+        return self.folder / "installed"
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    @property
+    def installed(self) -> bool:
+        return self.marker.exists()
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in LOCKS.glob("*.txt"))
+
+
+@cache
+def group(name: str) -> Group:
+    """The group of that name. Raises LdmError naming the nearest, or the line that is no pin."""
+    if name not in names():
+        raise LdmError(f'no group "{name}"{nearest(name, names())}; see "ldm envs groups"')
+    lock = LOCKS / f"{name}.txt"
+    text = lock.read_text()
+    key = hashlib.sha256(f"{platform.python_version()}\n{text}".encode()).hexdigest()[:12]
+    about = text.partition("\n")[0].lstrip("# ")
+    return Group(name, about, lock, _pins(lock, text), _cache() / f"{name}-{key}")
+
+
+def _pins(lock: Path, text: str) -> dict[str, str]:
+    pins = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        package, equals, version = line.partition("==")
+        if not equals:
+            raise LdmError(f'{lock.name}:{number}: expected "package==version", got "{line}"')
+        pins[package.strip().lower().replace("_", "-")] = version.strip()
+    return pins
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "ldm" / "groups"
+
+
+def interpreter(name: str) -> str:
+    """The Python of an installed group. Raises LdmError naming the command that installs it."""
+    found = group(name)
+    if not found.installed:
+        raise LdmError(f'the group "{name}" is not installed: run "ldm envs install {name}"')
+    return str(found.python)
