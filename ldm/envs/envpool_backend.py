@@ -1,6 +1,7 @@
 """Environments of envpool, in this process."""
 
 import math
+import re
 import warnings
 
 import gymnasium
@@ -150,7 +151,7 @@ class _Layout:
         seen = [name for name in names if name.split(":")[0] == "obs"]
         if len(seen) != len(leaves):
             raise LdmError(f"envpool hands over {seen}, its space has {len(leaves)} leaves")
-        found = {name.partition(":")[2].replace(".", "/"): name for name in seen}
+        found = {re.sub("[.:]", "/", name.partition(":")[2]): name for name in seen}
         alone = seen[0] if len(seen) == 1 else None  # a single part stands without its name
         self.leaves = [(leaf, names.index(alone or found[leaf.path])) for leaf in leaves]
         self.action_dtype = pool.spec.action_array_spec[pool._action_keys[-1]].dtype
