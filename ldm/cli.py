@@ -79,17 +79,53 @@ class RunRecipe(_Stage):
 
 @dataclass
 class Envs:
-    """List, show or check the environments of the catalogue.
+    """List, show or check the environments of the catalogue; install the groups they live in.
 
     `ldm envs list` prints all of them, `ldm envs show ID` one with its spaces, `ldm envs check`
-    builds, resets and steps each one (or those named) and says what is wrong."""
+    builds, resets and steps those named, or --all, and says what is wrong. `ldm envs groups`
+    lists the sets of libraries with an interpreter of their own, `ldm envs install GROUP` makes
+    it."""
+
+    action: tyro.conf.Positional[Literal["list", "show", "check", "groups", "install"]]
+    ids: tyro.conf.Positional[list[str]] = field(default_factory=list)
+    """Environments, "library/name", patterns, "nasim/*", or groups."""
+    all: bool = False
+    """Check the whole catalogue."""
+    workers: int = 2
+    """Processes that check side by side."""
+    results: Path = Path("runs/check.jsonl")
+    """Keeps what passed, so that a check goes on where it stopped."""
+    docs: Path | None = None
+    """Write environments.json and guide/environments.md of a whole check into this folder."""
+
+    def __call__(self) -> None:
+        commands = import_module("ldm.envs.commands")
+        commands.run(self.action, self.ids, self.all, self.workers, self.results, self.docs)
+
+
+@dataclass
+class Zoo:
+    """List or check the references that were found before, or show one.
+
+    `ldm zoo list` counts them, `ldm zoo show ID` prints a card and the command that makes it again,
+    `ldm zoo check` plays references again with another seed and compares the intervals."""
 
     action: tyro.conf.Positional[Literal["list", "show", "check"]]
     ids: tyro.conf.Positional[list[str]] = field(default_factory=list)
     """Environments, "library/name"; all if none is named."""
+    folder: Path = Path("zoo")
+    """The zoo's folder."""
+    sample: int = 0
+    """Check so many environments, drawn by the seed; 0: all."""
+    seed: int = 1
+    """Of the second admission; the zoo's own recipe has 0."""
+    workers: int = 2
+    """Processes side by side."""
 
     def __call__(self) -> None:
-        import_module("ldm.envs.commands").run(self.action, self.ids)
+        import_module("ldm.reference.commands").run(
+            self.action, self.ids, self.folder, self.sample, self.seed, self.workers
+        )
 
 
 @dataclass
@@ -136,6 +172,7 @@ COMMANDS: dict[str, type] = {
     "run": RunRecipe,
     "envs": Envs,
     "reference": ReferenceStage,
+    "zoo": Zoo,
     "record": RecordStage,
     "mix": MixStage,
     "train": TrainStage,

@@ -2,24 +2,43 @@
 
 import sys
 from collections import Counter
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from ldm.envs import spaces
-from ldm.envs.catalogue import find, load
-from ldm.envs.check import Check, check
+from ldm.envs import check_report, spaces
+from ldm.envs.catalogue import excluded, expand, load
+from ldm.envs.check import Check
+from ldm.envs.check_all import check_all
+from ldm.envs.groups import Group, group, names
+from ldm.envs.install import install, installation
 from ldm.envs.make import make
 from ldm.envs.spec import DOMAINS, EnvSpec
 from ldm.errors import LdmError
-from ldm.parallel import run_jobs
 
+DETAILED = 40  # environments a table has a row for; more are counted
 console = Console(width=None if sys.stdout.isatty() else 160)
 
 
-def run(action: str, ids: list[str], workers: int = 2) -> None:
-    """`ldm envs ACTION [ID ...]`. Raises LdmError if a check fails."""
-    specs = [find(name) for name in ids] if ids else list(load().values())
+def run(
+    action: str,
+    ids: list[str],
+    everything: bool = False,
+    workers: int = 2,
+    results: Path = Path("runs/check.jsonl"),
+    docs: Path | None = None,
+) -> None:
+    """`ldm envs ACTION [ID or PATTERN ...]`. Raises LdmError if a check or installation fails."""
+    if action in ("groups", "install"):
+        groups = [group(name) for name in ids or names()]
+        for one in groups if action == "install" else ():
+            install(one)
+        console.print(_groups(groups))
+        return
+    if action != "list" and not ids and not everything:
+        raise LdmError(f"ldm envs {action}: name environments or patterns, or say --all")
+    specs = [load()[id] for id in expand(ids or ["*"])]
     if action == "list":
         console.print(_listing(specs))
         console.print(_counts(specs))
@@ -27,7 +46,20 @@ def run(action: str, ids: list[str], workers: int = 2) -> None:
         for spec in specs:
             console.print(_description(spec))
     else:
-        _check(specs, workers)
+        if docs and not everything:
+            raise LdmError("ldm envs check --docs writes about the whole catalogue: say --all too")
+        _check(specs, workers, results, docs)
+
+
+def _groups(groups: list[Group]) -> Table:
+    table = Table("group", "for", "packages", "MB", "installed in", box=None)
+    environments = Counter(spec.group for spec in load().values())
+    for one in groups:
+        facts = installation(one)
+        size, where = (str(facts["megabytes"]), str(one.folder)) if facts else ("", "")
+        about = f"{one.about} ({environments[one.name]} environments)"
+        table.add_row(one.name, about, str(len(one.pins)), size, where or "not installed")
+    return table
 
 
 def _listing(specs: list[EnvSpec]) -> Table:
@@ -75,18 +107,24 @@ def _leaf_text(leaf: spaces.Leaf) -> str:
     return f"{leaf.kind} {shape}"
 
 
-def _check(specs: list[EnvSpec], workers: int) -> None:
-    results: list[Check] = run_jobs(
-        check, [(spec,) for spec in specs], workers, "check", label=lambda job: job[0].id
-    )
+def _check(specs: list[EnvSpec], workers: int, path: Path, docs: Path | None) -> None:
+    results = check_all(specs, path, workers)
+    found = check_report.report(specs, results, excluded())
+    if docs:
+        check_report.write(found, docs)
+    for table in check_report.tables(found) if len(specs) > DETAILED else [_each(results)]:
+        console.print(table)
+    failed = [result.id for result in results.values() if not result.ok]
+    console.print(f"{len(results) - len(failed)} of {len(results)} keep the contract")
+    if failed:
+        raise LdmError(f"{len(failed)} environments fail the check: {', '.join(failed)}")
+
+
+def _each(results: dict[str, Check]) -> Table:
     table = Table("environment", "", "seeded", "ended", "cut", "steps/s", "reason", box=None)
-    for result in results:
+    for result in results.values():
         seeded = {True: "yes", False: "no", None: ""}[result.deterministic]
         ends = (str(result.terminated), str(result.truncated), f"{result.steps_per_second:,.0f}")
         mark = "[green]ok[/]" if result.ok else "[red]fails[/]"
         table.add_row(result.id, mark, seeded, *ends, result.reason)
-    console.print(table)
-    failed = [result.id for result in results if not result.ok]
-    console.print(f"{len(results) - len(failed)} of {len(results)} keep the contract")
-    if failed:
-        raise LdmError(f"{len(failed)} environments fail the check: {', '.join(failed)}")
+    return table

@@ -1,0 +1,175 @@
+"""What the conformance check found: tables for the terminal, docs/environments.json and its page.
+
+Base tasks and configurations are counted apart everywhere: a base task may have many variants.
+"""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+from rich.table import Table
+
+from ldm.envs.check import Check
+from ldm.envs.check_all import versions
+from ldm.envs.spec import DOMAINS, EnvSpec
+
+SCHEMA = 1
+COMMAND = "ldm envs check --all --docs docs"
+
+
+def report(specs: list[EnvSpec], results: dict[str, Check], excluded: dict[str, str]) -> dict:
+    """Everything as plain data: {"counts", "domains", "libraries", "versions", "environments",
+    "excluded"}; counts are {"base_tasks", "configurations", "passed", "held_out"}."""
+
+    def counts(attribute: str) -> dict[str, dict]:
+        parts = defaultdict(list)
+        for spec in specs:
+            parts[getattr(spec, attribute)].append(spec)
+        return {name: _counts(parts[name], results) for name in sorted(parts)}
+
+    by_domain = counts("domain")
+    return {
+        "schema": SCHEMA,
+        "command": COMMAND,
+        "counts": _counts(specs, results),
+        "domains": {name: by_domain[name] for name in DOMAINS if name in by_domain},
+        "libraries": counts("library"),
+        "versions": sorted({name for spec in specs for name in versions(spec) if name[-1] != " "}),
+        "environments": [_environment(spec, results[spec.id]) for spec in specs],
+        "excluded": excluded,
+    }
+
+
+def _counts(specs: list[EnvSpec], results: dict[str, Check]) -> dict:
+    return {
+        "base_tasks": len({spec.base_task for spec in specs}),
+        "configurations": len(specs),
+        "passed": sum(results[spec.id].ok for spec in specs),
+        "held_out": len({spec.base_task for spec in specs if spec.held_out}),
+    }
+
+
+def _environment(spec: EnvSpec, result: Check) -> dict:
+    labels = ("id", "domain", "base_task", "modality", "horizon", "licence", "group", "held_out")
+    seen = ("reason", "deterministic", "terminated", "truncated", "rewards", "digest")
+    return {
+        **{name: getattr(spec, name) for name in labels},
+        **{name: getattr(result, name) for name in seen},
+    }
+
+
+def tables(found: dict) -> list[Table]:
+    """By library, by domain, and what failed."""
+    shown = []
+    for title in ("libraries", "domains"):
+        table = Table(
+            title, "base tasks", "configurations", "passed", "held-out base tasks", box=None
+        )
+        for name, counts in [*found[title].items(), ("all", found["counts"])]:
+            table.add_row(name, *map(str, counts.values()))
+        shown.append(table)
+    failed = [e for e in found["environments"] if e["reason"]]
+    if failed:
+        table = Table("fails", "reason", box=None)
+        for environment in failed:
+            table.add_row(environment["id"], environment["reason"])
+        shown.append(table)
+    return shown
+
+
+def write(found: dict, docs: Path) -> None:
+    """docs/environments.json, a line an environment, and docs/guide/environments.md."""
+    lines = {
+        name: [json.dumps(entry) for entry in found[name]] for name in ("environments", "versions")
+    }
+    lines["excluded"] = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in found["excluded"].items()]
+    parts = []
+    for name, value in found.items():
+        if name in lines:
+            start, end = ("{", "}") if isinstance(value, dict) else ("[", "]")
+            inside = ",\n  ".join(lines[name])
+            parts.append(f' "{name}": {start}\n  {inside}\n {end}')
+        else:
+            parts.append(f' "{name}": {json.dumps(value)}')
+    (docs / "environments.json").write_text("{\n" + ",\n".join(parts) + "\n}\n")
+    (docs / "guide" / "environments.md").write_text(page(found))
+
+
+def page(found: dict) -> str:
+    """The guide's page, Markdown."""
+    counts = found["counts"]
+    total = f"{counts['base_tasks']:,} base tasks in {counts['configurations']:,} configurations"
+    held_out = defaultdict(set)
+    for environment in found["environments"]:
+        if environment["held_out"]:
+            held_out[environment["domain"]].add(environment["base_task"])
+    reasons = defaultdict(list)
+    for id, reason in found["excluded"].items():
+        reasons[reason].append(f"`{id}`")
+    tables = [_markdown(title, found) for title in ("domains", "libraries")]
+    return PAGE.format(
+        command=found["command"],
+        total=total,
+        passed=f"{counts['passed']:,} of {counts['configurations']:,}",
+        failed="".join(
+            f"- `{e['id']}`: {e['reason'].splitlines()[-1]}\n"
+            for e in found["environments"]
+            if e["reason"]
+        )
+        or "None.\n",
+        domains=tables[0],
+        libraries=tables[1],
+        held_out="\n".join(f"- {d}: {', '.join(sorted(held_out[d]))}" for d in found["domains"]),
+        excluded="\n".join(
+            f"- {reason}: {', '.join(ids)}" for reason, ids in sorted(reasons.items())
+        ),
+    )
+
+
+def _markdown(title: str, found: dict) -> str:
+    heads = (title, "base tasks", "configurations", "passed", "held-out base tasks")
+    rows = [heads, ("---", *["---:"] * 4)]
+    rows += [
+        (name, *counts.values())
+        for name, counts in [*found[title].items(), ("all", found["counts"])]
+    ]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+
+
+PAGE = """# The environments
+
+This page and `docs/environments.json` (every environment with its labels and what the check saw)
+are written by `{command}`; the entries themselves are `ldm/envs/catalogue/*.toml`.
+
+The catalogue has {total}. A configuration is one thing that can be built and played;
+configurations of one base task are variants of it (another size, reward, sensor, network, price
+series). A base task belongs to
+one domain; several libraries may have variants of it.
+
+{passed} configurations keep the contract of `ldm/envs/interface.py`: they build, reset and take
+200 random steps in two streams; observations and actions stay in the spaces they declare; rewards
+are finite and below a million; the same seed and actions give the same episodes, or the file says
+that they do not; terminated and truncated are apart; the episode after an end starts at once; no
+process is left.
+
+{domains}
+
+{libraries}
+
+Fail today:
+
+{failed}
+## Held-out base tasks
+
+About one base task in twenty is held out of training by rule, in every domain at least one: those
+whose name hashes below 0.05, and the lowest of each domain (`ldm/envs/held_out.py`). All variants
+of a base task share its fate. A recipe's `hold_out` says what it does with them: `["rule"]`, the
+default, records and scores them but never mixes them into the training set, and reports them
+apart; names or patterns of base tasks hold out those; `[]` trains on everything.
+
+{held_out}
+
+## Left out, and why
+
+{excluded}
+"""
