@@ -12,7 +12,8 @@ DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 def launch(kernel, grid: int, warps: int, stages: int, *arguments, **constants) -> None:
     """Runs `grid` programs; the first argument is a tensor."""
     if INTERPRETED:
-        if not isinstance(arguments[0], FakeTensor):  # a fake one asks for shapes only
+        first = arguments[0]
+        if not (isinstance(first, FakeTensor) or first.is_meta):  # those ask for shapes only
             kernel[(grid,)](*arguments, **constants)
         return
     wrap_triton(kernel)[(grid,)](*arguments, **constants, num_warps=warps, num_stages=stages)

@@ -75,6 +75,8 @@ class TrainConfig:
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where it is faster
     engine: Literal["torch", "deepspeed"] = "torch"  # torch: one process
     micro_batches: int = 1  # parts of a step's batch, their gradients summed; on CPU side by side
+    compile: bool = True  # on CUDA: each block of the model by torch.compile
+    cuda_graph: bool = False  # on CUDA, engine torch: record the step once, then replay it
     zero_stage: int = 1  # what DeepSpeed shards: 1 optimiser state, 2 gradients, 3 weights
     checkpoint_every: int = 200  # steps
     log_every: int = 10  # steps

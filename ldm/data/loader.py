@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections import OrderedDict
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,11 @@ class MicroBatches:
 
     def __next__(self) -> list[PackedBatch]:
         return [next(loader) for loader in self._loaders]
+
+    def capacities(self) -> list[dict] | None:
+        """Of each part, where they are fixed."""
+        found = [loader.capacities for loader in self._loaders]
+        return None if None in found else [asdict(capacities) for capacities in found]
 
     @property
     def waited(self) -> float:

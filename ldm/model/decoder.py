@@ -63,6 +63,11 @@ class Decoder(nn.Module):
         self.head = ActionHead(architecture)
         self._angles: tuple[torch.Tensor, torch.Tensor] | None = None
 
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """From now on each block runs as torch.compile makes it, as one graph of fixed shapes."""
+        for block in self.blocks:
+            block.compile(fullgraph=True, dynamic=False, backend=backend)
+
     def forward(self, batch: PackedBatch, read_U: torch.Tensor | None = None) -> torch.Tensor:
         """hidden_ND after the last block, before the head's norm, in `compute_dtype`.
 
@@ -92,8 +97,7 @@ class Decoder(nn.Module):
         segments = Segments(batch.cu_seqlens_S1, batch.positions_N, longest, tiles)
         device = batch.positions_N.device
         packed_attention = choose(device, self.compute_dtype, a.head_dim, longest)
-        positions_N = batch.positions_N.long()
-        cos_NC, sin_NC = (t[positions_N] for t in self.angles(longest))
+        cos_NC, sin_NC = (t.index_select(0, batch.positions_N) for t in self.angles(longest))
 
         def attend(qkv_NX):
             q_NHD, k_NGD, v_NGD = self._split(qkv_NX)

@@ -9,7 +9,8 @@
 and for the ranks together: sum(values), share(value), rank, world.
 
 Nothing here waits for the device. The loss is summed over this rank's labels and divided by the
-label count of *all* ranks, so that the shares add up to the loss one process would compute.
+label count of *all* ranks, so that the shares add up to the loss one process would compute. What
+`backward` and `update` return may be overwritten by the next step.
 """
 
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from torch import nn
 from ldm.config import TrainConfig
 from ldm.errors import LdmError
 from ldm.model.memory import keep_freed_memory
+from ldm.train.graph import Graphed, copy_into
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -74,7 +76,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
-def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+def adamw(model: nn.Module, config: TrainConfig, capturable: bool = False) -> torch.optim.AdamW:
     """AdamW in one fused pass; only matrices decay, norms and other vectors do not."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
@@ -82,16 +84,35 @@ def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
+    rate = torch.tensor(config.lr, device=matrices[0].device) if capturable else config.lr
     return torch.optim.AdamW(
         [g for g in groups if g["params"]],
-        lr=config.lr,
+        lr=rate,
         betas=(config.beta1, config.beta2),
         fused=True,
+        capturable=capturable,
     )
 
 
+def clip_and_step(optimizer: torch.optim.AdamW, gradients: list, clip: float) -> torch.Tensor:
+    """The global norm of `gradients`; the optimiser's step with them scaled to a norm of `clip`.
+
+    The fused step scales while it reads, and leaves weights and state alone where the norm is not
+    finite: no pass of its own for clipping, and no bad weights.
+    """
+    norm = nn.utils.get_total_norm(gradients)
+    optimizer.grad_scale = (norm / clip).clamp(min=1.0)  # what gradients are divided by
+    optimizer.found_inf = (~norm.isfinite()).to(norm.dtype)
+    optimizer.step()
+    return norm
+
+
 class TorchEngine:
-    """One process, one device: fp32 weights cast to `precision` for every product, fused AdamW."""
+    """One process, one device: fp32 weights cast to `precision` for every product, fused AdamW.
+
+    Gradients of micro-batches are added in fp32. On a CPU the micro-batches run side by side; on
+    CUDA the step may be recorded and replayed (config.cuda_graph), for batches of one shape.
+    """
 
     name, rank, world, zero_stage = "torch", 0, 1, 0
 
@@ -100,18 +121,33 @@ class TorchEngine:
         self.precision = choose_precision(config.precision, self.device)
         self.model = model.to(self.device)
         self.model.compute_dtype = DTYPES[self.precision]
-        self.optimizer = adamw(self.model, config)
+        self.parameters = list(self.model.parameters())
+        cuda = self.device.type == "cuda"
+        if cuda and config.compile:
+            self.model.compile_blocks()
+        self.graphed = cuda and config.cuda_graph
+        self.optimizer = adamw(self.model, config, capturable=self.graphed)
         self.clip = config.clip
         self.threads = None
-        if self.device.type == "cpu":
+        if self.graphed:
+            for parameter in self.parameters:
+                parameter.grad = torch.zeros_like(parameter)  # the graphs' only place for it
+            self.inputs = None
+            self.add_gradients = Graphed(lambda: self._add_gradients(*self.inputs))
+            self.step = Graphed(self._step_and_zero)
+        if not cuda:
             keep_freed_memory()
-        if self.device.type == "cpu" and config.micro_batches > 1:
+        if not cuda and config.micro_batches > 1:
             # docs/decisions/0002-micro-batches-in-threads.md
-            torch.set_num_threads(1)
-            self.threads = ThreadPoolExecutor(config.micro_batches, "micro-batch")
+            torch.set_num_threads(config.micro_batches)  # of the optimiser, between two batches
+            self.threads = ThreadPoolExecutor(
+                config.micro_batches, "micro-batch", torch.set_num_threads, (1,)
+            )
 
     def backward(self, batches: list) -> Loss:
-        count = sum(len(batch.labels.tokens_L) for batch in batches)
+        count = sum(batch.label_count for batch in batches)
+        if self.graphed:
+            return join([self._replay(batch, count) for batch in batches])
         if self.threads:
             futures = [self.threads.submit(self._gradients, batch, count) for batch in batches]
             parts = [future.result() for future in futures]
@@ -120,24 +156,48 @@ class TorchEngine:
         losses, gradients = zip(*parts)
         for more in gradients[1:]:  # in the order of the parts, whichever ended first
             torch._foreach_add_(gradients[0], more)
-        for parameter, gradient in zip(self.model.parameters(), gradients[0]):
+        for parameter, gradient in zip(self.parameters, gradients[0]):
             parameter.grad = gradient
         return join(losses)
 
-    def _gradients(self, batch, count: int) -> tuple[Loss, list[torch.Tensor]]:
+    def _gradients(self, batch, count) -> tuple[Loss, list[torch.Tensor]]:
         """Of Σ loss / `count`: what one micro-batch adds to the gradients of the weights."""
         batch = batch.to(self.device)
         total, _, per_label = self.model.loss(batch)
         loss = total / count
-        gradients = torch.autograd.grad(loss, list(self.model.parameters()))
+        gradients = torch.autograd.grad(loss, self.parameters)
         return Loss(loss.detach(), per_label.detach(), batch.labels.environments_L), list(gradients)
 
+    def _add_gradients(self, batch, count: torch.Tensor) -> Loss:
+        loss, gradients = self._gradients(batch, count)
+        torch._foreach_add_([parameter.grad for parameter in self.parameters], gradients)
+        return loss
+
+    def _replay(self, batch, count: int) -> Loss:
+        if self.inputs is None:
+            self.inputs = batch.to(self.device), torch.zeros((), device=self.device)
+        copy_into(self.inputs[0], batch)
+        self.inputs[1].fill_(count)
+        loss = self.add_gradients()
+        return Loss(*(value.clone() for value in vars(loss).values()))  # the next replay's too
+
     def update(self, rate: float) -> torch.Tensor:
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+            if self.graphed:
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        if self.graphed:
+            return self.step()
+        gradients = [parameter.grad for parameter in self.parameters]
+        norm = clip_and_step(self.optimizer, gradients, self.clip)
         self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _step_and_zero(self) -> torch.Tensor:
+        gradients = [parameter.grad for parameter in self.parameters]
+        norm = clip_and_step(self.optimizer, gradients, self.clip)
+        torch._foreach_zero_(gradients)
         return norm
 
     def weights(self) -> dict[str, torch.Tensor]:

@@ -1,7 +1,7 @@
 """The training loop, all of it.
 
 The engine owns the model and its optimiser, on one process or a thousand; the loader's batch of
-step k is the same however the run got there; the log is the only place that waits for the device.
+step k is the same however the run got there; nothing in a step waits for the device.
 """
 
 import math
@@ -28,6 +28,7 @@ def train(config: TrainConfig, step: int, engine, loader, log, checkpoints, stop
         if save or step % config.log_every == 0:
             log.write(step, rate)
         if save:
+            log.settle()  # never a checkpoint of a step that is not known to be good
             checkpoints.save(step, engine)
             log.restart_clock()
         if last:

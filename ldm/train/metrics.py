@@ -1,7 +1,9 @@
 """The log: JSON lines, TensorBoard, a progress bar on a terminal or plain lines elsewhere.
 
-Between two lines everything stays on the device; `write` is where it is waited for, where ranks are
-added up, and where a loss that is not finite stops the run.
+Nothing in a step waits for the device. `write` adds up ranks and has the sums copied to pinned
+memory; the line is written LAG steps later, when the device, which the host runs ahead of, has long
+done that copy. There a loss or a gradient that is not finite stops the run; `settle` makes sure of
+it before a checkpoint.
 """
 
 import json
@@ -11,6 +13,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +26,21 @@ from ldm.parallel import progress_bar
 from ldm.train.flops import peak_flops, segment_squares, step_flops
 
 PACKAGES = ("ldm", "torch", "numpy", "safetensors")
+LAG = 2  # steps that the device may be behind when it is waited for
+
+
+@dataclass
+class Pending:
+    """A line whose figures are on their way from the device."""
+
+    first: int  # the step before those that it tells of
+    step: int
+    rate: float
+    figures: torch.Tensor  # on the CPU, there once `copied`
+    sizes: dict[str, int]  # what `figures` holds, one after the other
+    copied: torch.cuda.Event | None
+    begin: object  # marks, see `mark`
+    end: object
 
 
 class Log:
@@ -30,7 +48,8 @@ class Log:
 
     sizes: {"matmul_parameters", "layers", "attention_width"}, for step_flops. environments: ids, in
     the order of the labels' indices. waited(): seconds spent waiting for the loader so far.
-    batch_name(step): says which batch step `step` is, for an error.
+    batch_name(step): says which batch step `step` is, for an error. capacities: of the batches,
+    where they are fixed.
     """
 
     def __init__(
@@ -41,18 +60,19 @@ class Log:
         environments: list[str],
         waited: Callable[[], float],
         batch_name: Callable[[int], str],
+        capacities: dict | None = None,
     ):
         self.path, self.board_folder = folder / "log.jsonl", folder / "tensorboard"
         self.engine, self.sizes, self.environments = engine, sizes, environments
-        self.waited, self.batch_name = waited, batch_name
+        self.waited, self.batch_name, self.capacities = waited, batch_name, capacities
         self.device_name = device_name(engine.device)
         self.peak = peak_flops(self.device_name, engine.precision)
         self.main = engine.rank == 0
 
     def open(self, step: int, steps: int) -> "Log":
         """Starts at `step` of `steps`: drops what a killed run wrote after it."""
-        self.step = step
-        self.steps = steps
+        self.steps, self.first, self.now = steps, step, step
+        self.pending: Pending | None = None
         if self.main:
             keep_lines(self.path, step)
             self._append({"event": "start", "step": step} | self._versions())
@@ -69,9 +89,13 @@ class Log:
             self.bar.stop()
 
     def add(self, batches: list, loss, norm: torch.Tensor) -> None:
-        """One step: `batches` as the loader gave them, on the CPU; the rest on the device."""
-        self.shares.append(loss.share)
-        self.norm = norm
+        """One step: `batches` as the loader gave them, on the CPU; the rest on the device.
+
+        Raises LdmError, some steps late, for a loss or gradient that is not finite.
+        """
+        self.now += 1
+        self.shares.append(loss.share.clone())  # the engine may overwrite its own
+        self.norms.append(norm.clone())
         index = loss.environments.long()
         self.losses_E.index_add_(0, index, loss.per_label.to(self.losses_E.dtype))
         self.labels_E.index_add_(0, index, torch.ones_like(index, dtype=self.labels_E.dtype))
@@ -79,26 +103,65 @@ class Log:
             tokens, squares = len(batch.positions_N), segment_squares(batch)
             counts = [batch.used_tokens, tokens, batch.transitions, squares]
             self.counts += torch.tensor(counts)
+        if self.pending and self.now >= self.pending.step + LAG:
+            self.settle()
 
     def restart_clock(self) -> None:
         """Time spent on a checkpoint is no training time."""
-        self.clock, self.waited_before = time.perf_counter(), self.waited()
+        self.clock, self.waited_before = mark(self.engine.device), self.waited()
 
     def write(self, step: int, rate: float) -> None:
-        """A line for the steps since the last. Raises LdmError for a loss that is not finite."""
-        totals = self._add_up_ranks()  # waits for the device
-        seconds = time.perf_counter() - self.clock
-        losses = totals["shares"]
-        norm = float(self.norm)
-        self._check_finite(losses, norm)
-        used, tokens, transitions, squares, waited = totals["counts"].tolist()
-        labels_E = totals["labels_E"]
-        means_E = totals["losses_E"] / labels_E
-        line = {
-            "step": step,
-            "loss": float(losses.mean()),
-            "lr": rate,
-            "grad_norm": norm,
+        """A line for the steps since the last: now on a CPU, else when its figures are there."""
+        self.settle()
+        cuda = self.engine.device.type == "cuda"
+        waited = torch.tensor([self.waited() - self.waited_before], dtype=torch.float64)
+        parts = {
+            "losses": torch.stack(self.shares).double(),
+            "norms": torch.stack(self.norms).double() / self.engine.world,  # each has the global
+            "losses_E": self.losses_E,
+            "labels_E": self.labels_E,
+            "counts": torch.cat([self.counts.double(), waited]).to(self.engine.device),
+        }
+        summed = self.engine.sum(torch.cat(list(parts.values())))
+        end = mark(self.engine.device)
+        figures = torch.empty(summed.shape, dtype=summed.dtype, pin_memory=cuda)
+        figures.copy_(summed, non_blocking=True)
+        copied = torch.cuda.Event() if cuda else None
+        if copied:
+            copied.record()
+        sizes = {name: len(part) for name, part in parts.items()}
+        self.pending = Pending(self.first, step, rate, figures, sizes, copied, self.clock, end)
+        self._new_window()
+        if not cuda:
+            self.settle()
+
+    def settle(self) -> None:
+        """Writes the line that is pending, waiting for it if it must.
+
+        Raises LdmError for a loss or gradient that is not finite.
+        """
+        if self.pending is None:
+            return
+        told, self.pending = self.pending, None
+        if told.copied:
+            told.copied.synchronize()
+        found = dict(zip(told.sizes, told.figures.split(list(told.sizes.values()))))
+        self._check_finite(told, found["losses"], found["norms"])
+        line = self._line(told, found)
+        if self.main:
+            self._append(line)
+            self._show(line)
+
+    def _line(self, told: Pending, found: dict[str, torch.Tensor]) -> dict:
+        seconds = seconds_between(told.begin, told.end)
+        used, tokens, transitions, squares, waited = found["counts"].tolist()
+        labels_E = found["labels_E"][: len(self.environments)]  # without those that fill
+        means_E = found["losses_E"][: len(self.environments)] / labels_E
+        return {
+            "step": told.step,
+            "loss": float(found["losses"].mean()),
+            "lr": told.rate,
+            "grad_norm": float(found["norms"][-1]),
             "tokens_per_s": round(tokens / seconds, 1),
             "useful_tokens_per_s": round(used / seconds, 1),
             "transitions_per_s": round(transitions / seconds, 1),
@@ -112,43 +175,28 @@ class Log:
                 for e in labels_E.nonzero().squeeze(1).tolist()
             },
         }
-        if self.main:
-            self._append(line)
-            self._show(line)
-        self.step = step
-        self._new_window()
 
     def _new_window(self) -> None:
-        device, environments = self.engine.device, len(self.environments)
+        device, environments = self.engine.device, len(self.environments) + 1
+        self.first = self.now
         self.shares: list[torch.Tensor] = []
+        self.norms: list[torch.Tensor] = []
         self.losses_E = torch.zeros(environments, dtype=torch.float64, device=device)
         self.labels_E = torch.zeros(environments, dtype=torch.float64, device=device)
         self.counts = torch.zeros(4, dtype=torch.int64)  # used, all tokens, transitions, Σ length²
         self.restart_clock()
 
-    def _add_up_ranks(self) -> dict[str, torch.Tensor]:
-        """shares (steps,), losses_E, labels_E, counts and seconds waited (5,): sums, on the CPU."""
-        waited = torch.tensor([self.waited() - self.waited_before], dtype=torch.float64)
-        parts = {
-            "shares": torch.stack(self.shares).double(),
-            "losses_E": self.losses_E,
-            "labels_E": self.labels_E,
-            "counts": torch.cat([self.counts.double(), waited]).to(self.engine.device),
-        }
-        summed = self.engine.sum(torch.cat(list(parts.values()))).cpu()
-        return dict(zip(parts, summed.split([len(part) for part in parts.values()])))
-
-    def _check_finite(self, losses: torch.Tensor, norm: float) -> None:
-        bad = (~losses.isfinite()).nonzero()
-        if not len(bad) and torch.tensor(norm).isfinite():
+    def _check_finite(self, told: Pending, losses: torch.Tensor, norms: torch.Tensor) -> None:
+        bad = (~(losses.isfinite() & norms.isfinite())).nonzero()
+        if not len(bad):
             return
-        step = self.step + (int(bad[0]) if len(bad) else len(losses) - 1)
-        what = (
-            f"the loss is {float(losses[bad[0]])}" if len(bad) else f"the gradient norm is {norm}"
-        )
+        at = int(bad[0])
+        what, value = ("loss", losses[at]) if not losses[at].isfinite() else ("norm", norms[at])
+        step = told.first + at
         raise LdmError(
-            f"step {step + 1}: {what}, expected a finite number; its batch is "
-            f"{self.batch_name(step)}. The last checkpoint is kept: look at that batch, lower "
+            f"step {step + 1}: the {'gradient ' * (what == 'norm')}{what} is {float(value)}, "
+            f"expected a finite number; its batch is {self.batch_name(step)}. "
+            "The last checkpoint is kept: look at that batch, lower "
             "train.lr, or set train.precision=fp32, then run again"
         )
 
@@ -187,8 +235,23 @@ class Log:
             "cores": os.cpu_count(),
             "engine": self.engine.name,
             "precision": self.engine.precision,
+            "capacities": self.capacities,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
+
+
+def mark(device: torch.device):
+    """A moment in the device's time: on CUDA, when it gets here."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def seconds_between(begin, end) -> float:
+    """Of two marks whose work is done."""
+    return begin.elapsed_time(end) / 1e3 if hasattr(end, "elapsed_time") else end - begin
 
 
 def keep_lines(path: Path, step: int) -> None:

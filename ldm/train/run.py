@@ -68,7 +68,8 @@ def _train(recipe, folder, sizes, manifest, checkpoints, newest, saved) -> None:
     if newest:
         checkpoints.load(newest, engine)
     count = recipe.train.micro_batches
-    loader = MicroBatches(folder / "mix", engine.rank, engine.world, step, count)
+    fixed_for = recipe.train.steps if engine.device.type == "cuda" else None  # one shape, compiled
+    loader = MicroBatches(folder / "mix", engine.rank, engine.world, step, count, fixed_for)
     log = Log(
         folder / "train",
         engine,
@@ -76,6 +77,7 @@ def _train(recipe, folder, sizes, manifest, checkpoints, newest, saved) -> None:
         [environment["id"] for environment in manifest["environments"]],
         waited=lambda: loader.waited,
         batch_name=lambda k: f"bin {k} of every stream of the mix {manifest['checksum'][:12]}",
+        capacities=loader.capacities(),
     )
     stop = Stop(engine, recipe.train.log_every)
     with closing(loader), closing(log.open(step, recipe.train.steps)), stop:

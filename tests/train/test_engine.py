@@ -51,6 +51,20 @@ def test_gradients_are_clipped_to_the_norm_and_told_before_it():
     assert float(before.norm()) > 0.1 and float(after.norm()) == pytest.approx(0.01, rel=1e-3)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_changes_nothing(value):
+    machine = engine()
+    steps(machine, 2)
+    before = {name: weight.clone() for name, weight in machine.weights().items()}
+    state = [t.clone() for row in machine.optimizer.state.values() for t in row.values()]
+    machine.backward([batch()])
+    machine.model.head.out.grad[0, 0] = value
+    assert not machine.update(1e-3).isfinite()
+    assert all(torch.equal(weight, before[name]) for name, weight in machine.weights().items())
+    after = [t for row in machine.optimizer.state.values() for t in row.values()]
+    assert all(torch.equal(*pair) for pair in zip(state, after))
+
+
 def test_a_batch_without_patches_still_gives_every_weight_a_gradient():
     machine = engine()
     machine.backward([batch()])  # ranks reduce the same gradients, whatever their batches hold

@@ -23,9 +23,9 @@ def log(tmp_path):
     made.close()
 
 
-def add(log, share, per_label=(1.0, 3.0, 5.0), environments=(0, 2, 2)):
+def add(log, share, per_label=(1.0, 3.0, 5.0), environments=(0, 2, 2), norm=0.5):
     loss = Loss(torch.tensor(share), torch.tensor(per_label), torch.tensor(environments))
-    log.add([packed_batch([6, 4], pad=2)], loss, torch.tensor(0.5))
+    log.add([packed_batch([6, 4], pad=2)], loss, torch.tensor(norm))
 
 
 def rows(log):
@@ -75,11 +75,40 @@ def test_a_loss_that_is_not_finite_names_its_step_and_batch(log, value):
     assert len(rows(log)) == 2
 
 
-def test_a_norm_that_is_not_finite_stops_too(log):
+def test_a_norm_that_is_not_finite_stops_too_in_whatever_step_it_was(log):
+    for norm in (1.0, float("inf"), 1.0):
+        add(log, 1.0, norm=norm)
+    with pytest.raises(LdmError, match=r"step 2: the gradient norm is inf.*its batch is bin 1"):
+        log.write(3, 1e-3)
+    assert len(rows(log)) == 1
+
+
+def test_labels_that_fill_a_capacity_are_of_no_environment(log):
+    add(log, 1.0, (1.0, 3.0, 0.0, 0.0), (0, 2, 3, 3))  # the fourth of three environments
+    log.write(1, 1e-3)
+    assert rows(log)[-1]["losses"] == {"toy/a": 1.0, "toy/c": 3.0}
+
+
+def test_what_the_engine_overwrites_is_kept(log):
+    loss = Loss(torch.tensor(2.0), torch.tensor([1.0]), torch.tensor([0]))
+    norm = torch.tensor(0.5)
+    for value in (2.0, 4.0):
+        loss.share.fill_(value)
+        log.add([packed_batch([6, 4], pad=2)], loss, norm.fill_(value))
+    log.write(2, 1e-3)
+    assert (rows(log)[-1]["loss"], rows(log)[-1]["grad_norm"]) == (3.0, 4.0)
+
+
+def test_a_line_that_is_on_its_way_is_written_some_steps_later(log, monkeypatch):
+    settle = log.settle
+    monkeypatch.setattr(log, "settle", lambda: None)  # as where `write` need not wait
     add(log, 1.0)
-    log.norm = torch.tensor(float("inf"))
-    with pytest.raises(LdmError, match="step 1: the gradient norm is inf"):
-        log.write(1, 1e-3)
+    log.write(1, 1e-3)
+    monkeypatch.setattr(log, "settle", settle)
+    add(log, 2.0)
+    assert len(rows(log)) == 1 and log.pending is not None
+    add(log, 3.0)
+    assert [row["loss"] for row in rows(log)[1:]] == [1.0] and log.pending is None
 
 
 def test_a_resumed_log_drops_what_will_be_written_again(tmp_path):
