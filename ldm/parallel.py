@@ -14,7 +14,17 @@ from multiprocessing import get_context
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from ldm.errors import LdmError
 
@@ -44,6 +54,7 @@ def run_jobs(
     label: Callable[[tuple], str] = lambda job: str(job[0]),
     runner: str = "local",
     lost: Callable | None = None,
+    size: Callable[[tuple], int] = lambda job: 1,
 ) -> list:
     """`function(*job)` for every job, at most `workers` at a time; results in the jobs' order.
 
@@ -52,7 +63,7 @@ def run_jobs(
     cluster of this machine where that is unset). A job whose process dies (out of memory, a crash
     in a simulator) is started once more; if that one dies too, `lost(*job)` in this process makes
     its result, or an LdmError says so. The first error stops the rest and is raised here; Ctrl-C
-    stops all processes.
+    stops all processes. size: what a job counts for in the bar, in its rate and in the time left.
     """
     results: list = [None] * len(jobs)
     if not jobs:
@@ -61,7 +72,7 @@ def run_jobs(
     pool = _open(runner, workers)
     try:
         with progress_bar() as bar:
-            task = bar.add_task(title, total=len(jobs), note="")
+            task = bar.add_task(title, total=sum(map(size, jobs)), note="")
             waiting = deque((i, 1) for i in range(len(jobs)))
             running: dict[Future, tuple[int, int]] = {}
             while waiting or running:
@@ -83,7 +94,7 @@ def run_jobs(
                                 "is there memory enough for the workers?"
                             ) from death
                         results[index] = lost(*jobs[index])
-                    bar.update(task, advance=1, note=label(jobs[index]))
+                    bar.update(task, advance=size(jobs[index]), note=label(jobs[index]))
     finally:
         pool.close()
     return results
@@ -122,25 +133,31 @@ class LocalPool:
     def close(self) -> None:
         lanes = [*self._idle, *self._busy.values()]
         processes = [p for lane in lanes for p in (lane._processes or {}).values()]
-        for lane in lanes:
-            lane.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
-        for process in processes:
-            process.join()
+        for lane in lanes:
+            lane.shutdown(cancel_futures=True)  # ends at once: its process is gone
 
 
 def _lane() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start_process)
 
 
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.{0 if speed >= 100 else 1}f}/s" if speed else "", style="dim")
+
+
 def progress_bar() -> Progress:
-    """The one look of progress; silent where the output is not a terminal."""
-    columns = TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn()
-    note = TextColumn("[dim]{task.fields[note]}")
+    """The one look of progress: how much of all, how fast, time spent and left. Silent where the
+    output is not a terminal."""
+    columns = TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), _Rate()
+    times = TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("[dim]{task.fields[note]}")
     return Progress(
-        *columns, TimeElapsedColumn(), note, console=console, disable=not sys.stderr.isatty()
-    )
+        *columns, *times, console=console, disable=not sys.stderr.isatty(),
+        speed_estimate_period=120,
+    )  # fmt: skip
 
 
 def _start_process() -> None:
