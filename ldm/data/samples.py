@@ -26,14 +26,14 @@ Damage = (KeyError, TypeError, ValueError, zstandard.ZstdError)
 
 def encode_arrays(facts: dict, arrays: dict[str, np.ndarray]) -> Sample:
     """One sample: `facts` with a table of the arrays, and their bytes."""
-    entries, parts, offset = [], [], 0
+    entries, offset = [], 0
+    raw = np.empty(sum(array.nbytes for array in arrays.values()), np.uint8)
     for name, array in arrays.items():
-        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        shape = list(array.shape)
-        entries.append({"name": name, "dtype": array.dtype.str, "shape": shape, "offset": offset})
-        parts.append(array.tobytes())
+        dtype, shape = array.dtype.newbyteorder("<"), list(array.shape)
+        entries.append({"name": name, "dtype": dtype.str, "shape": shape, "offset": offset})
+        raw[offset : offset + array.nbytes].view(dtype).reshape(shape)[...] = array
         offset += array.nbytes
-    data = zstandard.ZstdCompressor(LEVEL).compress(b"".join(parts))
+    data = zstandard.ZstdCompressor(LEVEL).compress(raw)
     return json.dumps({**facts, "arrays": entries}).encode(), data
 
 

@@ -26,9 +26,11 @@ def write_shard(path: Path, trajectories: Iterable[Trajectory]) -> dict:
     """Writes a shard in one step; returns what a manifest says of it: {"sha256", "bytes",
     "transitions", "episodes"}. Raises LdmError when the disk is full."""
     trajectories = list(trajectories)
-    written = write_tar(path, map(encode, trajectories))
+    return {**write_tar(path, map(encode, trajectories)), **counts(trajectories)}
+
+
+def counts(trajectories: list[Trajectory]) -> dict:
     return {
-        **written,
         "transitions": sum(len(t) for t in trajectories),
         "episodes": sum(len(t.lengths) for t in trajectories),
     }
@@ -49,10 +51,7 @@ def read_shard(path: Path, entry: dict) -> list[Trajectory]:
             raise LdmError(
                 f"shard {path}, sample {key}: not a trajectory: {error}; {again}"
             ) from error
-    for name, found in (
-        ("transitions", sum(len(t) for t in trajectories)),
-        ("episodes", sum(len(t.lengths) for t in trajectories)),
-    ):
+    for name, found in counts(trajectories).items():
         if found != entry[name]:
             raise LdmError(
                 f"shard {path} has {found} {name}, its manifest says {entry[name]}; {again}"

@@ -6,6 +6,7 @@ moment t and what it did then. Episodes are cut out of the columns only at the e
 
 import math
 from collections.abc import Iterator
+from time import perf_counter
 
 import numpy as np
 
@@ -15,14 +16,19 @@ from ldm.envs.interface import Actor, Arrays, Turn, VectorEnv
 from ldm.errors import LdmError
 from ldm.record.noise import Noise
 
+POLICY, SIMULATOR, SERIALISATION = "policy", "simulator", "serialisation"
+
 
 class Recording:
     """Rows t of N streams: observation, label and executed action, what the action led to, and
-    whether the row starts an episode. The action of an episode's last row was never executed."""
+    whether the row starts an episode. The action of an episode's last row was never executed.
+
+    seconds: what making it took, by part (POLICY, SIMULATOR, SERIALISATION)."""
 
     def __init__(self, env: VectorEnv, actor: Actor, seed: int, rows: int):
         self.env, self.policy, self.seed = env, actor.id, seed
         self.rows = 0
+        self.seconds = dict.fromkeys((POLICY, SIMULATOR, SERIALISATION), 0.0)
         shape = (rows, env.num_envs)
 
         def empty(tree: spaces.Tree) -> Arrays:
@@ -99,6 +105,8 @@ def record(env: VectorEnv, actor: Actor, noise: Noise, transitions: int, seed: i
     """
     limit = 2 * math.ceil(transitions / env.num_envs) + 4  # if every episode is one step long
     recording = Recording(env, actor, seed, limit)
+    policy = simulator = 0.0
+    begin = perf_counter()
     turn, recorded = env.reset(), 0
     recording.see(turn)
     first = np.zeros(env.num_envs, np.int64)  # row in which each stream's episode began
@@ -108,8 +116,13 @@ def record(env: VectorEnv, actor: Actor, noise: Noise, transitions: int, seed: i
                 f"{env.spec.id}: only {recorded} of {limit * env.num_envs} steps were usable, the "
                 f"rest was lost to {env.faults} faults; see ldm envs check {env.spec.id}"
             )
+        asked = perf_counter()
         label = actor.act(turn)
-        turn = env.step(noise.apply(turn.started, label))
+        action = noise.apply(turn.started, label)
+        sent = perf_counter()
+        turn = env.step(action)
+        simulator += perf_counter() - sent
+        policy += sent - asked
         recording.do(label, noise.level, turn)
         recording.see(turn)
         recorded += env.num_envs
@@ -118,6 +131,8 @@ def record(env: VectorEnv, actor: Actor, noise: Noise, transitions: int, seed: i
             cut = turn.started & ~(recording.terminated[row - 2] | recording.truncated[row - 2])
             recorded -= np.count_nonzero(turn.started) + int((row - 1 - first)[cut].sum())
             first[turn.started] = row
+    rest = perf_counter() - begin - policy - simulator
+    recording.seconds |= {POLICY: policy, SIMULATOR: simulator, SERIALISATION: rest}
     return recording
 
 

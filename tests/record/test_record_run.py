@@ -1,11 +1,14 @@
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +18,12 @@ from ldm.config import Recipe, RecordConfig
 from ldm.data.atomic import folder_lock
 from ldm.data.manifest import read_environment, read_manifest
 from ldm.envs.catalogue import find
+from ldm.envs.worker_backend import Quarantined
 from ldm.errors import LdmError
-from ldm.record.run import plan as plan_shards
-from ldm.record.run import record_shard, run
+from ldm.record import job
+from ldm.record.job import record_shards
+from ldm.record.plan import plan as plan_shards
+from ldm.record.run import parts, run
 from ldm.reference import experts
 from ldm.reference.admission import Card, Score, card_folder, read_card, write_card
 
@@ -33,7 +39,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from tests_run import RECIPE
-from ldm.record.run import run
+from ldm.record.run import parts, run
 run(replace(RECIPE, workers=int(sys.argv[2])), Path(sys.argv[1]))
 """
 
@@ -139,7 +145,9 @@ def test_ctrl_c_keeps_what_is_done(whole, tmp_path):
 def test_a_second_run_writes_nothing_and_more_transitions_keep_what_is_there(whole, monkeypatch):
     folder = whole
     jobs = []
-    monkeypatch.setattr("ldm.record.run.run_jobs", lambda _, these, *a, **k: jobs.extend(these))
+    monkeypatch.setattr(
+        "ldm.record.run.run_jobs", lambda _, these, *a, **k: jobs.extend(these) or []
+    )
     before = (folder / "data/manifest.json").read_bytes()
     run(RECIPE, folder)
     assert jobs == [] and (folder / "data/manifest.json").read_bytes() == before
@@ -158,11 +166,11 @@ def test_a_shard_depends_on_its_seed_number_and_recipe_only(whole, tmp_path):
     spec = find(IDS[0])
     admit(tmp_path, spec.id)
     shards = plan_shards(RECIPE, spec, read_card(spec, tmp_path), tmp_path)
-    record_shard(shards[1], RECIPE, tmp_path)  # alone, in this process
+    record_shards([shards[1]], RECIPE, tmp_path)  # alone, in this process
     name = "envpool__CartPole-v1/shard-00001.tar"
     assert files(tmp_path / "data") == {name: files(whole / "data")[name]}
     other = replace(RECIPE, seed=1)
-    record_shard(shards[1], other, tmp_path)
+    record_shards([shards[1]], other, tmp_path)
     assert files(tmp_path / "data")[name] != files(whole / "data")[name]
 
 
@@ -188,11 +196,11 @@ def test_a_full_disk_is_a_clear_error_and_the_run_can_go_on(whole, tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
         with pytest.raises(LdmError, match=r"shard-00000.tar: .* run the same command again"):
-            record_shard(shard, RECIPE, tmp_path)
+            record_shards([shard], RECIPE, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [p.name for p in (tmp_path / "data").rglob("*.*")] == []
-    record_shard(shard, RECIPE, tmp_path)
+    record_shards([shard], RECIPE, tmp_path)
     assert files(tmp_path / "data").items() <= files(whole / "data").items()
 
 
@@ -201,10 +209,90 @@ def test_shards_of_different_library_versions_are_not_mixed(whole, tmp_path):
     admit(tmp_path, spec.id)
     recipe = replace(RECIPE, environments=[spec.id])
     shards = plan_shards(recipe, spec, read_card(spec, tmp_path), tmp_path)
-    for shard in shards:
-        record_shard(shard, recipe, tmp_path)
+    record_shards(shards, recipe, tmp_path)
     facts = json.loads(shards[1].facts_path.read_text())
     facts["versions"]["envpool"] = "0.0.1"
     shards[1].facts_path.write_text(json.dumps(facts))
     with pytest.raises(LdmError, match=r"shard-00001.tar was recorded with other .* delete"):
         run(recipe, tmp_path)
+
+
+def test_a_slow_writer_holds_the_recording_back_and_memory_down(tmp_path, monkeypatch):
+    """A shard is written while the next is recorded; the one after that waits for it."""
+    spec = find(IDS[0])
+    admit(tmp_path, spec.id)
+    recipe = replace(RECIPE, record=replace(RECIPE.record, transitions=16_000))
+    shards = plan_shards(recipe, spec, read_card(spec, tmp_path), tmp_path)
+    events, alive, most = [], weakref.WeakSet(), []
+    recorded = [threading.Event() for _ in shards]
+    real_record, real_write = job.record_shard, job.write
+
+    def counting_record(shard, *arguments):
+        events.append(("record", shard.index))
+        recording = real_record(shard, *arguments)
+        alive.add(recording)
+        most.append(len(alive))
+        recorded[shard.index].set()
+        return recording
+
+    def slow_write(shard, recording):
+        following = min(shard.index + 1, len(shards) - 1)
+        assert recorded[following].wait(60)  # slower than the next shard's recording
+        tally = real_write(shard, recording)
+        events.append(("written", shard.index))
+        return tally
+
+    monkeypatch.setattr(job, "record_shard", counting_record)
+    monkeypatch.setattr(job, "write", slow_write)
+    tally = job.record_shards(shards, recipe, tmp_path)
+    assert len(most) == len(shards) == 8 and max(most) == 2
+    for index in range(2, len(shards)):
+        assert events.index(("written", index - 2)) < events.index(("record", index))
+    assert tally.transitions == sum(s.facts()["shard"]["transitions"] for s in shards)
+    assert set(tally.seconds) == {"start", "policy", "simulator", "serialisation", "writing"}
+    assert all(tally.seconds.values()) and sum(tally.shares().values()) == pytest.approx(1)
+
+
+def test_jobs_hold_one_environment_each_slow_ones_first(tmp_path):
+    seconds = {IDS[0]: 1.0, IDS[1]: 5.0}
+    for id in IDS:
+        admit(tmp_path, id, seconds=seconds[id])
+    recipe = replace(RECIPE, record=replace(RECIPE.record, transitions=40_000))
+    admitted = [(find(id), read_card(find(id), tmp_path)) for id in IDS]
+    plans = [plan_shards(recipe, *pair, tmp_path) for pair in admitted]
+    for workers, sizes in ((1, [4] * 5), (2, [4] * 5), (4, [2] * 10), (64, [1] * 20)):
+        jobs = parts(admitted, plans, workers)
+        assert [len(job) for job in jobs] == sizes * 2
+        ids = [{shard.spec.id for shard in job} for job in jobs]
+        assert ids == [{IDS[1]}] * len(sizes) + [{IDS[0]}] * len(sizes)
+
+
+def test_the_end_says_how_fast_and_where_the_time_went(whole, tmp_path, capfd):
+    for id in IDS:
+        admit(tmp_path, id)
+    run(RECIPE, tmp_path)
+    line = " ".join(capfd.readouterr().err.split())
+    assert re.search(r"1\d,\d{3} transitions recorded, [\d,]+/s; time: .*simulator \d+%", line)
+    assert files(tmp_path / "data") == files(whole / "data")
+
+
+def test_a_run_survives_an_environment_in_quarantine(whole, tmp_path, monkeypatch, capfd):
+    for id in IDS:
+        admit(tmp_path, id)
+    real = job.record_shard
+
+    def record_shard(shard, *arguments):
+        if shard.spec.id == IDS[1] and shard.index == 1:
+            raise Quarantined("it hangs", {"hang": 3})
+        return real(shard, *arguments)
+
+    monkeypatch.setattr(job, "record_shard", record_shard)
+    monkeypatch.setattr("ldm.record.run.run_jobs", lambda f, jobs, *_, **__: [f(*j) for j in jobs])
+    run(RECIPE, tmp_path)
+    told = " ".join(capfd.readouterr().err.split())
+    assert f"left out: {IDS[1]}: it hangs" in told and "lost to faults: 3 hang" in told
+    manifest = read_manifest(tmp_path / "data")
+    assert manifest["environments"] == read_manifest(whole / "data")["environments"][:1]
+    monkeypatch.setattr(job, "record_shard", real)
+    run(RECIPE, tmp_path)
+    assert read_manifest(tmp_path / "data") == read_manifest(whole / "data")

@@ -1,0 +1,136 @@
+"""One job of the record stage: shards of one environment, each written while the next is recorded.
+
+    record 0 │ record 1 │ record 2 │
+             │ write 0  │ write 1  │ write 2
+
+A thread cuts, checks, compresses and writes (zstd, hashing and the disk hold no GIL). At most one
+shard waits for it: a slow disk slows the recording down instead of filling memory, which holds two
+shards however many there are.
+"""
+
+import platform
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from time import perf_counter
+
+from ldm.config import Recipe
+from ldm.data import statistics
+from ldm.data.atomic import write_json
+from ldm.data.samples import write_tar
+from ldm.data.shards import counts, encode
+from ldm.envs import spaces
+from ldm.envs.make import make
+from ldm.envs.spec import EnvSpec
+from ldm.envs.worker_backend import Quarantined
+from ldm.record.noise import Noise
+from ldm.record.plan import ShardPlan
+from ldm.record.recorder import SERIALISATION, Recording, check, record
+from ldm.reference.load import hosted_expert, load_reference
+from ldm.seeds import derive
+
+START, WRITING = "start", "writing"  # the other parts of the time are recorder.py's
+
+
+@dataclass
+class Tally:
+    """What some jobs did. seconds: by part, of all threads together; faults: by kind.
+    quarantined: environments that failed again and again, and how."""
+
+    transitions: int = 0
+    seconds: Counter = field(default_factory=Counter)
+    faults: Counter = field(default_factory=Counter)
+    quarantined: dict[str, str] = field(default_factory=dict)
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            self.transitions + other.transitions,
+            self.seconds + other.seconds,
+            self.faults + other.faults,
+            self.quarantined | other.quarantined,
+        )
+
+    def shares(self) -> dict[str, float]:
+        """Part → share of all seconds, the largest first."""
+        total = self.seconds.total()
+        return {part: seconds / total for part, seconds in self.seconds.most_common()}
+
+
+def record_shards(shards: Iterable[ShardPlan], recipe: Recipe, folder: Path) -> Tally:
+    """Records and writes the shards of one environment, until it is quarantined.
+
+    Raises LdmError where one cannot be recorded for another reason; those before it stay.
+    """
+    tally, writing = Tally(), None
+    with ThreadPoolExecutor(1) as writer:
+        for shard in shards:
+            try:
+                recording = record_shard(shard, recipe, folder)
+            except Quarantined as error:
+                why = {shard.spec.id: str(error)}
+                tally += Tally(faults=Counter(error.faults), quarantined=why)
+                break
+            if writing:
+                tally += writing.result()
+            writing = writer.submit(write, shard, recording)
+        return tally + writing.result() if writing else tally
+
+
+def record_shard(shard: ShardPlan, recipe: Recipe, folder: Path) -> Recording:
+    """What one shard holds, in memory."""
+    begin = perf_counter()
+    spec, settings = shard.spec, recipe.record
+    seed = derive(recipe.seed, "record", spec.id, shard.index)
+    # Fewer streams where episodes are long: else no stream would ever see the end of one.
+    streams = max(1, min(settings.streams, shard.transitions // spec.horizon))
+    actor = load_reference(spec, folder)
+    env = make(spec, streams, seed, expert=hosted_expert(spec, folder))
+    try:
+        noise = Noise(
+            env.action, streams, settings.noise_share, settings.noise, derive(seed, "noise")
+        )
+        start = perf_counter() - begin
+        recording = record(env, actor, noise, shard.transitions, seed)
+    finally:
+        env.close()
+    recording.seconds[START] = start
+    return recording
+
+
+def write(shard: ShardPlan, recording: Recording) -> Tally:
+    """Writes the shard, and after it how it was made."""
+    begin = perf_counter()
+    env = recording.env
+    trajectories = list(recording.trajectories())
+    for trajectory in trajectories:
+        check(env, recording.policy, trajectory)
+    measured = statistics.measure(env.observation, env.action, trajectories)
+    samples = [encode(trajectory) for trajectory in trajectories]
+    ready = perf_counter()
+    written = {**write_tar(shard.path, samples), **counts(trajectories)}
+    facts = {
+        "key": shard.key,
+        "observation": spaces.to_json(env.observation),
+        "action": spaces.to_json(env.action),
+        "statistics": statistics.to_json(measured),
+        "versions": versions(env.spec),
+        "shard": written,
+    }
+    write_json(shard.facts_path, facts)
+    seconds = Counter(recording.seconds)
+    seconds.update({SERIALISATION: ready - begin, WRITING: perf_counter() - ready})
+    return Tally(written["transitions"], seconds, Counter(env.fault_kinds))
+
+
+def versions(spec: EnvSpec) -> dict[str, str]:
+    """What made the data: Python, and the packages that shaped its bytes."""
+    found = {"python": platform.python_version()}
+    for name in ("ldm", "numpy", "zstandard", spec.library):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # a library that lives in another interpreter; the card has its version
+    return found

@@ -1,0 +1,61 @@
+"""Which shards a recipe asks for, and what the content of each depends on."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ldm.config import Recipe
+from ldm.data.manifest import checksum
+from ldm.envs.spec import EnvSpec
+from ldm.reference.admission import Card, card_folder
+
+SCHEMA = 1  # rises when the same recipe gives other shards
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """One shard to record. key: hash of all that its content depends on."""
+
+    spec: EnvSpec
+    index: int
+    transitions: int
+    key: str
+    path: Path
+
+    @property
+    def facts_path(self) -> Path:
+        return self.path.with_suffix(".json")
+
+    def facts(self) -> dict | None:
+        """How the shard was made, or None where it has yet to be made (or made anew)."""
+        try:
+            facts = json.loads(self.facts_path.read_bytes())
+            made = facts["key"] == self.key and self.path.stat().st_size == facts["shard"]["bytes"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return facts if made else None
+
+
+def plan(recipe: Recipe, spec: EnvSpec, card: Card, folder: Path) -> list[ShardPlan]:
+    """The shards of one environment."""
+    settings = recipe.record
+    weights = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(card_folder(spec, folder).glob("*.safetensors"))
+    }
+    identity = {
+        "schema": SCHEMA,
+        "seed": recipe.seed,
+        "streams": settings.streams,
+        "noise": [settings.noise_share, settings.noise],
+        "environment": spec.identity(),
+        "policy": [card.policy, weights],
+    }
+    shards = []
+    for index, begin in enumerate(range(0, settings.transitions, settings.shard_transitions)):
+        transitions = min(settings.shard_transitions, settings.transitions - begin)
+        key = checksum({**identity, "index": index, "transitions": transitions})
+        path = Path(folder) / "data" / spec.id.replace("/", "__") / f"shard-{index:05d}.tar"
+        shards.append(ShardPlan(spec, index, transitions, key, path))
+    return shards
