@@ -5,6 +5,9 @@ Observation: Dict of the state (or observation) fluents, `running: MultiBinary(1
 only one action is allowed at a time and there are several boolean fluents, the action is
 Discrete(1 + ground actions): 0 does nothing, then the ground fluents in declared order.
 
+A fluent whose values are objects of a type becomes their numbers. Partially observed domains show
+nothing before the first action: that observation is all zeros (or the lowest values there are).
+
 Where an instance allows fewer concurrent actions than there are ground fluents, the first ones
 (declared order, then object order) that differ from their default survive, the others go back to
 it.
@@ -46,6 +49,13 @@ class Planning(gymnasium.Env):
         self.defaults = {
             name: np.broadcast_to(np.asarray(env._noop_actions[name]), box.shape).astype(box.dtype)
             for name, box in self._boxes("action")
+        }
+        self.scalars = {name for name, noop in env._noop_actions.items() if not np.ndim(noop)}
+        types = env.model.type_to_objects
+        self.numbers = {  # of the objects that are a fluent's values
+            name: {value: i for i, value in enumerate(types[kind])}
+            for name, kind in env.model.variable_ranges.items()
+            if kind in types
         }
         self.limit = int(min(env.max_allowed_actions, sum(v.size for v in self.defaults.values())))
         binary = all(
@@ -90,9 +100,20 @@ class Planning(gymnasium.Env):
 
     def _observe(self, observation: dict):
         values = {
-            name: self._value(observation[name], space) for name, space in self.fluents.items()
+            name: self._value(self._numeric(name, observation[name], space), space)
+            for name, space in self.fluents.items()
         }
         return next(iter(values.values())) if len(values) == 1 else values
+
+    def _numeric(self, name: str, value, space):
+        value = np.asarray(value)
+        if value.dtype == object and value.size and value.flat[0] is None:  # nothing is seen yet
+            lowest = getattr(space, "start", getattr(space, "low", 0))
+            return np.broadcast_to(np.clip(0, lowest, None), space.shape)
+        if value.dtype.kind in "OUS":
+            numbers = self.numbers[name]
+            return np.reshape([numbers[str(item)] for item in value.flat], value.shape)
+        return value
 
     @staticmethod
     def _value(value, space):
@@ -117,7 +138,9 @@ class Planning(gymnasium.Env):
             acts = value != default.reshape(-1)
             survives = acts & (np.cumsum(acts) <= room)
             room -= int(survives.sum())
-            result[name] = np.where(survives, value, default.reshape(-1)).reshape(default.shape)
+            executed = np.where(survives, value, default.reshape(-1))
+            shape = () if name in self.scalars else default.shape
+            result[name] = executed.reshape(shape)
         return result
 
     def _chosen(self, number: int) -> dict:
