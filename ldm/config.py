@@ -4,6 +4,7 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -16,8 +17,11 @@ class ReferenceConfig:
     """How references are found and admitted."""
 
     episodes: int = 64  # episodes that score the random and the reference policy
-    budget_steps: int = 200_000  # environment steps a learnt reference may train for
-    budget_seconds: float = 120.0  # seconds a learnt reference may train for
+    budget_steps: int = 200_000  # environment steps to learn a reference in; 0: experts only
+    budget_seconds: float = 120.0  # seconds to learn a reference in
+    play_seconds: float = 600.0  # seconds that scoring one policy may take
+    zoo: str = ""  # folder of references found before: taken where they fit, instead of a search
+    grow_zoo: bool = False  # put what is found into that folder too
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class Recipe:
     hold_out: list[str] = field(default_factory=lambda: ["rule"])
     seed: int = 0
     workers: int = 2  # processes that generate data side by side
+    runner: Literal["local", "ray"] = "local"  # where references are searched for
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
     tokens: TokenConfig = field(default_factory=TokenConfig)
@@ -141,25 +146,29 @@ def load_recipe(name: str) -> Recipe:
 
 def build(cls, data: dict, where: str):
     """A frozen dataclass from plain data; nested dataclasses likewise."""
-    known = {f.name: f for f in dataclasses.fields(cls)}
+    known, required = _fields(cls)
     for key in data:
         if key not in known:
             raise LdmError(f'{where}: unknown key "{key}"{nearest(key, known)}')
-    values = {k: _coerce(known[k], v, f"{where}: {k}") for k, v in data.items()}
-    missing = [
-        name
-        for name, f in known.items()
-        if name not in values
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
+    values = {
+        key: value if type(value) is known[key] else _coerce(known[key], value, f"{where}: {key}")
+        for key, value in data.items()
+    }
+    if missing := [name for name in required if name not in values]:
         raise LdmError(f"{where}: lacks {', '.join(missing)}")
     return cls(**values)
 
 
-def _coerce(field_, value, where: str):
-    kind = field_.type
+@cache
+def _fields(cls) -> tuple[dict[str, type], list[str]]:
+    """The types of a dataclass's fields, and the names of those without a default."""
+    fields = dataclasses.fields(cls)
+    none = dataclasses.MISSING
+    required = [f.name for f in fields if f.default is none and f.default_factory is none]
+    return {f.name: f.type for f in fields}, required
+
+
+def _coerce(kind, value, where: str):
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise LdmError(f"{where}: expected a section, got {value!r}")

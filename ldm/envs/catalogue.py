@@ -34,6 +34,7 @@ from ldm.errors import LdmError, nearest
 FOLDER = Path(__file__).with_name("catalogue")
 BACKENDS = ("envpool", "worker")
 MODALITIES = ("vector", "image", "symbols", "text", "mixed")
+AXIS = re.compile(r"\{(\w+)\}")
 TABLES = ("library", "environment", "excluded")
 
 
@@ -144,13 +145,13 @@ def _filled(value, named: dict, path: Path):
         return [_filled(child, named, path) for child in value]
     if not isinstance(value, str) or "{" not in value:
         return value
-    names = re.findall(r"\{(\w+)\}", value)
+    names = AXIS.findall(value)
     for name in names:
         if name not in named:
             raise LdmError(f'{path.name}: "{value}": no axis "{name}"{nearest(name, named)}')
     if len(names) == 1 and value == f"{{{names[0]}}}":
         return named[names[0]]
-    return re.sub(r"\{(\w+)\}", lambda match: str(named[match[1]]), value)
+    return AXIS.sub(lambda match: str(named[match[1]]), value)
 
 
 def _spec(fields: dict, path: Path) -> EnvSpec:
