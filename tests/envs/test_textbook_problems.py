@@ -1,4 +1,4 @@
-"""What the textbook problems of our own promise: markets, supply chains, roads."""
+"""What the textbook problems of our own promise: markets, supply, roads, defence, power."""
 
 import importlib
 
@@ -30,7 +30,7 @@ OURS = sorted(
     {
         (spec.library, spec.make): spec.id
         for spec in load().values()
-        if spec.library in ("markets", "supply", "roads")
+        if spec.library in ("markets", "supply", "roads", "defence", "power")
     }.values()
 )
 
@@ -49,7 +49,9 @@ def test_a_seed_repeats_its_episode_and_the_horizon_is_the_catalogues(id):
 
     for seed in (3, 3, 4):
         seen.append([])
-        assert play(env, act, seed)[1] <= spec.horizon
+        total, steps = play(env, act, seed)
+        assert steps <= spec.horizon
+        seen[-1].append(total)
     assert seen[0] == seen[1] != seen[2]
 
 
@@ -220,3 +222,85 @@ def test_metering_keeps_the_motorway_flowing():
     while env.period < env.horizon:
         env.step([0.0])
     assert env.queue > free
+
+
+def better(env, one, other, episodes: int = 10) -> bool:
+    """Whether acting by `one` earns more than by `other`, on the same seeds."""
+    means = [np.mean([play(env, act, seed)[0] for seed in range(episodes)]) for act in (one, other)]
+    return means[0] > means[1]
+
+
+def test_cleaning_what_alerts_show_keeps_malware_down():
+    env = build("defence/Containment10-0-v0")
+    assert better(env, lambda o: 1 + int(np.argmax(o)) if o.any() else 0, lambda _: 0)
+
+
+def test_shutting_down_on_many_alerts_beats_never_and_at_once():
+    env = build("defence/DetectionPlain-v0")
+    loud = lambda o: int(o[1] > 0.6)
+    assert better(env, loud, lambda _: 0, 50) and better(env, loud, lambda _: 1, 50)
+
+
+def test_a_resource_is_ours_until_the_attacker_moves():
+    env = build("defence/FlipIt8-v0")
+    env.reset(seed=0)
+    rewards = [env.step(0)[1] for _ in range(20)]
+    taken = rewards.index(0.0)
+    assert rewards == [1.0] * taken + [0.0] * (20 - taken) and taken <= 8
+    observation, reward, *_ = env.step(1)
+    assert reward == -2 and observation[1] == (20 - taken + 1) / 8 and env.step(0)[1] == 1
+
+
+def test_a_trap_on_the_likeliest_host_catches_more():
+    env = build("defence/Honeypot0-v0")
+
+    def likeliest(observation):
+        layer, host = divmod(int(np.argmax(observation)), env.width)
+        return min(layer + 1, env.layers - 1) * env.width + int(env.moves[layer, host].argmax())
+
+    assert better(env, likeliest, lambda _: 0)
+
+
+def test_blocking_the_flood_serves_more():
+    env = build("defence/FilteringFrequent-v0")
+    assert better(env, lambda o: np.where(o > 2, 0.1, 1.0), lambda _: np.ones(5))
+
+
+def test_buying_at_night_and_selling_in_the_evening_earns_and_charge_is_kept():
+    env = build("power/Battery4h-v0")
+    assert better(
+        env, lambda o: [1.0 if o[1] < 0.8 else -1.0 if o[1] > 1.2 else 0.0], lambda _: [0]
+    )
+    env.reset(seed=0)
+    price = env._price()
+    _, reward, *_ = env.step([-1.0])
+    assert env.charge == 0.25 and reward == pytest.approx(price - 0.05)
+
+
+def test_storing_the_sun_costs_less_than_buying():
+    env = build("power/MicrogridSunny-v0")
+    balanced = lambda o: [0.4, np.clip(o[2] + 0.4 - o[1], -1, 1)]
+    assert better(env, balanced, lambda _: [0.0, 0.0])
+
+
+def test_cars_that_are_charged_cost_less_than_those_that_are_not():
+    env = build("power/Charging4-v0")
+    assert better(env, lambda _: np.ones(4), lambda _: np.zeros(4))
+
+
+def test_a_thermostat_beats_full_heat_and_none():
+    env = build("power/Heating2-v0")
+    thermostat = lambda o: np.clip(0.5 - 3 * o[:2], 0, 1)
+    assert better(env, thermostat, lambda _: np.ones(2))
+    assert better(env, thermostat, lambda _: np.zeros(2))
+
+
+def test_units_are_dispatched_by_cost_and_give_at_least_their_least():
+    env = build("power/Commitment3-0-v0")
+    env.reset(seed=0)
+    env.load = 0.0
+    _, reward, *_ = env.step(7)
+    assert reward == pytest.approx(-(0.3 * env.size * env.cost).sum())
+    env.load = 0.9 * env.size[0]
+    _, reward, *_ = env.step(1)
+    assert reward == pytest.approx(-0.9 * env.size[0] * env.cost[0])
