@@ -10,14 +10,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit  # scipy.stats takes a second to import, in every worker
 
 from ldm.config import ReferenceConfig
 from ldm.data.atomic import write_json
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
+from ldm.reference import experts
 
-SCHEMA = 1
+SCHEMA = 2
+KINDS = ("scripted", "exact", "hosted", "learnt")
+SETTINGS = ("episodes", "budget_steps", "budget_seconds", "play_seconds")
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,13 @@ class Score:
 class Card:
     """All that is known about an environment's reference policy.
 
-    key: hash of all that the card was made from (`settings_key`). policy: {"id", "kind":
-    "scripted" | "exact" | "hosted" | "learnt", "hosted": name or None}. reward_range: smallest and
-    largest reward of a step that was seen. deterministic: the same seed and actions gave the same
-    trajectory twice. seconds: measured, the one field that differs between runs.
+    key: hash of all that the card was made from (`settings_key`). policy: {"id", "kind": one of
+    KINDS, "hosted": name or None, "weights": SHA-256 of a learnt policy's file}. reward_range:
+    smallest and largest reward of a step that was seen. deterministic: the same seed and actions
+    gave the same trajectory twice. environment: digest of `EnvSpec.identity`. seed, settings: what
+    to repeat it with (the fields SETTINGS of the configuration). trials: every expert and
+    learner that was tried, with what became of it. source: "run", or "zoo" where the card was made
+    before. seconds: measured; it and the trials may differ between runs.
     """
 
     id: str
@@ -52,13 +58,18 @@ class Card:
     reward_range: tuple[float, float] | None = None
     deterministic: bool | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    environment: str = ""
+    seed: int = 0
+    settings: dict[str, float] = field(default_factory=dict)
+    trials: list[dict] = field(default_factory=list)
+    source: str = "run"
     seconds: float = 0.0
     schema: int = SCHEMA
 
     def facts(self) -> dict:
-        """The card as plain data without the measured seconds: what checksums may cover."""
+        """The card as plain data without what is measured: what checksums may cover."""
         data = json.loads(json.dumps(asdict(self)))
-        del data["seconds"]
+        del data["seconds"], data["trials"]
         return data
 
 
@@ -68,7 +79,7 @@ def score(returns: np.ndarray) -> Score:
         raise LdmError(f"an interval needs at least 2 episodes, got {len(returns)}")
     n, mean = len(returns), float(np.mean(returns))
     deviation = float(np.std(returns, ddof=1))
-    half = float(stats.t.ppf(0.975, n - 1)) * deviation / n**0.5
+    half = float(stdtrit(n - 1, 0.975)) * deviation / n**0.5
     return Score(mean, (mean - half, mean + half), n)
 
 
@@ -91,8 +102,17 @@ def card_folder(spec: EnvSpec, folder: Path) -> Path:
 
 def settings_key(spec: EnvSpec, config: ReferenceConfig, seed: int) -> str:
     """Names what a card depends on: another key, another card."""
-    parts = [SCHEMA, seed, asdict(config), spec.identity()]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return digest([SCHEMA, seed, settings(config), spec.identity(), experts.names(spec.id)])
+
+
+def settings(config: ReferenceConfig) -> dict[str, float]:
+    """The settings that a card's content depends on."""
+    return {name: getattr(config, name) for name in SETTINGS}
+
+
+def digest(value) -> str:
+    """16 hexadecimal digits of plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write_card(card: Card, path: Path) -> None:
@@ -104,9 +124,15 @@ def read_card(spec: EnvSpec, folder: Path) -> Card:
     """The card of `spec` in the run `folder`. Raises LdmError where it is missing or malformed."""
     path = card_folder(spec, folder) / "card.json"
     try:
-        data = json.loads(path.read_text())
+        return load_card(path)
     except FileNotFoundError as error:
         raise LdmError(f'{spec.id} has no admission card at {path}; run "ldm reference"') from error
+
+
+def load_card(path: Path) -> Card:
+    """The card at `path`. Raises FileNotFoundError, or LdmError where it is malformed."""
+    try:
+        data = json.loads(path.read_text())
     except ValueError as error:
         raise LdmError(f"{path} is not JSON ({error}); delete it and run ldm reference") from error
     return parse_card(data, str(path))
@@ -127,16 +153,34 @@ def parse_card(data: dict, where: str) -> Card:
         if data.get("reward_range") is not None:
             data["reward_range"] = tuple(float(v) for v in data["reward_range"])
         card = Card(**data)
-    except (KeyError, TypeError, ValueError) as error:
+        require_types(card)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise LdmError(f"{where}: not an admission card: {error}") from error
     return validate(card, where)
+
+
+def require_types(card: Card) -> None:
+    """Raises TypeError naming the first field that is of another type than a card's."""
+    numbers = {name: float(value) for name, value in card.settings.items()}
+    texts = (card.id, card.domain, card.base_task, card.licence, card.reason, card.key)
+    texts += (card.environment, card.source, *card.versions, *card.versions.values())
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("id, domain, base_task, licence, reason, key, versions ...: expected text")
+    if not isinstance(card.admitted, bool) or not np.isfinite(list(numbers.values())).all():
+        raise TypeError("admitted: expected true or false; settings: finite numbers")
+    if not all(isinstance(trial.get("candidate"), str) for trial in card.trials):
+        raise TypeError("trials: expected a list of objects that name a candidate")
 
 
 def validate(card: Card, where: str) -> Card:
     """The card itself. Raises LdmError where it contradicts the admission rule."""
     if card.admitted:
-        if card.random is None or card.reference is None or card.policy is None:
+        if card.random is None or card.reference is None or not isinstance(card.policy, dict):
             raise LdmError(f"{where}: admitted without random, reference or policy")
+        if card.policy.get("kind") not in KINDS or not isinstance(card.policy.get("id"), str):
+            raise LdmError(
+                f"{where}: policy {card.policy}: expected an id and a kind of {', '.join(KINDS)}"
+            )
         if why := objection(card.random, card.reference):
             raise LdmError(f"{where}: admitted, but {why}")
     elif not card.reason:

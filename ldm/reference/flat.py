@@ -81,6 +81,15 @@ def class_counts(action: Tree) -> list[int] | None:
     raise LdmError(f"no learner takes actions of kinds {', '.join(sorted(kinds))}; write an expert")
 
 
+def vector_size(observation: Tree) -> int:
+    return len(_numeric(observation))
+
+
+def action_size(action: Tree) -> int:
+    """Components of an action."""
+    return sum(leaf.size for leaf in spaces.leaves(action))
+
+
 def _part(leaf: Leaf, array: np.ndarray) -> np.ndarray:
     n = len(array)
     if leaf.kind == CONTINUOUS:

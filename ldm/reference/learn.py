@@ -3,11 +3,13 @@
 Successive halving: all candidates that suit the action space train for a while, the better half
 trains on, and so on until one is left, whose best scored snapshot is kept. Every rung spends the
 same number of environment steps. The budget in steps decides; the one in seconds only cuts off
-(then a second run may end elsewhere).
+(then a second run may end elsewhere). A search that was killed goes on after the last candidate
+that finished a rung (journal.py).
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -16,8 +18,11 @@ from ldm.envs.interface import VectorEnv
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor, returns
 from ldm.envs.spec import EnvSpec
-from ldm.reference.algorithms import candidates, export
+from ldm.errors import LdmError
+from ldm.reference.admission import settings_key
+from ldm.reference.algorithms import Build, candidates, export
 from ldm.reference.flat import Flattener, class_counts
+from ldm.reference.journal import Journal
 from ldm.reference.network import NetworkActor
 from ldm.reference.sb3_env import SB3Env
 from ldm.seeds import derive
@@ -29,42 +34,113 @@ TRIALS = 16  # episodes that score a candidate after each rung
 
 @dataclass
 class Candidate:
-    """A model in training and its best snapshot so far."""
+    """A learner, its model once it trains here, and its best snapshot so far.
+
+    scores: mean return after each rung. failure: what its algorithm raised."""
 
     name: str
-    model: object
+    build: Build
+    model: object = None
     best: NetworkActor | None = None
     score: float = -np.inf
+    scores: list[float] = field(default_factory=list)
+    steps: int = 0
+    seconds: float = 0.0
+    failure: str = ""
+
+    def trial(self, winner: bool) -> dict:
+        """What the card says of it."""
+        halved = f"fell behind in rung {len(self.scores)}"
+        return {
+            "candidate": self.name,
+            "policy": self.best.id if self.best else None,
+            "score": self.score if self.best else None,
+            "scores": self.scores,
+            "steps": self.steps,
+            "seconds": round(self.seconds, 2),
+            "outcome": self.failure or ("best" if winner else halved),
+        }
 
 
-def learn(spec: EnvSpec, config: ReferenceConfig, seed: int) -> NetworkActor:
-    """The best policy that a candidate finds for `spec` on its train split within the budget.
+def learn(
+    spec: EnvSpec, config: ReferenceConfig, seed: int, folder: Path
+) -> tuple[NetworkActor | None, list[dict]]:
+    """The best policy that a candidate finds for `spec` on its train split within the budget (None
+    where all fail), and every candidate's result. What is needed to go on is kept in `folder`.
 
     Raises LdmError where no learner takes the spaces.
     """
-    deadline = time.monotonic() + config.budget_seconds
     env = make(spec, STREAMS, derive(seed, "learn", spec.id))
     trial = make(spec, STREAMS, derive(seed, "trial", spec.id))
     try:
         flattener = fit_flattener(env, derive(seed, "fit", spec.id))
         wrapped = SB3Env(env, flattener)
-        survivors = [
-            Candidate(name, build(wrapped, spec.horizon, derive(seed, spec.id, name)))
-            for name, build in candidates(class_counts(env.action)).items()
-        ]
-        rungs = max(1, int(np.ceil(np.log2(len(survivors))))) + 1
-        for rung in range(rungs):
-            steps = config.budget_steps // (rungs * len(survivors))
-            seconds = (deadline - time.monotonic()) / ((rungs - rung) * len(survivors))
-            for candidate in survivors:
-                train(candidate, steps, seconds)
-                judge(candidate, flattener, trial)
-            survivors.sort(key=lambda candidate: -candidate.score)
-            survivors = survivors[: max(1, len(survivors) // 2)]
-        return survivors[0].best
+        known = candidates(class_counts(env.action))
+        everyone = [Candidate(name, build) for name, build in known.items()]
+        journal = Journal(folder, settings_key(spec, config, seed))
+        search = Search(spec, config, seed, wrapped, trial, journal)
+        best = search.halve(everyone)
+        return best and best.best, [c.trial(c is best) for c in everyone]
     finally:
         env.close()
         trial.close()
+
+
+@dataclass
+class Search:
+    """One search: what all its candidates share."""
+
+    spec: EnvSpec
+    config: ReferenceConfig
+    seed: int
+    env: SB3Env
+    judge: VectorEnv
+    journal: Journal
+
+    def halve(self, everyone: list[Candidate]) -> Candidate | None:
+        """The best candidate, or None where all failed."""
+        survivors = everyone
+        rungs = max(1, int(np.ceil(np.log2(len(survivors))))) + 1
+        for rung in range(rungs):
+            steps = self.config.budget_steps // (rungs * len(survivors))
+            for done, candidate in enumerate(survivors):
+                left = self.config.budget_seconds - sum(c.seconds for c in everyone)
+                share = (rungs - rung) * len(survivors) - done
+                if not self.journal.recall(candidate, rung):
+                    self.train(candidate, rung, steps, left / share)
+            survivors = [c for c in survivors if not c.failure]
+            if not survivors:
+                return None
+            survivors.sort(key=lambda candidate: -candidate.score)
+            survivors = survivors[: max(1, len(survivors) // 2)]
+        return survivors[0]
+
+    def train(self, candidate: Candidate, rung: int, steps: int, seconds: float) -> None:
+        """More environment steps, at most so many seconds; then a score, and the best is kept."""
+        start = time.monotonic()
+        try:
+            if candidate.model is None:
+                seed = derive(self.seed, self.spec.id, candidate.name)
+                candidate.model = candidate.build(self.env, self.spec.horizon, seed)
+                self.journal.restore(candidate)
+            model = candidate.model
+            model.learn(
+                steps,
+                callback=lambda *_: time.monotonic() < start + seconds,
+                reset_num_timesteps=model.num_timesteps == 0,
+            )
+            candidate.steps = model.num_timesteps
+            actor = export(candidate.name, model, self.env.flattener)
+            score = float(returns(self.judge, actor, TRIALS).mean())
+            candidate.scores.append(score)
+            if candidate.best is None or score > candidate.score:
+                candidate.best, candidate.score = actor, score
+        except LdmError:
+            raise
+        except Exception as error:  # an algorithm that diverges is out; the others go on
+            candidate.failure = f"{type(error).__name__}: {error}"
+        candidate.seconds += time.monotonic() - start
+        self.journal.note(candidate, rung)
 
 
 def fit_flattener(env: VectorEnv, seed: int) -> Flattener:
@@ -74,21 +150,3 @@ def fit_flattener(env: VectorEnv, seed: int) -> Flattener:
         turn = env.step(actor.act(turn))
         samples.append(turn.observation)
     return Flattener.fit(env.observation, env.action, samples)
-
-
-def train(candidate: Candidate, steps: int, seconds: float) -> None:
-    """More environment steps, at most so many seconds."""
-    deadline = time.monotonic() + seconds
-    candidate.model.learn(
-        steps,
-        callback=lambda *_: time.monotonic() < deadline,
-        reset_num_timesteps=candidate.model.num_timesteps == 0,
-    )
-
-
-def judge(candidate: Candidate, flattener: Flattener, env: VectorEnv) -> None:
-    """Scores the model as it is now and keeps it where it is the candidate's best."""
-    actor = export(candidate.name, candidate.model, flattener)
-    score = float(returns(env, actor, TRIALS).mean())
-    if candidate.best is None or score > candidate.score:
-        candidate.best, candidate.score = actor, score

@@ -28,11 +28,21 @@ def load_reference(spec: EnvSpec, folder: Path) -> Actor:
         from ldm.reference.network import load_network
 
         actor = load_network(card_folder(spec, folder) / "policy.safetensors")
+        found = [actor.id]
     else:
-        found = experts.find(spec.id)
-        if found is None:
-            raise LdmError(f"{spec.id}: the expert {card.policy['id']} no longer exists; {again}")
-        actor = found.factory(spec)
-    if actor.id != card.policy["id"]:
-        raise LdmError(f"{spec.id}: card says {card.policy['id']}, found {actor.id}; {again}")
+        actor, found = named_expert(spec, card.policy["id"])
+    if actor is None or actor.id != card.policy["id"]:
+        names = ", ".join(found) or "none"
+        raise LdmError(f"{spec.id}: card says {card.policy['id']}, found {names}; {again}")
     return actor
+
+
+def named_expert(spec: EnvSpec, id: str) -> tuple[Actor | None, list[str]]:
+    """The expert of `spec` that acts under the id, or None and the ids that there are."""
+    found = []
+    for expert in experts.find_all(spec.id):
+        actor = expert.factory(spec)
+        if actor.id == id:
+            return actor, [id]
+        found.append(actor.id)
+    return None, found

@@ -1,5 +1,6 @@
 """A learnt reference policy: a perceptron in one safetensors file, read without pickle."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,12 @@ from ldm.data.atomic import replacing
 from ldm.envs import spaces
 from ldm.envs.interface import Arrays, Turn
 from ldm.errors import LdmError
-from ldm.reference.flat import Flattener
+from ldm.reference.flat import Flattener, action_size, class_counts, vector_size
 
 SCHEMA = 1
 ACTIVATIONS = {"tanh": torch.tanh, "relu": functional.relu}
+CLASS_HEADS = "classes", "quantiles"
+HEADS = *CLASS_HEADS, "numbers", "tanh"
 
 
 @dataclass
@@ -56,8 +59,9 @@ class NetworkActor:
         scores = output.split(self.counts, dim=1)
         return torch.stack([score.argmax(1) for score in scores], 1).numpy()
 
-    def save(self, path: Path) -> None:
-        """Weights and, in the file's metadata, the architecture as JSON; in one step."""
+    def save(self, path: Path) -> str:
+        """Weights and, in the file's metadata, the architecture as JSON; in one step. Returns the
+        file's SHA-256."""
         tensors = {
             "mean": torch.from_numpy(self.flattener.mean),
             "std": torch.from_numpy(self.flattener.std),
@@ -80,6 +84,12 @@ class NetworkActor:
             save_file(
                 tensors, temporary, {"architecture": json.dumps(architecture, sort_keys=True)}
             )
+        return checksum(path)
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def load_network(path: Path) -> NetworkActor:
@@ -99,10 +109,31 @@ def load_network(path: Path) -> NetworkActor:
         count = architecture["layers"]
         layers = [(tensors[f"{i}.weight"], tensors[f"{i}.bias"]) for i in range(count)]
         names = ("id", "activation", "head", "counts", "quantiles")
-        return NetworkActor(
+        actor = NetworkActor(
             flattener=flattener, layers=layers, **{name: architecture[name] for name in names}
         )
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        if problem := wrong(actor, tensors):
+            raise ValueError(problem)
+        return actor
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, LdmError) as error:
         raise LdmError(
             f"{path} is no reference policy ({error}); delete {path.parent} and run ldm reference"
         ) from error
+
+
+def wrong(actor: NetworkActor, tensors: dict[str, torch.Tensor]) -> str:
+    """What keeps the network from acting in its spaces, or an empty string."""
+    if actor.activation not in ACTIVATIONS or actor.head not in HEADS or not actor.layers:
+        return f"activation {actor.activation}, head {actor.head}, {len(actor.layers)} layers"
+    if not all(t.dtype == torch.float32 and t.isfinite().all() for t in tensors.values()):
+        return "a tensor is not finite float32"
+    flat, counts = actor.flattener, class_counts(actor.flattener.action)
+    if (counts or []) != actor.counts or (counts is None) == (actor.head in CLASS_HEADS):
+        return f"head {actor.head} with class counts {actor.counts}, its action space has {counts}"
+    size = vector_size(flat.observation)
+    width = sum(counts) * actor.quantiles if counts else action_size(flat.action)
+    expected = [size, *(len(bias) for _, bias in actor.layers[:-1]), width]
+    shapes = [tuple(weight.shape) for weight, _ in actor.layers]
+    if shapes != list(zip(expected[1:], expected)) or len(actor.layers[-1][1]) != width:
+        return f"layers {shapes} do not lead from {size} numbers to {width}"
+    return "" if flat.mean.shape == flat.std.shape == (size,) else "mean or std of another size"

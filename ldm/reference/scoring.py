@@ -1,38 +1,48 @@
 """Returns of random and reference policies, and what is seen of an environment on the way."""
 
+import time
+
 import numpy as np
 
+from ldm.config import ReferenceConfig
 from ldm.envs.interface import Actor, Arrays, Turn, VectorEnv
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor, returns
 from ldm.envs.spec import EnvSpec
+from ldm.errors import LdmError
 from ldm.reference.admission import Score, objection, score
 from ldm.seeds import derive
 
 STREAMS = 32
-MORE = 3  # rounds added where the intervals overlap though the reference is ahead
+ROUNDS = 1, 4, 16  # of `episodes` each: on where the intervals overlap though it is ahead
 PROBE_STEPS = 50
 
 
 class Scorer:
     """Plays episodes of one environment; on the test range where it replays data.
 
-    A pair whose intervals overlap though the reference is ahead is played on, once, to (1 + MORE)
-    times the episodes: games of chance need them. reward_range: of all steps so far.
+    A pair whose intervals overlap though the reference is ahead is played on, to 4 and then to 16
+    times the episodes where the time allows: games of chance need them. reward_range: of all steps
+    so far.
     """
 
-    def __init__(self, spec: EnvSpec, episodes: int, seed: int):
-        self.spec, self.episodes, self.seed = spec, episodes, seed
+    def __init__(self, spec: EnvSpec, config: ReferenceConfig, seed: int):
+        self.spec, self.episodes, self.seed = spec, config.episodes, seed
+        self.seconds = config.play_seconds
         self.reward_range: tuple[float, float] | None = None
         self._random: list[np.ndarray] = []
 
     def compare(self, actor: Actor, hosted: str | None) -> tuple[Score, Score]:
-        """(random, reference)."""
-        reference = [self._play(actor, hosted, 0)]
-        pair = self._random_score(1), score(np.concatenate(reference))
-        if objection(*pair) and pair[1].mean > pair[0].mean:
-            reference += [self._play(actor, hosted, 1 + more) for more in range(MORE)]
-            pair = self._random_score(1 + MORE), score(np.concatenate(reference))
+        """(random, reference). Raises LdmError where playing takes longer than allowed."""
+        played: list[np.ndarray] = []
+        start = time.monotonic()
+        for rounds in ROUNDS:
+            while len(played) < rounds:
+                played.append(self._play(actor, hosted, len(played)))
+            pair = self._random_score(rounds), score(np.concatenate(played))
+            ahead = pair[1].mean > pair[0].mean
+            if not ahead or not objection(*pair) or 4 * (time.monotonic() - start) > self.seconds:
+                break
         return pair
 
     def _random_score(self, rounds: int) -> Score:
@@ -46,7 +56,7 @@ class Scorer:
         seed = derive(self.seed, purpose, self.spec.id, number)
         streams = min(STREAMS, self.episodes)
         split = "test" if self.spec.data_driven else "train"
-        env = Watched(make(self.spec, streams, seed, split=split, expert=hosted))
+        env = Watched(make(self.spec, streams, seed, split=split, expert=hosted), self.seconds)
         try:
             actor = actor or RandomActor(env.action, derive(seed, "actions"))
             return returns(env, actor, self.episodes)
@@ -58,15 +68,21 @@ class Scorer:
 
 
 class Watched:
-    """A VectorEnv that notes the smallest and largest reward of a step."""
+    """A VectorEnv that notes the smallest and largest reward of a step, and the time."""
 
-    def __init__(self, env: VectorEnv):
+    def __init__(self, env: VectorEnv, seconds: float):
         self._env, self.low, self.high = env, np.inf, -np.inf
+        self._seconds, self._deadline = seconds, time.monotonic() + seconds
 
     def __getattr__(self, name):
         return getattr(self._env, name)
 
     def step(self, action: Arrays) -> Turn:
+        if time.monotonic() > self._deadline:
+            raise LdmError(
+                f"{self._env.spec.id}: scoring one policy takes longer than {self._seconds:g} s; "
+                "allow more with --reference.play-seconds, or fewer --reference.episodes"
+            )
         turn = self._env.step(action)
         rewards = turn.reward[~turn.started]
         if len(rewards):

@@ -15,6 +15,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,11 @@ class Expert(NamedTuple):
 
     factory: Callable[[EnvSpec], Actor]
     hosted: str | None = None
+
+    @property
+    def name(self) -> str:
+        """ "topic.function" of the factory."""
+        return f"{self.factory.__module__.rpartition('.')[2]}.{self.factory.__name__}"
 
 
 _experts: dict[str, Expert] = {}  # by environment id or glob pattern
@@ -51,13 +57,28 @@ def expert(*environments: str, hosted: str | None = None):
 
 
 def find(environment: str) -> Expert | None:
-    """The expert of an environment id, or None; an exact id wins over a pattern."""
+    """The first expert to try for an environment id, or None."""
+    return next(iter(find_all(environment)), None)
+
+
+def find_all(environment: str) -> list[Expert]:
+    """The experts of an environment id, in the order to try them: an exact id goes before patterns,
+    a longer pattern before a shorter one."""
+    _import_topics()
+    patterns = [p for p in _experts if p == environment or fnmatchcase(environment, p)]
+    patterns.sort(key=lambda pattern: (pattern != environment, -len(pattern), pattern))
+    return [_experts[pattern] for pattern in patterns]
+
+
+def names(environment: str) -> list[str]:
+    """The names of those experts."""
+    return [expert.name for expert in find_all(environment)]
+
+
+@cache
+def _import_topics() -> None:
     for module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
         importlib.import_module(f"{__name__}.{module}")
-    if environment in _experts:
-        return _experts[environment]
-    matching = (e for pattern, e in _experts.items() if fnmatchcase(environment, pattern))
-    return next(matching, None)
 
 
 class Markov:

@@ -1,0 +1,65 @@
+"""Does a second admission of an environment agree with its card? Measured, with another seed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ldm.config import ReferenceConfig
+from ldm.envs.catalogue import find
+from ldm.errors import LdmError
+from ldm.reference import zoo
+from ldm.reference.admission import Card, Score, objection
+from ldm.reference.load import named_expert
+from ldm.reference.network import load_network
+from ldm.reference.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A card and the scores that its reference and random actions got this time.
+
+    problem: why it could not be played, or an empty string."""
+
+    card: Card
+    random: Score | None
+    reference: Score | None
+    problem: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Empty where it would be admitted again and both intervals overlap those of the card."""
+        if self.problem:
+            return self.problem
+        if why := objection(self.random, self.reference):
+            return f"not admitted again: {why}"
+        apart = [
+            name
+            for name in ("random", "reference")
+            if not overlap(getattr(self, name), getattr(self.card, name))
+        ]
+        return f"intervals apart: {', '.join(apart)}" if apart else ""
+
+
+def overlap(a: Score, b: Score, tolerance: float = 1e-9) -> bool:
+    """Whether the intervals touch; the tolerance is for returns that never vary."""
+    slack = tolerance * max(1.0, abs(a.mean))
+    return a.ci[0] <= b.ci[1] + slack and b.ci[0] <= a.ci[1] + slack
+
+
+def check(id: str, seed: int, folder: Path) -> Agreement:
+    """Plays the card's reference, as it is stored, and random actions again with `seed`."""
+    spec = find(id)
+    card = zoo.look_up(spec, folder)
+    if card is None or not card.admitted:
+        raise LdmError(f"{id} has no admitted reference in {folder}")
+    settings = ReferenceConfig(**{k: card.settings[k] for k in ("episodes", "play_seconds")})
+    try:
+        if card.policy["kind"] == "learnt":
+            actor, found = load_network(zoo.weights_path(spec, folder)), []
+        else:
+            actor, found = named_expert(spec, card.policy["id"])
+        if actor is None:
+            return Agreement(card, None, None, f"expert {card.policy['id']} is now {found}")
+        random, reference = Scorer(spec, settings, seed).compare(actor, card.policy["hosted"])
+    except LdmError as error:
+        return Agreement(card, None, None, str(error))
+    return Agreement(card, random, reference)

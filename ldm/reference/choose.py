@@ -1,0 +1,135 @@
+"""Choosing the reference of one environment: its experts in order, then what can be learnt."""
+
+import shutil
+import time
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ldm.config import ReferenceConfig
+from ldm.envs.groups import group
+from ldm.envs.interface import Actor
+from ldm.envs.spec import EnvSpec
+from ldm.errors import LdmError
+from ldm.reference import experts
+from ldm.reference.admission import Card, digest, objection, settings, settings_key
+from ldm.reference.scoring import Scorer, is_deterministic
+from ldm.seeds import derive
+
+WEIGHTS = "policy.safetensors"
+SEARCH = "search"  # folder of a search that is not over
+
+
+def choose(spec: EnvSpec, config: ReferenceConfig, seed: int, home: Path) -> Card:
+    """The card of `spec`: of its first expert that is admitted, or else of a learnt policy, whose
+    weights are then in `home`. Never raises for what is wrong with the environment."""
+    start = time.monotonic()
+    (home / WEIGHTS).unlink(missing_ok=True)  # of an older card
+    try:
+        card = judge(spec, config, seed, home)
+    except LdmError as error:
+        card = blank(spec, config, seed, str(error))
+    shutil.rmtree(home / SEARCH, ignore_errors=True)
+    return replace(card, seconds=round(time.monotonic() - start, 2))
+
+
+def judge(spec: EnvSpec, config: ReferenceConfig, seed: int, home: Path) -> Card:
+    """Raises LdmError where the environment cannot be played at all."""
+    scorer = Scorer(spec, config, seed)
+    card = blank(spec, config, seed, "no expert")
+    card = replace(card, deterministic=is_deterministic(spec, derive(seed, "probe", spec.id)))
+    for expert in experts.find_all(spec.id):
+        if not card.admitted:
+            card = try_expert(spec, expert, scorer, card)
+    if not card.admitted:
+        card = try_learning(spec, config, seed, home, scorer, card)
+    return replace(card, reward_range=scorer.reward_range)
+
+
+def try_expert(spec: EnvSpec, expert: experts.Expert, scorer: Scorer, card: Card) -> Card:
+    start = time.monotonic()
+    tried = {"candidate": expert.name, "policy": None, "score": None}
+    try:
+        actor = expert.factory(spec)
+        kind = "hosted" if expert.hosted else actor.id.partition("/")[0]
+        scored = with_scores(card, scorer, actor, kind, expert.hosted)
+        tried |= {"policy": actor.id, "score": scored.reference.mean}
+    except LdmError:
+        raise
+    except Exception as error:  # whatever an expert does wrong, its environment gets a card
+        scored = replace(card, reason=f"expert raised {type(error).__name__}: {error}")
+    tried |= {"outcome": scored.reason or "admitted", "seconds": since(start)}
+    return replace(scored, trials=[*card.trials, tried])
+
+
+def try_learning(
+    spec: EnvSpec, config: ReferenceConfig, seed: int, home: Path, scorer: Scorer, card: Card
+) -> Card:
+    """The card of a learnt policy; its weights are written where it is admitted."""
+    if not config.budget_steps:
+        return replace(card, reason=f"{card.reason}; no budget to learn")
+    from ldm.reference.learn import learn  # stable-baselines3 takes seconds to import
+
+    try:
+        actor, trials = learn(spec, config, seed, home / SEARCH)
+    except LdmError as error:
+        return replace(card, reason=f"{card.reason}; {error}")
+    card = replace(card, trials=[*card.trials, *trials])
+    if actor is None:
+        return replace(card, reason=f"{card.reason}; every learner failed, see trials")
+    learnt = with_scores(card, scorer, actor, "learnt", None)
+    if not learnt.admitted:
+        return replace(learnt, reason=f"{card.reason}; learnt: {learnt.reason}")
+    weights = actor.save(home / WEIGHTS)
+    return replace(learnt, policy=learnt.policy | {"weights": weights})
+
+
+def with_scores(card: Card, scorer: Scorer, actor: Actor, kind: str, hosted: str | None) -> Card:
+    """The card with both scores and the verdict."""
+    random, reference = scorer.compare(actor, hosted)
+    why = objection(random, reference)
+    policy = {"id": actor.id, "kind": kind, "hosted": hosted}
+    return replace(
+        card, admitted=not why, reason=why, random=random, reference=reference, policy=policy
+    )
+
+
+def blank(spec: EnvSpec, config: ReferenceConfig, seed: int, reason: str) -> Card:
+    """The card of an environment that is not admitted."""
+    return Card(
+        spec.id,
+        spec.domain,
+        spec.base_task,
+        spec.licence,
+        admitted=False,
+        reason=reason,
+        key=settings_key(spec, config, seed),
+        versions=versions(spec),
+        environment=digest(spec.identity()),
+        seed=seed,
+        settings=settings(config),
+    )
+
+
+def versions(spec: EnvSpec) -> dict[str, str]:
+    """Of the packages that shape a score."""
+    found = {name: version(name) for name in ("ldm", "numpy", "gymnasium")}
+    return found | library_versions(spec)
+
+
+def library_versions(spec: EnvSpec) -> dict[str, str]:
+    """Of the packages behind the environment; empty for our own."""
+    found = {}
+    for name in spec.packages or [spec.library]:
+        try:
+            if spec.group == "main":
+                found[name] = version(name)
+            else:
+                found[name] = group(spec.group).pins[name.lower().replace("_", "-")]
+        except (PackageNotFoundError, KeyError):
+            continue  # a library of our own: its version is ldm's
+    return found
+
+
+def since(start: float) -> float:
+    return round(time.monotonic() - start, 2)

@@ -1,0 +1,124 @@
+"""The zoo: cards of every environment that was tried, and small weights of learnt references.
+
+zoo/<library>/<name>.json is the card, zoo/<library>/<name>.safetensors the weights. A run whose
+recipe names the folder (`reference.zoo`) takes a card instead of searching, where the environment
+and the versions of its library are those of the card, and checks all it reads.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ldm.config import ReferenceConfig
+from ldm.data.atomic import replacing
+from ldm.envs.spec import EnvSpec
+from ldm.errors import LdmError
+from ldm.reference import experts
+from ldm.reference.admission import (
+    Card,
+    card_folder,
+    digest,
+    load_card,
+    read_card,
+    settings_key,
+    write_card,
+)
+from ldm.reference.choose import WEIGHTS, library_versions
+from ldm.reference.load import named_expert
+from ldm.reference.network import checksum, load_network
+
+LARGEST = 300_000  # bytes of a policy that the zoo keeps
+
+
+def card_path(spec: EnvSpec, zoo: Path) -> Path:
+    library, _, name = spec.id.partition("/")
+    return zoo / library / f"{name.replace('/', '__')}.json"
+
+
+def weights_path(spec: EnvSpec, zoo: Path) -> Path:
+    return card_path(spec, zoo).with_suffix(".safetensors")
+
+
+def cards(zoo: Path) -> Iterator[Card]:
+    """Every card, by path. Raises LdmError where there is none, or one is malformed."""
+    paths = sorted(zoo.glob("*/*.json"))
+    if not paths:
+        raise LdmError(f'no admission cards in {zoo}; make some with "ldm reference zoo"')
+    yield from (load_card(path) for path in paths)
+
+
+def look_up(spec: EnvSpec, zoo: Path) -> Card | None:
+    """The card of `spec`, None where there is none. Raises LdmError where it is malformed, or of
+    another environment."""
+    path = card_path(spec, zoo)
+    try:
+        card = load_card(path)
+    except FileNotFoundError:
+        return None
+    if card.id != spec.id:
+        raise LdmError(f"{path} is the card of {card.id}, expected {spec.id}")
+    return card
+
+
+def unfit(card: Card | None, spec: EnvSpec, config: ReferenceConfig) -> str:
+    """Why a card does not stand for what a search would find now, or an empty string."""
+    if card is None:
+        return "no card"
+    if card.environment != digest(spec.identity()):
+        return "the environment is another one now"
+    for name, version in library_versions(spec).items():
+        if card.versions.get(name) != version:
+            return f"made with {name} {card.versions.get(name)}, {version} is here"
+    if not card.admitted:
+        tried = {trial["candidate"] for trial in card.trials}
+        if new := set(experts.names(spec.id)) - tried:
+            return f"not tried: {', '.join(sorted(new))}"
+        for name in ("budget_steps", "budget_seconds"):
+            if getattr(config, name) > card.settings[name]:
+                return f"not admitted within {name} {card.settings[name]}"
+    return ""
+
+
+def holds(spec: EnvSpec, config: ReferenceConfig, zoo: Path) -> bool:
+    """Whether the zoo's card of `spec` needs no work."""
+    return not unfit(look_up(spec, zoo), spec, config)
+
+
+def take(spec: EnvSpec, config: ReferenceConfig, seed: int, zoo: Path, home: Path) -> Card | None:
+    """The zoo's card as one of a run, its weights copied to `home`; None where it does not fit.
+
+    Raises LdmError where the card or the weights are not what they should be.
+    """
+    card = look_up(spec, zoo)
+    if unfit(card, spec, config):
+        return None
+    if card.admitted and card.policy["kind"] == "learnt":
+        source = weights_path(spec, zoo)
+        load_network(source)
+        if checksum(source) != card.policy.get("weights"):
+            raise LdmError(f"{source} is not the file that {card_path(spec, zoo)} was made with")
+        _copy(source, home / WEIGHTS)
+    elif card.admitted and named_expert(spec, card.policy["id"])[0] is None:
+        return None  # the expert changed since
+    return replace(card, key=settings_key(spec, config, seed), source="zoo")
+
+
+def publish(spec: EnvSpec, folder: Path, zoo: Path) -> None:
+    """Puts the card of the run `folder`, and its weights, into the zoo."""
+    card, weights = read_card(spec, folder), card_folder(spec, folder) / WEIGHTS
+    target = weights_path(spec, zoo)
+    if card.admitted and card.policy["kind"] == "learnt":
+        if (size := weights.stat().st_size) > LARGEST:
+            reason = f"its {size} bytes of weights are more than the zoo keeps ({LARGEST})"
+            card = replace(card, admitted=False, reason=reason)
+        else:
+            _copy(weights, target)
+    else:
+        target.unlink(missing_ok=True)
+    write_card(card, card_path(spec, zoo))
+
+
+def _copy(source: Path, target: Path) -> None:
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
