@@ -19,7 +19,7 @@ COMMAND = "ldm envs check --all --docs docs"
 
 def report(specs: list[EnvSpec], results: dict[str, Check], excluded: dict[str, str]) -> dict:
     """Everything as plain data: {"counts", "domains", "libraries", "versions", "environments",
-    "excluded"}; counts are {"base_tasks", "configurations", "passed", "held_out"}."""
+    "alike", "excluded"}; counts are {"base_tasks", "configurations", "passed", "held_out"}."""
 
     def counts(attribute: str) -> dict[str, dict]:
         parts = defaultdict(list)
@@ -36,8 +36,18 @@ def report(specs: list[EnvSpec], results: dict[str, Check], excluded: dict[str, 
         "libraries": counts("library"),
         "versions": sorted({name for spec in specs for name in versions(spec) if name[-1] != " "}),
         "environments": [_environment(spec, results[spec.id]) for spec in specs],
+        "alike": _alike(specs, results),
         "excluded": excluded,
     }
+
+
+def _alike(specs: list[EnvSpec], results: dict[str, Check]) -> list[list[str]]:
+    """Ids whose first episodes were the same to the last bit: aliases, or told apart only by what
+    random play does not reach."""
+    groups = defaultdict(list)
+    for spec in specs:
+        groups[results[spec.id].digest].append(spec.id)
+    return sorted(ids for digest, ids in groups.items() if digest and len(ids) > 1)
 
 
 def _counts(specs: list[EnvSpec], results: dict[str, Check]) -> dict:
@@ -119,6 +129,7 @@ def page(found: dict) -> str:
         or "None.\n",
         domains=tables[0],
         libraries=tables[1],
+        alike="\n".join(f"- {', '.join(ids)}" for ids in found["alike"]) or "None.",
         held_out="\n".join(f"- {d}: {', '.join(sorted(held_out[d]))}" for d in found["domains"]),
         excluded="\n".join(
             f"- {reason}: {', '.join(ids)}" for reason, ids in sorted(reasons.items())
@@ -168,6 +179,14 @@ default, records and scores them but never mixes them into the training set, and
 apart; names or patterns of base tasks hold out those; `[]` trains on everything.
 
 {held_out}
+
+## Alike
+
+Two ids are one environment under two names where the same seed and actions give the same episodes
+to the last bit; of those, the catalogue keeps the newest. What is left differs in rewards or walls
+that random play did not reach:
+
+{alike}
 
 ## Left out, and why
 

@@ -18,6 +18,7 @@ def found(faulty):
         replace(trade, id="shop/coins", library="shop", domain="trading", held_out=True),
     ]
     results = {spec.id: Check(spec.id, "") for spec in specs}
+    results["lab/maze"] = Check("lab/maze", "", digest="ab")
     results["lab/maze-9"] = Check("lab/maze-9", "it\nraised an error")
     return check_report.report(specs, results, {"lab/pit": "no end", "lab/well": "no end"})
 
@@ -28,6 +29,13 @@ def test_base_tasks_and_configurations_are_counted_apart(found):
     total = {"base_tasks": 2, "configurations": 3, "passed": 2, "held_out": 1}
     assert found["counts"] == total
     assert list(found["domains"]) == ["trading", "games"]
+
+
+def test_environments_with_the_same_episodes_are_shown_as_alike(faulty):
+    specs = [replace(faulty("fine"), id=f"faulty/{name}") for name in "abcde"]
+    results = {s.id: Check(s.id, "", digest=d) for s, d in zip(specs, ("1", "2", "1", "", ""))}
+    alike = check_report.report(specs, results, {})["alike"]
+    assert alike == [["faulty/a", "faulty/c"]]
 
 
 def test_the_file_is_json_with_a_line_an_environment(found, tmp_path):
