@@ -65,6 +65,23 @@ def test_the_command_checks_patterns_and_keeps_results(tmp_path, monkeypatch, ca
         dispatch(["envs", "check", "envpool/Catch-v0", "--docs", "docs"])
 
 
+def test_the_list_shows_labels_and_both_counts(capsys):
+    dispatch(["envs", "list", "nasim/Tiny", "nasim/TinyPO", "trading/Stocks-v0"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == [
+        "nasim/Tiny",
+        "cybersecurity",
+        "nasim-tiny",
+        "vector",
+        "1000",
+        "MIT",
+    ]
+    assert [line.split() for line in lines if line.split()[0] == "cybersecurity"] == [
+        ["cybersecurity", "1", "2"]
+    ]
+    assert lines[-1].split() == ["all", "2", "3"]
+
+
 def test_a_failure_is_an_error_after_the_table(monkeypatch, capsys, tmp_path):
     failed = {"envpool/Catch-v0": Check("envpool/Catch-v0", "a reward is NaN")}
     monkeypatch.setattr(commands, "check_all", lambda *arguments: failed)
