@@ -153,6 +153,25 @@ def test_rddl_numbers_are_clipped_and_rounded_for_int_fluents():
     assert int(executed["produce"]) == 7 and executed["ship"].tolist() == [3, 100, 0]
 
 
+def test_rddl_objects_are_numbers_and_the_unseen_is_zero():
+    env = build("rddl", "Manufacturer_ippc2018/1")
+    first, _ = env.reset(seed=0)
+    space = env.observation_space["current-price-level"]
+    assert space.nvec.tolist() == [7, 7] and space.contains(first["current-price-level"])
+    assert first["current-price-level"].any()
+    env = build("rddl", "SysAdmin_POMDP_ippc2011/1")
+    assert not env.reset(seed=0)[0].any()  # nothing is seen before the first action
+    assert env.step(np.zeros(10, np.int64))[0].any()
+
+
+def test_rddl_scalar_actions_reach_the_simulator():
+    env = build("rddl", "Pendulum_gym/0")
+    env.reset(seed=0)
+    assert np.ndim(env._executed(np.array([3.0], np.float32))["torque"]) == 0
+    assert env._executed(np.array([3.0], np.float32))["torque"] == 2
+    assert env.action_space.shape == (1,) and np.isfinite(env.step(np.array([1.0]))[1])
+
+
 def test_the_rotor_angle_is_a_point_on_the_circle():
     env = build("motors", "Cont-CC-PMSM-v0", angle=True)
     (state, _), _ = env.reset(seed=0)
