@@ -19,6 +19,7 @@ STAGES = {
     "record": "ldm.record.run",
     "mix": "ldm.data.mix",
     "train": "ldm.train.run",
+    "profile": "ldm.train.profile",
     "evaluate": "ldm.evaluate.run",
     "report": "ldm.evaluate.report",
 }
@@ -59,6 +60,12 @@ class TrainStage(_Stage):
 
     One process here; on a cluster the deepspeed launcher starts `ldm.train` (docs/guide/train.md).
     Writes runs/<name>/train/."""
+
+
+class ProfileStage(_Stage):
+    """Show where the time and the memory of a training step go, part by part, beside their floors.
+
+    Needs runs/<name>/mix. Writes runs/<name>/profile/: a table and a trace of a few steps."""
 
 
 class EvaluateStage(_Stage):
@@ -176,6 +183,7 @@ COMMANDS: dict[str, type] = {
     "record": RecordStage,
     "mix": MixStage,
     "train": TrainStage,
+    "profile": ProfileStage,
     "evaluate": EvaluateStage,
     "report": ReportStage,
     "play": Play,

@@ -6,7 +6,16 @@ With logits z, probabilities p and targets t that sum to 1: loss = log Σ exp z 
 import torch
 import torch.nn.functional as F
 
-from ldm.kernels.action_loss.naive import class_targets
+SMALLEST = -80.0  # exponent: below it results are subnormal, which processors are slow at
+
+
+def gaussian_targets(classes_L, values_L, classes: int) -> torch.Tensor:
+    """`naive.class_targets` of labels that are all smooth; e^SMALLEST stands for less than that."""
+    steps_C = torch.arange(classes)
+    targets_LC = (steps_C - values_L[:, None]).square_().mul_(-0.5).clamp_(min=SMALLEST).exp_()
+    if len(classes_L) and int(classes_L.min()) < classes:
+        targets_LC.masked_fill_(steps_C >= classes_L[:, None], 0.0)
+    return targets_LC.div_(targets_LC.sum(-1, keepdim=True))
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -16,10 +25,9 @@ class _CrossEntropy(torch.autograd.Function):
         soft = smooth_L.nonzero().squeeze(1)
         hard = (smooth_L == 0).nonzero().squeeze(1)
         labels = values_L.index_select(0, hard).round().long()
-        targets = class_targets(
+        targets = gaussian_targets(
             classes_L.index_select(0, soft),
             values_L.index_select(0, soft).to(z_LC.dtype),
-            torch.ones_like(soft),
             z_LC.shape[1],
         )
         aimed_L = z_LC.new_empty(len(z_LC))
@@ -43,7 +51,7 @@ class _CrossEntropy(torch.autograd.Function):
 def action_loss(
     hidden_UD, rows_L, gate_AD, slot_AD, out_CD, slots_L, classes_L, values_L, smooth_L
 ):
-    rows_LD = hidden_UD if len(hidden_UD) == len(rows_L) else hidden_UD.index_select(0, rows_L)
+    rows_LD = hidden_UD.index_select(0, rows_L)
     gate_LD, slot_LD = (t.index_select(0, slots_L).to(rows_LD.dtype) for t in (gate_AD, slot_AD))
     asked_LD = torch.addcmul(slot_LD, rows_LD, gate_LD)
     logits_LC = F.linear(asked_LD, out_CD[: int(classes_L.max())].to(rows_LD.dtype))

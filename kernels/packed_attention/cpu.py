@@ -1,8 +1,9 @@
 """Rotary positions and causal attention within segments, arranged for CPU.
 
 The segments of a batch are padded once per batch (a `Plan`), in pieces that stay in cache; per
-layer a piece is gathered head by head, turned, and multiplied in batches. Probabilities are kept
-for the backward. The scale 1 / √D is part of the query's rotary table.
+layer a piece is gathered head by head, turned, and multiplied in batches that write their results
+side by side, so that one gather brings them back. Probabilities are kept for the backward. The
+scale 1 / √D is part of the query's rotary table.
 
 Shape suffixes: N tokens, X columns of the fused query, key and value, H query heads, G key heads,
 M = H + 2 G, D head dimension, P padded tokens, S segments of a piece, T padded length.
@@ -16,6 +17,7 @@ from ldm.kernels.packed_attention.naive import length_buckets
 from ldm.kernels.rotary.naive import rotary_table
 
 PIECE = 4096  # padded tokens
+SIZES = 16  # pieces of one length come in so many sizes: products of a new shape take preparing
 
 
 @dataclass
@@ -31,19 +33,26 @@ class Piece:
     def places(self) -> int:
         return self.segments * self.length
 
+    def rows(self, heads: int) -> torch.Tensor:
+        """int64 [heads · P]: rows of the piece, head by head, among those of N tokens × heads."""
+        return (self.index_P * heads + torch.arange(heads)[:, None]).flatten()
+
 
 @dataclass
 class Plan:
     """How the segments of one batch are padded; the same for all layers."""
 
     pieces: list[Piece]
-    place_N: torch.Tensor  # int64, the padded place of every token, pieces end to end
     cos_M1TD: dict[int, torch.Tensor]  # by padded length; queries carry the scale
     sin_M1TD: dict[int, torch.Tensor]  # the first half negated
     mask_TT: dict[int, torch.Tensor]  # 0 or −∞
     heads: int
     kv_heads: int
     head_dim: int
+    rows_q: list[torch.Tensor]  # of each piece, for its query heads
+    rows_qkv: list[torch.Tensor]  # and for all
+    back_q: torch.Tensor  # int64 [N · H], where the pieces, head by head, have every token's heads
+    back_qkv: torch.Tensor  # int64 [N · M]
 
     @property
     def places(self) -> int:
@@ -59,30 +68,56 @@ def make_plan(
     dtype: torch.dtype,
 ) -> Plan:
     """cu_seqlens: int32, ascending, ends with the token count; empty segments are allowed."""
-    pieces, total = [], 0
-    place_N = torch.empty(int(cu_seqlens_S1[-1]), dtype=torch.int64)
-    plan = Plan(pieces, place_N, {}, {}, {}, heads, kv_heads, head_dim)
+    pieces, before = [], 0
+    # of every token: padded places of the pieces before, of its own, and its place in that
+    place_3N = torch.empty(3, int(cu_seqlens_S1[-1]), dtype=torch.int64)
+    tables: tuple[dict, ...] = ({}, {}, {})
     for index_BT, valid_BT in length_buckets(cu_seqlens_S1, max_seqlen):
         length = index_BT.shape[1]
-        _add_tables(plan, length, head_dim, dtype)
+        _add_tables(tables, length, heads, kv_heads, head_dim, dtype)
         rows = max(1, PIECE // length)
+        grain = max(1, rows // SIZES)
         for index, valid in zip(index_BT.split(rows), valid_BT.split(rows)):
-            index, valid = index.flatten(), valid.flatten()
-            place_N[index[valid]] = total + valid.nonzero().squeeze(1)
-            total += len(index)
-            mask = None if valid.all() else valid[:, None].to(dtype)
+            index, valid = _fill(index, valid, -len(index) % grain)
+            local = valid.nonzero().squeeze(1)
+            tokens = index.index_select(0, local)
+            place_3N[0, tokens], place_3N[1, tokens], place_3N[2, tokens] = (
+                before,
+                len(index),
+                local,
+            )
+            before += len(index)
+            mask = None if len(local) == len(index) else valid[:, None].to(dtype)
             pieces.append(Piece(index, mask, len(index) // length, length))
-    return plan
+    every = heads + 2 * kv_heads
+    rows_q, rows_qkv = ([piece.rows(h) for piece in pieces] for h in (heads, every))
+    back = (_back(place_3N, h) for h in (heads, every))
+    return Plan(pieces, *tables, heads, kv_heads, head_dim, rows_q, rows_qkv, *back)
 
 
-def _add_tables(plan: Plan, length: int, head_dim: int, dtype: torch.dtype) -> None:
+def _fill(index_BT, valid_BT, more: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both flat, with `more` segments that nobody reads."""
+    index, valid = index_BT.flatten(), valid_BT.flatten()
+    if not more:
+        return index, valid
+    nobody = index.new_zeros(more * index_BT.shape[1])
+    return torch.cat((index, nobody)), torch.cat((valid, nobody.bool()))
+
+
+def _back(place_3N: torch.Tensor, heads: int) -> torch.Tensor:
+    before_N1, size_N1, local_N1 = place_3N[..., None]
+    return (heads * before_N1 + torch.arange(heads) * size_N1 + local_N1).flatten()
+
+
+def _add_tables(tables, length: int, heads: int, kv_heads: int, head_dim: int, dtype) -> None:
+    cos_M1TD, sin_M1TD, mask_TT = tables
     cos_TC, sin_TC = (t.double() for t in rotary_table(length, head_dim))
-    scale_M = torch.ones(plan.heads + plan.kv_heads, 1, 1, 1, dtype=torch.float64)
-    scale_M[: plan.heads] = head_dim**-0.5
-    plan.cos_M1TD[length] = (scale_M * torch.cat((cos_TC, cos_TC), -1)).to(dtype)
-    plan.sin_M1TD[length] = (scale_M * torch.cat((-sin_TC, sin_TC), -1)).to(dtype)
+    scale_M = torch.ones(heads + kv_heads, 1, 1, 1, dtype=torch.float64)
+    scale_M[:heads] = head_dim**-0.5
+    cos_M1TD[length] = (scale_M * torch.cat((cos_TC, cos_TC), -1)).to(dtype)
+    sin_M1TD[length] = (scale_M * torch.cat((-sin_TC, sin_TC), -1)).to(dtype)
     hidden_TT = torch.ones(length, length, dtype=torch.bool).triu(1)
-    plan.mask_TT[length] = torch.zeros(length, length, dtype=dtype).masked_fill_(
+    mask_TT[length] = torch.zeros(length, length, dtype=dtype).masked_fill_(
         hidden_TT, float("-inf")
     )
 
@@ -96,58 +131,59 @@ def _swap(x: torch.Tensor) -> torch.Tensor:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, qkv_NX, plan):
-        turned_heads = plan.heads + plan.kv_heads
-        out_PX = qkv_NX.new_empty(plan.places, plan.heads * plan.head_dim)
-        saved = []
-        for piece, out in zip(plan.pieces, out_PX.split([p.places for p in plan.pieces])):
-            x_MSTD = _gather_heads(qkv_NX, piece, turned_heads + plan.kv_heads)
-            qk = x_MSTD[:turned_heads]
+        turned = plan.heads + plan.kv_heads
+        rows_RD = qkv_NX.view(-1, plan.head_dim)
+        out_RD = qkv_NX.new_empty(plan.places * plan.heads, plan.head_dim)
+        parts, saved = _parts(out_RD, plan, plan.heads), []
+        for piece, rows, out in zip(plan.pieces, plan.rows_qkv, parts):
+            x_MSTD = _heads_first(rows_RD.index_select(0, rows), piece)
             cos, sin = plan.cos_M1TD[piece.length], plan.sin_M1TD[piece.length]
-            turned = torch.mul(qk, cos).addcmul_(_swap(qk), sin)
-            q, k, v = _split(turned, x_MSTD[turned_heads:], plan)
+            qk = x_MSTD[:turned]
+            qk = torch.mul(qk, cos).addcmul_(_swap(qk), sin)
+            q, k, v = _split(qk, x_MSTD[turned:], plan)
             weights = torch.bmm(q, k.transpose(1, 2)).add_(plan.mask_TT[piece.length])
             torch.softmax(weights, -1, out=weights)
-            _tokens_first(out, piece, torch.bmm(weights, v).unflatten(0, (plan.heads, -1)))
+            torch.bmm(weights, v, out=out.view_as(q))
             saved += [q, k, v, weights]
         ctx.save_for_backward(*saved)
         ctx.plan = plan
-        return out_PX.index_select(0, plan.place_N)
+        return out_RD.index_select(0, plan.back_q).view(len(qkv_NX), -1)
 
     @staticmethod
     def backward(ctx, grad_NX):
         plan, saved = ctx.plan, iter(ctx.saved_tensors)
-        heads = plan.heads + 2 * plan.kv_heads
-        grad_PX = grad_NX.new_empty(plan.places, heads * plan.head_dim)
-        for piece, out in zip(plan.pieces, grad_PX.split([p.places for p in plan.pieces])):
-            grad = _gather_heads(grad_NX, piece, plan.heads, zero=True).flatten(0, 1)
+        turned, heads = plan.heads + plan.kv_heads, plan.heads + 2 * plan.kv_heads
+        rows_RD = grad_NX.reshape(-1, plan.head_dim)
+        grads_RD = grad_NX.new_empty(plan.places * heads, plan.head_dim)
+        parts = _parts(grads_RD, plan, heads)
+        for piece, rows, out in zip(plan.pieces, plan.rows_q, parts):
+            grad_HSTD = _heads_first(rows_RD.index_select(0, rows), piece)
+            if piece.valid_P1 is not None:
+                grad_HSTD.flatten(1, 2).mul_(piece.valid_P1)
+            grad = grad_HSTD.flatten(0, 1)
             q, k, v, weights = (next(saved) for _ in range(4))
-            grad_v = torch.bmm(weights.transpose(1, 2), grad).unflatten(0, (plan.heads, -1))
+            out_MSTD = _heads_first(out, piece)
+            grad_q, grad_k, grad_v = out_MSTD.split((plan.heads, plan.kv_heads, plan.kv_heads))
+            _product(weights.transpose(1, 2), grad, grad_v)
             grad_weights = torch.bmm(grad, v.transpose(1, 2))
             grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
-            grad_q = torch.bmm(grad_scores, k).unflatten(0, (plan.heads, -1))
-            grad_k = torch.bmm(grad_scores.transpose(1, 2), q).unflatten(0, (plan.heads, -1))
-            grad_qk = torch.cat((grad_q, _ungroup(grad_k, plan)))
+            _product(grad_scores, k, grad_q)
+            _product(grad_scores.transpose(1, 2), q, grad_k)
+            grad_qk = out_MSTD[:turned]
             cos, sin = plan.cos_M1TD[piece.length], plan.sin_M1TD[piece.length]
-            grad_qk = torch.mul(grad_qk, cos).addcmul_(_swap(grad_qk), sin, value=-1)
-            _tokens_first(out, piece, grad_qk, _ungroup(grad_v, plan))
-        return grad_PX.index_select(0, plan.place_N), None
+            swapped = _swap(grad_qk)
+            grad_qk.mul_(cos).addcmul_(swapped, sin, value=-1)
+        return grads_RD.index_select(0, plan.back_qkv).view(len(grad_NX), -1), None
 
 
-def _tokens_first(out_PX: torch.Tensor, piece: Piece, *parts_MSTD: torch.Tensor) -> None:
-    """Writes heads-first parts side by side into the columns of a piece's padded places."""
-    dim = parts_MSTD[0].shape[-1]
-    columns_STMD = out_PX.view(piece.segments, piece.length, -1, dim)
-    sizes = [len(part) for part in parts_MSTD]
-    for columns, part in zip(columns_STMD.split(sizes, 2), parts_MSTD):
-        columns.copy_(part.permute(1, 2, 0, 3))
+def _parts(x_RD: torch.Tensor, plan: Plan, heads: int) -> tuple[torch.Tensor, ...]:
+    """The rows of each piece."""
+    return x_RD.split([piece.places * heads for piece in plan.pieces])
 
 
-def _gather_heads(x_NX: torch.Tensor, piece: Piece, heads: int, zero: bool = False) -> torch.Tensor:
-    """A piece of the tokens, heads first, contiguous: [heads, S, T, D]; padding zeroed if asked."""
-    x_PX = x_NX.index_select(0, piece.index_P)
-    if zero and piece.valid_P1 is not None:
-        x_PX.mul_(piece.valid_P1)
-    return x_PX.view(piece.segments, piece.length, heads, -1).permute(2, 0, 1, 3).contiguous()
+def _heads_first(x_RD: torch.Tensor, piece: Piece) -> torch.Tensor:
+    """Rows of a piece as [heads, S, T, D]."""
+    return x_RD.view(-1, piece.segments, piece.length, x_RD.shape[-1])
 
 
 def _split(turned, v, plan):
@@ -159,11 +195,13 @@ def _split(turned, v, plan):
     return q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
 
 
-def _ungroup(grad_HSTD: torch.Tensor, plan: Plan) -> torch.Tensor:
-    """Sums over the query heads that share a key head."""
-    if plan.heads == plan.kv_heads:
-        return grad_HSTD
-    return grad_HSTD.unflatten(0, (plan.kv_heads, -1)).sum(1)
+def _product(a: torch.Tensor, b: torch.Tensor, out_GSTD: torch.Tensor) -> None:
+    """a · b by query head, summed over those that share one of the heads of `out`."""
+    if len(a) == out_GSTD.shape[0] * out_GSTD.shape[1]:
+        torch.bmm(a, b, out=out_GSTD.flatten(0, 1))
+    else:
+        by_head = torch.bmm(a, b).view(out_GSTD.shape[0], -1, *out_GSTD.shape[1:])
+        torch.sum(by_head, 1, out=out_GSTD)
 
 
 def rotary_attention(qkv_NX: torch.Tensor, plan: Plan) -> torch.Tensor:

@@ -57,7 +57,7 @@ class Labels(_Arrays):
     of σ = 1 bin around it.
 
     Rows past `PackedBatch.label_count` fill a fixed capacity: they ask for the only class of one,
-    so that their loss and gradient are exactly zero, of an environment after the last.
+    so that their loss and gradient are exactly zero.
     """
 
     tokens_L: object  # int32, ascending

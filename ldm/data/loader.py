@@ -35,7 +35,8 @@ class Loader:
 
     folder: of the mix. fixed_for: steps of the run for which all batches shall have the same
     shapes, `capacities`, the most that any of them needs; without it arrays are as long as each
-    batch needs. waited: seconds that the consumer waited so far. Close it when done.
+    batch needs, labels and the tokens they read filled up to a multiple of `grain`. waited: seconds
+    that the consumer waited so far. Close it when done.
     Raises LdmError where `world` does not divide the streams, or a shard is missing or damaged.
     """
 
@@ -46,6 +47,7 @@ class Loader:
         world: int = 1,
         step: int = 0,
         fixed_for: int | None = None,
+        grain: int = 1,
     ):
         self.folder, self.manifest = Path(folder), read_manifest(folder, "mix")
         settings = self.manifest["settings"]
@@ -56,7 +58,7 @@ class Loader:
                 f"{world} ranks cannot share the {streams} streams of {folder} evenly: use one of "
                 f"{', '.join(map(str, divisors))} ranks, or mix again with another mix.streams"
             )
-        self.step, self.waited = step, 0.0
+        self.step, self.waited, self._grain = step, 0.0, grain
         self._bin_tokens, self._rows = settings["mix"]["bin_tokens"], settings["tokens"]["rows"]
         self._shards, self._streams = [], []
         for s in range(rank, streams, world):
@@ -101,8 +103,7 @@ class Loader:
         held = sum(stream.contents(steps) for stream in self._streams).max(axis=0)
         tokens, bags, labels, patches = (-(-int(n) // GRAIN) * GRAIN for n in held)
         context = self.manifest["settings"]["tokens"]["context"]
-        environments = len(self.manifest["environments"])
-        return Capacities(bags, patches, labels, min(labels, tokens), context, environments)
+        return Capacities(bags, patches, labels, min(labels, tokens), context)
 
     def _work(self) -> None:
         try:
@@ -124,6 +125,7 @@ class Loader:
             self._rows,
             empty,
             fixed=self.capacities,
+            grain=self._grain,
         )
         return batch.to("cpu")
 
@@ -143,9 +145,10 @@ class MicroBatches:
         step: int,
         count: int,
         fixed_for: int | None = None,
+        grain: int = 1,
     ):
-        ranks = range(rank, count * world, world)
-        self._loaders = [Loader(folder, r, count * world, step, fixed_for) for r in ranks]
+        ranks, world = range(rank, count * world, world), count * world
+        self._loaders = [Loader(folder, r, world, step, fixed_for, grain) for r in ranks]
 
     def __iter__(self) -> "MicroBatches":
         return self

@@ -34,7 +34,6 @@ class Capacities:
     labels: int
     reads: int  # tokens that labels read
     longest: int  # tokens of a segment
-    environments: int  # in the mix: labels that fill a capacity are of number `environments`
 
     def check(self, bags: int, patches: int, labels: int) -> None:
         """Raises ValueError where a batch needs more."""
@@ -56,12 +55,14 @@ def pack(
     empty: Empty = np.empty,
     native=packer,
     fixed: Capacities | None = None,
+    grain: int = 1,
 ) -> PackedBatch:
     """The batch of these bins, as numpy arrays.
 
     capacity: segments that cu_seqlens has room for, padding segments included; rows: of the table.
     The arrays over N and S have fixed sizes; those over bag entries, patches and labels are as
-    long as the batch needs, or `fixed`. empty(shape, dtype): where they come from, e.g. pinned
+    long as the batch needs, or `fixed`; labels and the tokens they read are filled up to a multiple
+    of `grain`, for few different shapes. empty(shape, dtype): where they come from, e.g. pinned
     memory. native: the compiled packer, or its Python twin. Raises ValueError where a bin or
     a capacity overflows.
     """
@@ -70,6 +71,7 @@ def pack(
     if fixed:
         fixed.check(*found)
         bags, patches, labels = fixed.bag_entries, fixed.patches, fixed.labels
+    labels = _up(labels, grain)
     n = len(bins.ends) * bin_tokens
     patch_bytes = blocks[0].patches_PX.shape[1] if blocks else 0
     shapes = {
@@ -93,9 +95,9 @@ def pack(
     longest, used, steps = sources.scatter(
         bins.source_S, bins.segment_S, bins.ends, bin_tokens, arrays
     )
-    _fill(arrays, *found, n, fixed.environments if fixed else 0)
+    _fill(arrays, *found, n)
     native.sort_order(arrays["bag_ids_B"][: found[0]], rows, arrays["bag_order_B"][: found[0]])
-    arrays |= _reads(arrays["tokens_L"], found[2], fixed.reads if fixed else None, empty)
+    arrays |= _reads(arrays["tokens_L"], fixed.reads if fixed else grain, empty)
     short_tiles_C4, long_tiles_C4 = attention_tiles(arrays["cu_seqlens_S1"], empty)
     return PackedBatch(
         tokens=Tokens(**{name: arrays.pop(name) for name in Tokens.__dataclass_fields__}),
@@ -110,26 +112,29 @@ def pack(
     )
 
 
-def _fill(arrays: dict, bags: int, patches: int, labels: int, tokens: int, environment: int):
+def _fill(arrays: dict, bags: int, patches: int, labels: int, tokens: int) -> None:
     """What stands in the rows that the batch does not need."""
     arrays["bag_ids_B"][bags:] = 0
     arrays["bag_order_B"][bags:] = np.arange(bags, len(arrays["bag_order_B"]))
     arrays["patches_PX"][patches:] = 0
     arrays["patch_tokens_P"][patches:] = tokens
-    for name in ("slots_L", "values_L", "smooth_L"):
+    for name in ("slots_L", "values_L", "smooth_L", "environments_L"):
         arrays[name][labels:] = 0
     arrays["tokens_L"][labels:] = arrays["tokens_L"][labels - 1] if labels else 0
     arrays["classes_L"][labels:] = 1
-    arrays["environments_L"][labels:] = environment
 
 
-def _reads(tokens_L: np.ndarray, labels: int, capacity: int | None, empty: Empty) -> dict:
+def _reads(tokens_L: np.ndarray, grain: int, empty: Empty) -> dict:
     """reads_U and rows_L of Labels. A label that fills a capacity reads what the last one reads."""
     rows_L = empty(tokens_L.shape, np.dtype(np.int32))
     changes = np.diff(tokens_L, prepend=-1) != 0
     np.cumsum(changes, out=rows_L)
     rows_L -= 1
     reads = tokens_L[changes]
-    reads_U = empty((len(reads) if capacity is None else capacity,), np.dtype(np.int32))
+    reads_U = empty((_up(len(reads), grain),), np.dtype(np.int32))
     reads_U[: len(reads)], reads_U[len(reads) :] = reads, 0
     return {"reads_U": reads_U, "rows_L": rows_L}
+
+
+def _up(count: int, grain: int) -> int:
+    return -(-count // grain) * grain

@@ -4,6 +4,8 @@ Weights are kept in fp32 (or whatever an engine casts the module to) and cast to
 every forward pass; activations, the residual stream included, have `compute_dtype`, sums inside
 norms, softmax and losses fp32.
 
+The ranges that `record_function` names are the parts that `ldm profile` tells apart.
+
 Shape suffixes: N tokens, D width, H query heads, G key heads, L labels, S segments, R rows of a
 cache.
 """
@@ -13,6 +15,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.profiler import record_function
 
 from ldm.data.batch import PackedBatch, Tokens
 from ldm.kernels.gated_mlp import gated_mlp
@@ -74,8 +77,10 @@ class Decoder(nn.Module):
         With `read_U` (int64 token indices) hidden_UD of those tokens alone: the last block then
         spends its output projection and feed-forward on nothing that is not read.
         """
-        attend = self._attention(batch)
-        x_ND = self.embedding(batch.tokens, batch.bag_order_B).to(self.compute_dtype)
+        with record_function("ldm.attention"):
+            attend = self._attention(batch)
+        with record_function("ldm.embedding"):
+            x_ND = self.embedding(batch.tokens, batch.bag_order_B).to(self.compute_dtype)
         for block in self.blocks[:-1]:
             x_ND = block(x_ND, attend)
         return self.blocks[-1](x_ND, attend, read_U)
@@ -86,7 +91,12 @@ class Decoder(nn.Module):
         if self.head.out.device.type == "cpu":
             sizes = (a.heads, a.kv_heads, a.head_dim)
             plan = make_plan(batch.cu_seqlens_S1, batch.max_seqlen, *sizes, self.compute_dtype)
-            return lambda qkv_NX: rotary_attention(qkv_NX, plan)
+
+            def attend(qkv_NX):
+                with record_function("ldm.attention"):
+                    return rotary_attention(qkv_NX, plan)
+
+            return attend
         return self._dispatched_attention(batch)
 
     def _dispatched_attention(self, batch: PackedBatch) -> Attend:
@@ -114,8 +124,10 @@ class Decoder(nn.Module):
     def loss(self, batch: PackedBatch) -> tuple[torch.Tensor, int, torch.Tensor]:
         """(sum of the labels' cross-entropies in fp32, their count, losses_L in fp32)."""
         labels = batch.labels
-        losses_L = self.head.losses(self(batch, labels.reads_U), labels)
-        return losses_L.sum(), batch.label_count, losses_L
+        hidden_UD = self(batch, labels.reads_U)
+        with record_function("ldm.loss"):
+            losses_L = self.head.losses(hidden_UD, labels)
+            return losses_L.sum(), batch.label_count, losses_L
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
         """An empty cache for `rows` streams of up to `capacity` tokens."""

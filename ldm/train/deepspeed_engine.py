@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import distributed as dist
 from torch import nn
+from torch.profiler import record_function
 
 from ldm.config import TrainConfig
 from ldm.data.atomic import replacing
@@ -65,7 +66,7 @@ class DeepSpeedEngine:
         }
 
     def backward(self, batches: list) -> Loss:
-        labels = sum(len(batch.labels.tokens_L) for batch in batches)
+        labels = sum(batch.label_count for batch in batches)
         count = torch.full((), float(labels), device=self.device)
         dist.all_reduce(count)
         # DeepSpeed averages over ranks and micro-batches, where a sum is wanted.
@@ -77,14 +78,14 @@ class DeepSpeedEngine:
             batch = batch.to(self.device)
             total, _, per_label = self.engine(batch)
             self.engine.backward(total * scale)
-            share = (total / count).detach()
-            losses.append(Loss(share, per_label.detach(), batch.labels.environments_L))
+            losses.append(Loss.of(total / count, per_label, batch))
         return join(losses)
 
     def update(self, rate: float) -> torch.Tensor:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
-        self.engine.step()
+        with record_function("ldm.optimiser"):
+            self.engine.step()
         return self.engine.get_global_grad_norm()
 
     def weights(self) -> dict[str, torch.Tensor]:

@@ -22,6 +22,7 @@ from typing import Protocol
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.profiler import record_function
 
 from ldm.config import TrainConfig
 from ldm.errors import LdmError
@@ -38,6 +39,13 @@ class Loss:
     share: torch.Tensor  # (), fp32: Σ loss of this rank / labels of all ranks
     per_label: torch.Tensor  # (L,), fp32
     environments: torch.Tensor  # (L,), the environment each label belongs to
+
+    @classmethod
+    def of(cls, share: torch.Tensor, per_label: torch.Tensor, batch) -> "Loss":
+        """Without the labels that only fill a capacity."""
+        labels = batch.label_count
+        environments = batch.labels.environments_L[:labels]
+        return cls(share.detach(), per_label.detach()[:labels], environments)
 
 
 def join(losses: Sequence[Loss]) -> Loss:
@@ -100,11 +108,12 @@ def clip_and_step(optimizer: torch.optim.AdamW, gradients: list, clip: float) ->
     The fused step scales while it reads, and leaves weights and state alone where the norm is not
     finite: no pass of its own for clipping, and no bad weights.
     """
-    norm = nn.utils.get_total_norm(gradients)
-    optimizer.grad_scale = (norm / clip).clamp(min=1.0)  # what gradients are divided by
-    optimizer.found_inf = (~norm.isfinite()).to(norm.dtype)
-    optimizer.step()
-    return norm
+    with record_function("ldm.optimiser"):
+        norm = nn.utils.get_total_norm(gradients)
+        optimizer.grad_scale = (norm / clip).clamp(min=1.0)  # what gradients are divided by
+        optimizer.found_inf = (~norm.isfinite()).to(norm.dtype)
+        optimizer.step()
+        return norm
 
 
 class TorchEngine:
@@ -154,8 +163,9 @@ class TorchEngine:
         else:
             parts = [self._gradients(batch, count) for batch in batches]
         losses, gradients = zip(*parts)
-        for more in gradients[1:]:  # in the order of the parts, whichever ended first
-            torch._foreach_add_(gradients[0], more)
+        with record_function("ldm.optimiser"):
+            for more in gradients[1:]:  # in the order of the parts, whichever ended first
+                torch._foreach_add_(gradients[0], more)
         for parameter, gradient in zip(self.parameters, gradients[0]):
             parameter.grad = gradient
         return join(losses)
@@ -166,7 +176,7 @@ class TorchEngine:
         total, _, per_label = self.model.loss(batch)
         loss = total / count
         gradients = torch.autograd.grad(loss, self.parameters)
-        return Loss(loss.detach(), per_label.detach(), batch.labels.environments_L), list(gradients)
+        return Loss.of(loss, per_label, batch), list(gradients)
 
     def _add_gradients(self, batch, count: torch.Tensor) -> Loss:
         loss, gradients = self._gradients(batch, count)

@@ -155,8 +155,8 @@ class Log:
     def _line(self, told: Pending, found: dict[str, torch.Tensor]) -> dict:
         seconds = seconds_between(told.begin, told.end)
         used, tokens, transitions, squares, waited = found["counts"].tolist()
-        labels_E = found["labels_E"][: len(self.environments)]  # without those that fill
-        means_E = found["losses_E"][: len(self.environments)] / labels_E
+        labels_E = found["labels_E"]
+        means_E = found["losses_E"] / labels_E
         return {
             "step": told.step,
             "loss": float(found["losses"].mean()),
@@ -177,7 +177,7 @@ class Log:
         }
 
     def _new_window(self) -> None:
-        device, environments = self.engine.device, len(self.environments) + 1
+        device, environments = self.engine.device, len(self.environments)
         self.first = self.now
         self.shares: list[torch.Tensor] = []
         self.norms: list[torch.Tensor] = []

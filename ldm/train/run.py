@@ -24,6 +24,8 @@ from ldm.train.flops import matmul_sizes
 from ldm.train.loop import train
 from ldm.train.metrics import Log
 
+GRAIN = 256  # labels, and the tokens they read; docs/decisions/0004-few-shapes-on-a-cpu.md
+
 
 def run(recipe: Recipe, folder: Path) -> None:
     """Trains on folder/mix up to recipe.train.steps; writes folder/train.
@@ -68,8 +70,8 @@ def _train(recipe, folder, sizes, manifest, checkpoints, newest, saved) -> None:
     if newest:
         checkpoints.load(newest, engine)
     count = recipe.train.micro_batches
-    fixed_for = recipe.train.steps if engine.device.type == "cuda" else None  # one shape, compiled
-    loader = MicroBatches(folder / "mix", engine.rank, engine.world, step, count, fixed_for)
+    shapes = shapes_for(engine, recipe.train.steps)
+    loader = MicroBatches(folder / "mix", engine.rank, engine.world, step, count, **shapes)
     log = Log(
         folder / "train",
         engine,
@@ -84,6 +86,13 @@ def _train(recipe, folder, sizes, manifest, checkpoints, newest, saved) -> None:
         train(recipe.train, step, engine, loader, log, checkpoints, stop)
     if stop.asked:
         raise KeyboardInterrupt
+
+
+def shapes_for(engine: Engine, steps: int) -> dict:
+    """How the loader shapes batches: all alike on CUDA, where each shape is compiled; in few
+    lengths on CPUs, where matrix products of a new shape take memory and milliseconds to prepare.
+    """
+    return {"fixed_for": steps} if engine.device.type == "cuda" else {"grain": GRAIN}
 
 
 def make_engine(model: Decoder, config: TrainConfig, saved: dict | None) -> Engine:

@@ -118,24 +118,34 @@ def test_with_fixed_capacities_no_shape_changes_and_nothing_else_does(folder, wo
             shapes.add(tuple(value.shape for value in flat(got).values() if np.ndim(value)))
             assert got.max_seqlen == capacities.longest >= want.max_seqlen
             assert got.label_count == want.label_count
-            check_filled(flat(got), flat(want), capacities.environments)
+            check_filled(flat(got), flat(want))
     assert len(shapes) == 1
     sizes = [capacities.bag_entries, capacities.patches, capacities.labels]
     np.testing.assert_array_equal(sizes, -(-most // 64) * 64)  # the most that any batch needs
 
 
-def check_filled(got: dict, want: dict, environments: int) -> None:
+def check_filled(got: dict, want: dict) -> None:
     """The batch first, then what the kernels must not mind."""
     for name, value in want.items():
         if np.ndim(value):
             np.testing.assert_array_equal(got[name][: len(value)], value, err_msg=name)
     labels, bags = len(want["tokens_L"]), len(want["bag_ids_B"])
     assert (got["classes_L"][labels:] == 1).all() and not got["values_L"][labels:].any()
-    assert (got["environments_L"][labels:] == environments).all()
     np.testing.assert_array_equal(got["reads_U"][got["rows_L"]], got["tokens_L"])
     np.testing.assert_array_equal(np.sort(got["bag_order_B"]), np.arange(len(got["bag_order_B"])))
     assert got["bag_offsets_N1"][-1] == bags
     assert (got["patch_tokens_P"][len(want["patch_tokens_P"]) :] == len(got["kinds_N"])).all()
+
+
+def test_labels_come_in_few_lengths_where_asked(folder):
+    plain, grained = Loader(folder), Loader(folder, grain=100)
+    with closing(plain), closing(grained):
+        for _ in range(10):
+            want, got = next(plain), next(grained)
+            for name, value in vars(got.labels).items():
+                count = len(vars(want.labels)[name])
+                assert len(value) == -(-count // 100) * 100
+            check_filled(flat(got), flat(want))
 
 
 def test_further_than_asked_for_a_batch_may_need_more_than_there_is_room_for(folder):

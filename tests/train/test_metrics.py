@@ -83,12 +83,6 @@ def test_a_norm_that_is_not_finite_stops_too_in_whatever_step_it_was(log):
     assert len(rows(log)) == 1
 
 
-def test_labels_that_fill_a_capacity_are_of_no_environment(log):
-    add(log, 1.0, (1.0, 3.0, 0.0, 0.0), (0, 2, 3, 3))  # the fourth of three environments
-    log.write(1, 1e-3)
-    assert rows(log)[-1]["losses"] == {"toy/a": 1.0, "toy/c": 3.0}
-
-
 def test_what_the_engine_overwrites_is_kept(log):
     loss = Loss(torch.tensor(2.0), torch.tensor([1.0]), torch.tensor([0]))
     norm = torch.tensor(0.5)

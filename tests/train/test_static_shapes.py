@@ -13,7 +13,6 @@ from torch._dynamo.utils import counters
 from ldm.data.loader import Loader
 from ldm.model.decoder import Decoder
 from ldm.model.presets import architecture
-from ldm.train.engine import TorchEngine
 
 pytest.importorskip("triton")
 SIZES = {"layers": 3, "width": 64, "heads": 2, "kv_heads": 1, "head_dim": 64, "ffn": 96}
