@@ -120,7 +120,7 @@ def test_generated_prices_differ_between_splits_and_flat_earns_nothing():
 
 
 def test_a_momentum_series_has_the_drift_it_states():
-    from ldm.envs.adapters.trading import mean_reverting, momentum
+    from ldm.envs.adapters.trading import mean_reverting, momentum, regimes, seasonal
 
     draws = np.random.default_rng(0)
     logs = mean_reverting(draws, 100_000, 0.1, 0.01)
@@ -129,6 +129,12 @@ def test_a_momentum_series_has_the_drift_it_states():
     drift = 0.1 / (1 - 0.9**2)  # its variance over σ²
     correlation = np.corrcoef(returns[:-1], returns[1:])[0, 1]
     np.testing.assert_allclose(correlation, 0.9 * drift / (drift + 1), atol=0.02)
+    returns = np.diff(regimes(draws, 100_000, 0.05, 0.01)) / 0.01
+    lagged = np.mean(returns[:-1] * returns[1:]) / np.mean(returns**2)
+    np.testing.assert_allclose(lagged, 0.25 * 0.9 / 1.25, atol=0.02)
+    returns = np.diff(seasonal(draws, 100_000, 0.05, 0.01)) / 0.01
+    lagged = np.mean(returns[:-20] * returns[20:]) / np.mean(returns**2)
+    np.testing.assert_allclose(lagged, 0.125 / 1.125, atol=0.02)
 
 
 def test_rddl_groups_fluents_and_keeps_the_first_allowed_actions():

@@ -15,7 +15,7 @@ SPLITS = ("train", "test")
 
 
 def build(make: str, split: str, **options):
-    """`make`: "stocks" or "forex" (real prices), "mean-reverting" or "momentum" (generated)."""
+    """`make`: "stocks" or "forex" (real prices), a key of SERIES (generated)."""
     if split not in SPLITS:
         raise ValueError(f'split "{split}": expected one of {SPLITS}')
     if make in ("stocks", "forex"):
@@ -84,6 +84,8 @@ class GeneratedPrices(gymnasium.Env):
 
     mean-reverting: log price x, x' = (1 − rate) x + σ ε (a discretised Ornstein-Uhlenbeck process).
     momentum: drift m, m' = (1 − rate) m + σ √(rate) ε₁ ; log return = m + σ ε₂.
+    regimes: drift ±σ / 2, which changes sign with probability rate; log return = drift + σ ε.
+    seasonal: drift σ / 2 · sin(2π rate t + phase), the phase drawn; log return = drift + σ ε.
     ε standard normal, σ = `volatility` a step. Observation (`window` + 3): the last log returns
     over σ, the log price minus its mean over the window over σ, then the library's two: last
     position and real position. Actions: short, flat, long. Reward: log return of the portfolio.
@@ -105,7 +107,7 @@ class GeneratedPrices(gymnasium.Env):
             from gym_trading_env.environments import TradingEnv
 
         self.library = TradingEnv
-        self.series = {"mean-reverting": mean_reverting, "momentum": momentum}[make]
+        self.series = SERIES[make]
         self.split, self.rate, self.volatility, self.fee = split, rate, volatility, fee
         self.window, self.horizon = window, horizon
         self.draws = None
@@ -161,6 +163,18 @@ def momentum(draws: np.random.Generator, steps: int, rate: float, sigma: float) 
     return np.cumsum(drift + sigma * draws.standard_normal(steps))
 
 
+def regimes(draws: np.random.Generator, steps: int, rate: float, sigma: float) -> np.ndarray:
+    """Log prices (steps,) in bull and bear markets (a Markov switching model; Hamilton 1989)."""
+    sign = draws.choice([-1, 1]) * (-1) ** np.cumsum(draws.random(steps) < rate)
+    return np.cumsum(sigma * (sign / 2 + draws.standard_normal(steps)))
+
+
+def seasonal(draws: np.random.Generator, steps: int, rate: float, sigma: float) -> np.ndarray:
+    """Log prices (steps,) whose drift swings 1 / rate steps long."""
+    drift = np.sin(2 * np.pi * (rate * np.arange(steps) + draws.random())) / 2
+    return np.cumsum(sigma * (drift + draws.standard_normal(steps)))
+
+
 def _filtered(noise: np.ndarray, keep: float) -> np.ndarray:
     """x[t] = keep · x[t − 1] + noise[t]."""
     x = np.empty_like(noise)
@@ -168,3 +182,11 @@ def _filtered(noise: np.ndarray, keep: float) -> np.ndarray:
     for t, kick in enumerate(noise):
         last = x[t] = keep * last + kick
     return x
+
+
+SERIES = {
+    "mean-reverting": mean_reverting,
+    "momentum": momentum,
+    "regimes": regimes,
+    "seasonal": seasonal,
+}
