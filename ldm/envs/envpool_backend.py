@@ -108,11 +108,11 @@ class EnvpoolEnv:
 
     def _bad(self, turn: Turn) -> np.ndarray | None:
         """The streams with bad values, None where there is none."""
-        checked = list(zip(self._leaves, turn.observation))
-        if math.isfinite(turn.reward.sum()) and not any(spaces.check(*pair) for pair in checked):
+        checked = zip(self._leaves, turn.observation)
+        if math.isfinite(turn.reward.sum()) and not any([spaces.check(*pair) for pair in checked]):
             return None
         bad = ~np.isfinite(turn.reward)
-        for leaf, array in checked:
+        for leaf, array in zip(self._leaves, turn.observation):
             bad |= [bool(spaces.check(leaf, row)) for row in array]
         return bad if bad.any() else None
 

@@ -25,6 +25,8 @@ DTYPES = {
     TEXT: np.dtype(np.uint8),
 }
 
+INT32 = (-(2**31), 2**31 - 1)
+
 # An integer Box with at most this many values a component is symbols, not numbers.
 MAX_SYMBOLS = 256
 # A uint8 Box with both sides at least this long is an image, smaller ones are symbols.
@@ -65,9 +67,10 @@ class Leaf:
 
     @cached_property
     def range(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest symbol of every component, int64 (size,) each."""
+        """Lowest and highest symbol of every component, int32 (size,) each."""
         start = np.asarray(self.start, np.int64)
-        return start, start + np.asarray(self.counts, np.int64) - 1
+        highest = start + np.asarray(self.counts, np.int64) - 1
+        return start.clip(*INT32).astype(np.int32), highest.clip(*INT32).astype(np.int32)
 
     @cached_property
     def common_range(self) -> tuple[int, int] | None:
@@ -241,9 +244,9 @@ def check(leaf: Leaf, array: np.ndarray) -> str:
             if array.min() >= low and array.max() <= high:
                 return ""
         low, high = leaf.range
-        flat = array.reshape(-1, max(leaf.size, 1))
-        if len(flat) and ((flat.min(0) < low).any() or (flat.max(0) > high).any()):
-            bad = (flat < low) | (flat > high)
+        flat = array.reshape(-1, leaf.size)
+        bad = (flat < low) | (flat > high)
+        if np.count_nonzero(bad):
             component = int(bad.any(0).argmax())
             value, a, b = (
                 flat[bad[:, component].argmax(), component],
