@@ -117,6 +117,7 @@ def write(shard: ShardPlan, recording: Recording) -> Tally:
         "action": spaces.to_json(env.action),
         "statistics": statistics.to_json(measured),
         "versions": versions(env.spec),
+        "faults": dict(env.fault_kinds),
         "shard": written,
     }
     write_json(shard.facts_path, facts)
@@ -128,7 +129,7 @@ def write(shard: ShardPlan, recording: Recording) -> Tally:
 def versions(spec: EnvSpec) -> dict[str, str]:
     """What made the data: Python, and the packages that shaped its bytes."""
     found = {"python": platform.python_version()}
-    for name in ("ldm", "numpy", "zstandard", spec.library):
+    for name in ("ldm", "numpy", "zstandard", *(spec.packages or [spec.library])):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
