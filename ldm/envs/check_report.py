@@ -78,13 +78,27 @@ def tables(found: dict) -> list[Table]:
         for name, counts in [*found[title].items(), ("all", found["counts"])]:
             table.add_row(name, *map(str, counts.values()))
         shown.append(table)
-    failed = [e for e in found["environments"] if e["reason"]]
-    if failed:
+    if failed := _failed(found):
         table = Table("fails", "reason", box=None)
-        for environment in failed:
-            table.add_row(environment["id"], environment["reason"])
+        for reason, ids in failed.items():
+            table.add_row(few(ids), reason)
         shown.append(table)
     return shown
+
+
+def _failed(found: dict) -> dict[str, list[str]]:
+    """Reasons (their last lines: what a traceback ends with) → the ids that fail for them."""
+    failed = defaultdict(list)
+    for environment in found["environments"]:
+        if environment["reason"]:
+            failed[environment["reason"].strip().splitlines()[-1]].append(environment["id"])
+    return failed
+
+
+def few(ids: list[str], shown: int = 5) -> str:
+    """The first of many."""
+    more = f" and {len(ids) - shown} more" if len(ids) > shown else ""
+    return ", ".join(ids[:shown]) + more
 
 
 def write(found: dict, docs: Path) -> None:
@@ -121,11 +135,7 @@ def page(found: dict) -> str:
         command=found["command"],
         total=total,
         passed=f"{counts['passed']:,} of {counts['configurations']:,}",
-        failed="".join(
-            f"- `{e['id']}`: {e['reason'].splitlines()[-1]}\n"
-            for e in found["environments"]
-            if e["reason"]
-        )
+        failed="".join(f"- {reason}: {few(ids)}\n" for reason, ids in _failed(found).items())
         or "None.\n",
         domains=tables[0],
         libraries=tables[1],

@@ -120,7 +120,7 @@ def _check(specs: list[EnvSpec], workers: int, path: Path, docs: Path | None) ->
     failed = [result.id for result in results.values() if not result.ok]
     console.print(f"{len(results) - len(failed)} of {len(results)} keep the contract")
     if failed:
-        raise LdmError(f"{len(failed)} environments fail the check: {', '.join(failed)}")
+        raise LdmError(f"{len(failed)} environments fail the check: {check_report.few(failed)}")
 
 
 def _each(results: dict[str, Check]) -> Table:

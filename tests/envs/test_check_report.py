@@ -31,6 +31,15 @@ def test_base_tasks_and_configurations_are_counted_apart(found):
     assert list(found["domains"]) == ["trading", "games"]
 
 
+def test_failures_are_gathered_by_reason(faulty):
+    specs = [replace(faulty("fine"), id=f"faulty/{i}") for i in range(8)]
+    results = {s.id: Check(s.id, "gone" if s.id != "faulty/0" else "") for s in specs}
+    table = check_report.tables(check_report.report(specs, results, {}))[-1]
+    (ids,) = table.columns[0].cells
+    assert ids == "faulty/1, faulty/2, faulty/3, faulty/4, faulty/5 and 2 more"
+    assert list(table.columns[1].cells) == ["gone"]
+
+
 def test_environments_with_the_same_episodes_are_shown_as_alike(faulty):
     specs = [replace(faulty("fine"), id=f"faulty/{name}") for name in "abcde"]
     results = {s.id: Check(s.id, "", digest=d) for s, d in zip(specs, ("1", "2", "1", "", ""))}
@@ -46,7 +55,7 @@ def test_the_file_is_json_with_a_line_an_environment(found, tmp_path):
     assert sum('"id": "lab/' in line for line in text.splitlines()) == 2
     page = (tmp_path / "guide/environments.md").read_text()
     assert "2 base tasks in 3 configurations" in page and "2 of 3 configurations keep" in page
-    assert "- `lab/maze-9`: raised an error" in page
+    assert "- raised an error: lab/maze-9" in page
     assert "- trading: faulty" in page
     assert "- no end: `lab/pit`, `lab/well`" in page
     assert "| games | 1 | 2 | 1 | 0 |" in page and "{" not in page.replace("{}", "")
