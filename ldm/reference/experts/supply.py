@@ -1,16 +1,11 @@
 """Supply chains and stocks: exact policies where the state is small, else rules of the literature
 whose few numbers are searched for by playing the problem itself, with seeds of its own."""
 
-from collections.abc import Callable
-from functools import cache
-
 import numpy as np
 
 from ldm.envs.spec import EnvSpec
 from ldm.reference.experts import Markov, expert
-
-Policy = Callable[[np.ndarray], np.ndarray]  # observations (N, size) → actions (N, ...)
-SEARCH_EPISODES = 6
+from ldm.reference.experts.search import Policy, search
 
 
 def problem(spec: EnvSpec):
@@ -21,37 +16,6 @@ def problem(spec: EnvSpec):
 
 def actor(id: str, policy: Policy) -> Markov:
     return Markov(id, lambda observation: [policy(observation[0].astype(np.float64))])
-
-
-def search(p, family: Callable[..., Policy], start: tuple[int, ...]) -> Policy:
-    """The policy `family(*numbers)` of the highest mean return on the problem `p`: each number in
-    turn goes up or down, by 4, 2 and 1, while that helps."""
-
-    @cache
-    def worth(numbers: tuple[int, ...]) -> float:
-        policy = family(*numbers)
-        return float(np.mean([_play(p, policy, seed) for seed in range(SEARCH_EPISODES)]))
-
-    best = start
-    for stride in (4, 2, 1):
-        for index in range(len(best)):
-            for sign in (1, -1):
-                while worth(moved := _moved(best, index, sign * stride)) > worth(best):
-                    best = moved
-    return family(*best)
-
-
-def _moved(numbers: tuple[int, ...], index: int, by: int) -> tuple[int, ...]:
-    return (*numbers[:index], numbers[index] + by, *numbers[index + 1 :])
-
-
-def _play(p, policy: Policy, seed: int) -> float:
-    observation, _ = p.reset(seed=seed)
-    total, over = 0.0, False
-    while not over:
-        observation, reward, _, over, _ = p.step(policy(observation[None].astype(np.float64))[0])
-        total += reward
-    return total
 
 
 @expert("supply/Perishable*")
