@@ -44,13 +44,13 @@ def install(group: Group) -> None:
 
 
 def commands(group: Group) -> list[list[str]]:
-    """What makes the environment: uv where it is there, else venv and pip."""
+    """What makes the environment: uv where it is there, else venv and our own pip."""
     lock, folder, python = str(group.lock), str(group.folder), str(group.python)
     if uv := shutil.which("uv"):
         create = [uv, "venv", "--python", sys.executable, folder]
         return [create, [uv, "pip", "install", "--python", python, "--no-deps", "-r", lock]]
-    create = [sys.executable, "-m", "venv", folder]
-    pip = [python, "-m", "pip", "--no-input", "--disable-pip-version-check", "--no-color"]
+    create = [sys.executable, "-m", "venv", "--without-pip", folder]
+    pip = [sys.executable, "-m", "pip", "--python", python, "--no-input", "--no-color"]
     return [create, [*pip, "install", "--no-deps", "-r", lock]]
 
 
