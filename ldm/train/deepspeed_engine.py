@@ -45,7 +45,7 @@ class DeepSpeedEngine:
         self.deepspeed = deepspeed
         self.optimizer = adamw(model, config)
         self.engine, *_ = deepspeed.initialize(
-            model=_LossOf(model), optimizer=self.optimizer, config=self._settings(model, config)
+            model=LossOf(model), optimizer=self.optimizer, config=self._settings(model, config)
         )
 
     def _settings(self, model: nn.Module, config: TrainConfig) -> dict:
@@ -121,7 +121,7 @@ class DeepSpeedEngine:
         return box[0]
 
 
-class _LossOf(nn.Module):
+class LossOf(nn.Module):
     """DeepSpeed calls a module, never a method of it."""
 
     def __init__(self, model: nn.Module):

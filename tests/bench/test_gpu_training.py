@@ -1,0 +1,51 @@
+"""The peers of row 10 must be the same model, or beating them says nothing."""
+
+import pytest
+import torch
+
+from ldm.bench import gpu_training as module
+from ldm.bench.synthetic import packed_batch
+from ldm.model.decoder import Decoder
+from ldm.model.presets import architecture
+
+SIZES = {"layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "head_dim": 16, "ffn": 48}
+
+
+def loss_and_gradients(model, batch) -> tuple[float, dict]:
+    total, *_ = model.loss(batch)
+    names, parameters = zip(*model.named_parameters())
+    return float(total.detach()), dict(zip(names, torch.autograd.grad(total, parameters)))
+
+
+@pytest.mark.parametrize("peer", [module.PlainDecoder, module.MaskedDecoder])
+def test_a_peer_computes_the_same_loss_and_gradients(peer, monkeypatch):
+    monkeypatch.setattr(module, "ROW", 64)
+    sizes = architecture("nano", **SIZES, rows=512, classes=16, slots=8)
+    batch = packed_batch([40, 24, 64, 30, 20, 10], rows=512, patches=5, pad=4)
+    torch.manual_seed(0)
+    ours, theirs = Decoder(sizes), peer(sizes)
+    theirs.load_state_dict(ours.state_dict())
+    if peer is module.MaskedDecoder:  # its attention is for GPUs, but runs anywhere
+        monkeypatch.setattr(theirs, "_attention", theirs._dispatched_attention)
+    (want, grads), (got, found) = (loss_and_gradients(m, batch) for m in (ours, theirs))
+    assert got == pytest.approx(want, rel=1e-5)
+    for name, gradient in grads.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_providers_take_turns_and_padding_never_counts():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    seconds = module.measure(calls, 3, lambda: None)
+    assert order == ["a", "b"] * (module.WARM + 3)
+    assert all(len(samples) == 3 for samples in seconds.values())
+    batch = packed_batch([40, 20], rows=512, pad=68)
+    sizes = architecture("nano", **SIZES)
+    rows = list(module.results({"a": [2.0]}, sizes, batch, "", "NVIDIA H200"))
+    found = {row["metric"]: row["p50"] for row in rows}
+    assert found["tokens/s"] == 30.0
+    squares = 40**2 + 20**2
+    matmul = 2 * (32 * (32 + 2 * 16) + 32 * 32 + 3 * 32 * 48)
+    flops = 6 * matmul * 60 + 6 * 2 * 32 * squares
+    assert found["MFU"] == pytest.approx(flops / 2.0 / 989e12)
+    assert found["share of roof"] == pytest.approx(flops / 2.0 / 790e12)
