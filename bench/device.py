@@ -36,7 +36,7 @@ def token_embedding(seconds: float, notes: Callable[[str], None]) -> Iterator[di
     grad = torch.randn(TOKENS, width, **options)
     compiled = torch.compile(naive.token_embedding)
     forwards = {
-        "ours": lambda: ours(*weights, *inputs, batch.bag_order_B),
+        "ours": lambda: ours(*weights, *inputs, plan=batch.embedding),
         "eager": lambda: naive.token_embedding(*weights, *inputs),
         "compile": lambda: compiled(*weights, *inputs),
     }

@@ -1,36 +1,38 @@
 """The cost model of the token embedding: bytes that anyone must move, and bytes that ours moves.
 
-    python -m ldm.bench.embedding_cost
+    python -m ldm.bench.embedding_cost [MIX…]      MIX: folders that `ldm mix` wrote
 
-Bytes of memory, not of caches: every distinct table row and every weight counts once in each
-kernel that reads it, whatever is read again within a kernel comes from a cache. What that asks of
-the caches stands beside it: `gathers`, a row for every bag entry, and `products`, a weight for
-every tile that multiplies with it.
+Bytes of memory, not of caches: every distinct table row and every weight counts once in each mode,
+and so does what is written and read again while less than CACHE bytes are in use; beyond that every
+write and read counts. What is asked of the caches stands beside it: `gathers`, a row for every bag
+entry, and `products`, a weight for every tile that multiplies with it. `live` is what must stay in
+the cache for the figures to hold, and `small` what ours moves where it does not.
 """
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from ldm.bench.lengths import lengths
 from ldm.bench.rows import table
-from ldm.bench.synthetic import packed_batch
-from ldm.data.batch import ACTION, OBSERVATION, PackedBatch
-from ldm.kernels.token_embedding.configurations import (
-    CHUNK,
-    GROUP,
-    SPLIT,
-    configuration,
-)
+from ldm.bench.synthetic import packed_batch, plan_of
+from ldm.data.batch import ACTION, OBSERVATION, PATCH, PackedBatch, Tokens
+from ldm.kernels.token_embedding.configurations import GROUP, PARTS, configuration, patch_sums
+from ldm.kernels.token_embedding.plan import TILE, tiles_a_window
 
 KINDS = (OBSERVATION, ACTION)
+CACHE = 32e6  # of the 40 MB of an A100 and the 50 MB of an H100 or H200
+TOKENS, ROWS, WIDTH = 32_768, 65_536, 1024
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What a batch holds: tokens, those with numbers, distinct rows, whole chunks of one row,
-    weight rows that the tiles of the forward read."""
+    """What a batch holds: tokens, those with numbers, distinct rows, weight rows that the tiles of
+    the forward read; and of its plan: windows, pieces, those that write slots or read them,
+    slots, those that are added up at the end."""
 
     tokens: int
     numbered: int
@@ -39,37 +41,46 @@ class Counts:
     distinct: int
     patches: int
     patch_bytes: int
-    chunks: int
     tile_rows: int
+    window: int
+    windows: int
+    pieces: int
+    slotted: int
+    added: int
+    slots: int
+    summed: int
 
 
 def counts(batch: PackedBatch, width: int, arch: str = "sm_90") -> Counts:
-    t = batch.tokens
-    ids = t.bag_ids_B[batch.bag_order_B.long()].numpy()
-    whole = ids[: len(ids) // CHUNK * CHUNK].reshape(-1, CHUNK)
+    t, plan = batch.tokens, batch.embedding
     chosen = configuration("forward", width, arch, 16)
+    pieces = plan.pieces_Q4[: plan.windows_V1[-1]]
     return Counts(
         tokens=len(t.kinds_N),
         numbered=int(sum((t.kinds_N == k).sum() for k in KINDS)),
         columns=t.features_NF.shape[1],
-        entries=len(ids),
-        distinct=len(np.unique(ids)),
-        patches=len(t.patch_tokens_P),
+        entries=int(t.bag_offsets_N1[-1]),
+        distinct=len(np.unique(t.bag_ids_B)),
+        patches=int((t.kinds_N == PATCH).sum()),
         patch_bytes=t.patches_PX.shape[1],
-        chunks=int((whole[:, 0] == whole[:, -1]).sum()),
-        tile_rows=_tile_rows(t, chosen.BM, chosen.BK),
+        tile_rows=_tile_rows(t, plan.tiles_TM, chosen.BM, chosen.BK),
+        window=plan.window,
+        windows=len(plan.windows_V1) - 1,
+        pieces=len(pieces),
+        slotted=int((pieces[:, 3] < 0).sum()),
+        added=int(((pieces[:, 2] > 0) & (pieces[:, 2] % 2 == 1)).sum()),
+        slots=plan.slots,
+        summed=int(plan.rows_R2[:, 1].clip(min=0).sum()),
     )
 
 
-def _tile_rows(tokens, BM: int, BK: int) -> int:
-    """Rows of a weight that the tiles load: for each kind in a tile up to its last number."""
+def _tile_rows(tokens: Tokens, tiles_TM, BM: int, BK: int) -> int:
+    """Rows of a weight that the tiles load: up to the last number in the tile, or all."""
     numbers, kinds = tokens.features_NF.numpy(), tokens.kinds_N.numpy()
     last = np.where(numbers != 0, np.arange(1, numbers.shape[1] + 1), 0).max(1)
-    last = np.pad(last, (0, -len(last) % BM))
-    kinds = np.pad(kinds, (0, -len(kinds) % BM))
-    rows = sum(-(-np.where(kinds == k, last, 0).reshape(-1, BM).max(1) // BK) * BK for k in KINDS)
-    patch_tiles = -(-len(tokens.patch_tokens_P) // BM)
-    return int(rows.sum()) + patch_tiles * tokens.patches_PX.shape[1]
+    last = -(-np.where(np.isin(kinds, KINDS), last, 0) // BK) * BK
+    last[kinds == PATCH] = tokens.patches_PX.shape[1]
+    return int(np.append(last, 0)[tiles_TM.reshape(-1, BM)].max(1).sum())
 
 
 def inputs(c: Counts, width: int, table_size: int) -> int:
@@ -80,80 +91,160 @@ def inputs(c: Counts, width: int, table_size: int) -> int:
 
 
 def layout(c: Counts) -> int:
-    """Bytes of kinds, offsets and patch tokens."""
-    return c.tokens + 4 * (c.tokens + 1) + 4 * c.patches
+    """Bytes of offsets, of the plan's tiles, and of 1/rms of every token."""
+    return 4 * (c.tokens + 1) + 4 * TILE * c.windows * _capacity(c) + 4 * c.tokens
+
+
+def _capacity(c: Counts) -> int:
+    return tiles_a_window(c.window, len(KINDS))
 
 
 def forward_bytes(c: Counts, width: int, table_size: int = 2, size: int = 2) -> dict[str, float]:
-    """floor: inputs and one write of the output. ours: also layout and 1/rms of every token."""
+    """floor: inputs and one write of the output. ours: also the layout."""
     floor = inputs(c, width, table_size) + c.tokens * width * size
     return {
         "floor": floor,
-        "ours": floor + layout(c) + 4 * c.tokens,
+        "ours": floor + layout(c),
+        "live": 0,
+        "small": floor + layout(c),
         "gathers": c.entries * width * table_size,
         "products": c.tile_rows * width * table_size,
     }
 
 
 def backward_bytes(
-    c: Counts, width: int, rows: int, table_size: int = 2, size: int = 2, arch: str = "sm_90"
+    c: Counts, width: int, rows: int, table_size: int = 2, size: int = 2
 ) -> dict[str, float]:
     """floor: inputs, one read of the output's gradient, one write of every weight's gradient.
 
-    ours: also de, written once and read for the table and for the weights, and partial sums.
+    ours: also the layout, the plan's pieces, the fp32 sums and de. Where one window of de and all
+    sums stay in the cache they are written once, when they leave it, and the slots of rows with
+    long runs read once, after the zeros of other rows. Else every window's are.
     """
     vectors = c.tokens * width * size
     weights = (len(KINDS) * c.columns + c.patch_bytes + 1) * width
     floor = inputs(c, width, table_size) + vectors + (rows * width + weights) * table_size
-    chosen = configuration("prenorm", width, arch, size * 8)
-    gains = -(-c.tokens // (GROUP if width <= chosen.BD else chosen.BM)) * width
-    splits = -(-c.tokens // SPLIT) * len(KINDS) * c.columns
-    splits += -(-c.patches // SPLIT) * c.patch_bytes
-    partial = 2 * 4 * (gains + splits * width + c.chunks * width)
-    again = 4 * c.columns * c.numbered + c.patches * c.patch_bytes  # inputs of the weights' sums
-    read = (c.tokens + c.numbered + c.patches) * width * size
-    index = 4 * (2 * c.entries + c.tokens) + 4 * (4 * c.entries + 2 * rows)
+    sums = _capacity(c) * TILE // GROUP + PARTS * len(KINDS) * c.columns
+    sums += patch_sums(c.patch_bytes) * c.patch_bytes if c.patches else 0
+    scratch = min(c.window, c.tokens) * width * size
+    again = 4 * c.columns * c.numbered + c.patches * c.patch_bytes
+    live = scratch + 4 * width * (c.slots + sums)
+    cached = scratch + 4 * width * (c.slots + sums + c.summed)
+    small = 2 * vectors + (c.numbered + c.patches) * width * size + again
+    small += 4 * width * (c.slotted + c.added + c.summed + 2 * c.windows * sums)
+    index = layout(c) + 4 * c.entries + 16 * c.pieces + 8 * rows
     return {
         "floor": floor,
-        "ours": floor + layout(c) + 4 * c.tokens + vectors + read + again + partial + index,
+        "ours": floor + index + (cached if live <= CACHE else small),
+        "live": live,
+        "small": floor + index + small,
         "gathers": c.entries * width * (table_size + size),
         "products": c.tile_rows * width * table_size,
     }
 
 
+def with_bags(batch: PackedBatch, bags: list[np.ndarray], rows: int) -> PackedBatch:
+    """The batch with these bags, token by token."""
+    t = batch.tokens
+    t.bag_ids_B = torch.from_numpy(np.concatenate(bags).astype(np.int32))
+    ends = np.cumsum([0, *map(len, bags)])
+    t.bag_offsets_N1 = torch.from_numpy(ends.astype(np.int32))
+    batch.bag_order_B = torch.argsort(t.bag_ids_B, stable=True).int()
+    t_numpy = Tokens(**{name: x.numpy() for name, x in vars(t).items()})
+    return replace(batch, embedding=plan_of(t_numpy, batch.bag_order_B.numpy(), rows).to("cpu"))
+
+
 def control_batch(tokens: int, rows: int) -> PackedBatch:
     """Steps of an observation of 17 numbers and an action of 9, two rows in every bag: kind and
     environment, eight environments in turn."""
-    batch = packed_batch([256] * (tokens // 256), rows=rows, bag=1)
-    t, every = batch.tokens, torch.arange(tokens)
-    ids = torch.stack([t.kinds_N.long(), 8 + every // 256 % 8], 1).flatten()
-    t.bag_ids_B, t.bag_offsets_N1 = ids.int(), torch.arange(tokens + 1).int() * 2
+    batch = packed_batch([256] * (tokens // 256), rows=rows, bag=0)
+    t = batch.tokens
     t.features_NF = torch.ones_like(t.features_NF)
     t.features_NF[:, 17:] = 0
     t.features_NF[t.kinds_N == ACTION, 9:] = 0
-    batch.bag_order_B = torch.argsort(ids, stable=True).int()
-    return batch
+    kinds = t.kinds_N.numpy()
+    return with_bags(batch, [np.array([k, 8 + i // 256 % 8]) for i, k in enumerate(kinds)], rows)
 
 
-def main() -> None:
-    """The table of docs/kernels/token_embedding.md: ldm-v0's width, bf16."""
-    tokens, width, rows, lines = 32_768, 1024, 65_536, []
-    batches = {
-        "control": control_batch(tokens, rows),
-        "any rows": packed_batch(lengths("exp 256", tokens), rows=rows, patches=256),
-        "images": packed_batch(lengths("exp 256", tokens), rows=rows, patches=tokens // 2, bag=1),
+def image_batch(tokens: int, rows: int) -> PackedBatch:
+    """Half of the tokens are patches, with rows of their place (one of 100) and environment."""
+    batch = packed_batch([256] * (tokens // 256), rows=rows, bag=0, patches=tokens // 2)
+    places = np.where(batch.tokens.kinds_N.numpy() == PATCH, 16 + np.arange(tokens) // 2 % 100, 1)
+    return with_bags(batch, [np.array([p, 8 + i // 256 % 8]) for i, p in enumerate(places)], rows)
+
+
+def grid_batch(tokens: int, rows: int) -> PackedBatch:
+    """Observations of 20 symbols, each of one of 100 components with a few likely values, of eight
+    environments in turn: about 2,000 rows in use, 11 to a token."""
+    batch = packed_batch([256] * (tokens // 256), rows=rows, bag=0)
+    batch.tokens.features_NF[:] = 0
+    random, bags = np.random.default_rng(0), []
+    for i, kind in enumerate(batch.tokens.kinds_N.tolist()):
+        environment = i // 256 % 8
+        symbols = np.empty(0, int)
+        if kind == OBSERVATION:
+            components = random.permutation(100)[:20]
+            values = np.minimum(random.geometric(0.6, 20) - 1, 3)
+            symbols = 16 + (environment * 100 + components) * 4 + values
+        bags.append(np.concatenate([[kind, 8 + environment], symbols]))
+    return with_bags(batch, bags, rows)
+
+
+def recorded_batch(mix: Path, tokens: int) -> tuple[PackedBatch, int]:
+    """(bins of a mix in the training order until they hold `tokens` tokens, rows of its table)."""
+    from ldm.data.loader import Loader
+    from ldm.data.manifest import read_manifest
+
+    rows, parts = read_manifest(mix, "mix")["settings"]["tokens"]["rows"], []
+    loader = Loader(mix)
+    while sum(len(part.tokens.kinds_N) for part in parts) < tokens:
+        parts.append(next(loader))
+    loader.close()
+    found, bags = [part.tokens for part in parts], []
+    for t in found:
+        bags += np.split(t.bag_ids_B.numpy(), t.bag_offsets_N1.numpy()[1:-1])
+    joined = {
+        name: torch.cat([getattr(t, name) for t in found])
+        for name in ("kinds_N", "features_NF", "patches_PX")
     }
-    for name, batch in batches.items():
-        c = counts(batch, width)
-        for mode, moved in (
-            ("forward", forward_bytes(c, width)),
-            ("backward", backward_bytes(c, width, rows)),
-        ):
-            line = {"batch": name, "mode": mode}
-            line |= {f"{key} MB": value / 1e6 for key, value in moved.items()}
-            lines.append(line | {"ratio": moved["ours"] / moved["floor"]})
-    print(table(lines, tuple(lines[0])))
+    places = (joined["kinds_N"] == PATCH).nonzero().squeeze(1).int()
+    none = torch.zeros(0, dtype=torch.int32)
+    whole = Tokens(bag_ids_B=none, bag_offsets_N1=none, patch_tokens_P=places, **joined)
+    return with_bags(replace(parts[0], tokens=whole), bags, rows), rows
+
+
+def lines(name: str, batch: PackedBatch, rows: int) -> list[dict]:
+    """The table's rows of a batch: ldm-v0's width, bf16."""
+    c = counts(batch, WIDTH)
+    found = []
+    for mode, moved in (
+        ("forward", forward_bytes(c, WIDTH)),
+        ("backward", backward_bytes(c, WIDTH, rows)),
+    ):
+        line = {"batch": name, "tokens": c.tokens, "rows in use": c.distinct, "mode": mode}
+        line |= {f"{key} MB": value / 1e6 for key, value in moved.items()}
+        found.append(line | {"ratio": moved["ours"] / moved["floor"]})
+    return found
+
+
+def batches() -> dict[str, PackedBatch]:
+    scattered = packed_batch(lengths("exp 256", TOKENS), rows=ROWS, patches=256)
+    return {
+        "control": control_batch(TOKENS, ROWS),
+        "images": image_batch(TOKENS, ROWS),
+        "grids": grid_batch(TOKENS, ROWS),
+        "any rows": scattered,
+    }
+
+
+def main(mixes: list[str]) -> None:
+    """The table of docs/kernels/token_embedding.md."""
+    found = [line for name, batch in batches().items() for line in lines(name, batch, ROWS)]
+    for mix in mixes:
+        batch, rows = recorded_batch(Path(mix), TOKENS)
+        found += lines(Path(mix).parent.name, batch, rows)
+    print(table(found, tuple(found[0])))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -10,10 +10,12 @@ from ldm.data.batch import (
     PAD,
     PATCH,
     PATCH_CHANNELS,
+    EmbeddingPlan,
     Labels,
     PackedBatch,
     Tokens,
 )
+from ldm.data.embedding_plan import embedding_plan
 from ldm.data.tiles import attention_tiles
 
 PATCH_BYTES = 8 * 8 * PATCH_CHANNELS
@@ -54,12 +56,18 @@ def packed_batch(
         bag_order_B=order,
         short_tiles_C4=short_tiles_C4,
         long_tiles_C4=long_tiles_C4,
+        embedding=plan_of(tokens, order, rows),
         max_seqlen=max(lengths),
         label_count=components * int((kinds == OBSERVATION).sum()),
         used_tokens=len(kinds) - pad,
         transitions=int((kinds == OBSERVATION).sum()),
     )
     return batch.to("cpu")
+
+
+def plan_of(tokens: Tokens, order: np.ndarray, rows: int) -> EmbeddingPlan:
+    """The plan of tokens as numpy arrays."""
+    return embedding_plan(tokens.kinds_N, tokens.bag_ids_B, tokens.bag_offsets_N1, order, rows)
 
 
 def _tokens(random, kinds, patch_tokens, rows, bag) -> Tokens:

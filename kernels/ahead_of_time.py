@@ -59,6 +59,28 @@ def compile_for(kernel, arch: str, types: dict, constants: dict, warps: int, sta
     return _usage(compiled.asm["cubin"], compiled.metadata.shared, arch)
 
 
+def launch_arguments(kernel, chosen, element: str, pointers: dict, constants: dict) -> dict:
+    """What `compile_for` takes beside the architecture, for a launch of `kernel` as `chosen`, which
+    has `warps` and `stages`.
+
+    pointers: element types of the arguments p_… that are no `element`; scale and epsilon are fp32,
+    other arguments int32. constants: of many kernels; those that this one names are taken.
+    """
+    types = {}
+    for parameter in kernel.params:
+        if parameter.name.startswith("p_"):
+            types[parameter.name] = "*" + pointers.get(parameter.name, element)
+        elif not parameter.is_constexpr:
+            types[parameter.name] = "fp32" if parameter.name in ("scale", "epsilon") else "i32"
+    return {
+        "kernel": kernel,
+        "types": types,
+        "constants": {name: constants[name] for name in kernel.arg_names if name in constants},
+        "warps": chosen.warps,
+        "stages": chosen.stages,
+    }
+
+
 def _usage(cubin: bytes, shared: int, arch: str) -> Usage:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)

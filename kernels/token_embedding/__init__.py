@@ -18,16 +18,18 @@ def token_embedding(
     patches_PX: torch.Tensor,
     patch_tokens_P: torch.Tensor,
     bag_order_B: torch.Tensor | None = None,
+    plan=None,
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """e_ND = RMSNorm(Σ_j table[bag_ids_j] + features · W_kind + patch · W_patch).
 
     Token i owns bag_ids[offsets[i] : offsets[i + 1]], which may be empty. Kind k ≥ 1 uses
     features_KFD[k − 1]; kinds 0 and above K use none. patch_tokens: exactly the tokens of kind
-    K + 1. Patch bytes become [−1, 1] and are divided by √X, so that a patch is as large as its
-    bytes' root mean square. bag_order: the stable order that sorts bag_ids; without it the backward
-    sorts. dtype: of the result, the table's unless given. Every weight gets a gradient, even the
-    patch map of a batch without patches: ranks must reduce the same set of gradients.
+    K + 1, ascending. Patch bytes become [−1, 1] and are divided by √X, so that a patch is as large
+    as its bytes' root mean square. bag_order: the stable order that sorts bag_ids, for CPUs; plan:
+    a `plan.Plan` of this batch, for GPUs; each is made where it is needed and not given. dtype: of
+    the result, the table's unless given. Every weight gets a gradient, even the patch map of a
+    batch without patches: ranks must reduce the same set of gradients.
     """
     inputs = (table_RD, features_KFD, patch_XD, norm_D, kinds_N, bag_ids_B, bag_offsets_N1)
     numbers = (features_NF, patches_PX, patch_tokens_P)
@@ -35,9 +37,9 @@ def token_embedding(
     if version == "fused":
         from ldm.kernels.token_embedding import fused
 
-        return fused.token_embedding(*inputs, *numbers, bag_order_B, dtype)
+        return fused.token_embedding(*inputs, *numbers, plan, dtype)
     if version == "cpu":
-        e_ND = cpu.token_embedding(*inputs, *numbers, bag_order_B)
+        e_ND = cpu.token_embedding(*inputs, *numbers, bag_order_B, dtype)
     else:
         e_ND = naive.token_embedding(*inputs, *numbers)
     return e_ND if dtype is None else e_ND.to(dtype)

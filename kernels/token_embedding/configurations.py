@@ -13,22 +13,16 @@ from pathlib import Path
 
 import triton
 
-KERNELS = (
-    "forward",
-    "prenorm",
-    "numbers",
-    "patches",
-    "chunk",
-    "row",
-    "entry",
-    "start",
-    "sum",
-    "gain",
-)
-# What the results' last bits depend on, so no row may change them:
-GROUP = 64  # tokens that share a partial sum of the gain's gradient
-CHUNK = 128  # bag entries that share a partial sum of a row's gradient
-SPLIT = 2048  # tokens that share a partial sum of a weight's gradient
+KERNELS = ("forward", "prenorm", "weight", "piece", "row", "sum", "gain")
+# What the results' last bits depend on, so no row may change them (beside plan.py's constants):
+GROUP = 32  # tokens that share a sum of the gain's gradient in every window, at least any BM
+PARTS = 4  # sums that share the tiles of a window and a kind
+PROGRAMS = 1024  # that share the pieces of a window; no sum depends on it
+
+
+def patch_sums(patch_bytes: int) -> int:
+    """Sums that share the patches of a window: the fewer, the more rows there are to share out."""
+    return max(1, min(PARTS, 512 // max(patch_bytes, 1)))
 
 
 @dataclass(frozen=True)
@@ -55,19 +49,17 @@ def default(kernel: str, columns: int, bits: int) -> Configuration:
     if kernel == "forward" and bits == 16 and columns <= 1024:
         return Configuration(16, columns, 16, max(4, columns // 64), 1)
     if kernel in ("forward", "prenorm"):
-        return Configuration(16, min(columns, 512 if bits == 16 else 256), 16, 8, 1)
-    if kernel in ("numbers", "patches"):
-        rows = 64 if kernel == "patches" else 32
-        return Configuration(rows, 128, 64, 8, 2) if bits == 16 else Configuration(32, 64, 64, 8, 1)
-    if kernel == "chunk":
+        warps = 16 if kernel == "forward" and bits == 16 else 8
+        return Configuration(16, min(columns, 512 if bits == 16 else 256), 16, warps, 1)
+    if kernel == "weight":  # BM is the plan's tile
+        return Configuration(64, 64, 64, 4, 3) if bits == 16 else Configuration(64, 64, 32, 8, 1)
+    if kernel == "piece":
         return Configuration(16, min(columns, 256), 0, 4, 1)
     if kernel == "row":
         return Configuration(8, min(columns, 1024), 0, 4, 1)
     if kernel == "sum":  # of few parts with many columns
         return Configuration(8, 256, 0, 4, 1)
-    if kernel == "gain":  # of many parts with few columns
-        return Configuration(128, 16, 0, 4, 1)
-    return Configuration(256, 0, 0, 4, 1)
+    return Configuration(128, 16, 0, 4, 1)  # "gain", of many parts with few columns
 
 
 @cache

@@ -1,12 +1,12 @@
 """Forward of the token embedding in Triton: a tile of tokens is gathered, multiplied, normed and
-written once.
+written once, each row to its token's place.
 
-Tiles of patches take their tokens from `patch_tokens` and come first, being the costliest; then
-come tiles of consecutive tokens, whose patch tokens are left to the former. In such a tile every
-kind has its own product with the other kinds masked, over no more columns than its numbers fill.
+Tiles come from the plan (`plan.py`) and hold tokens of one kind, so that a tile has one product: of
+its numbers, over no more columns than they fill, or of its patches.
 
 Prefixes: p_ pointer, i_ index, o_ offsets, m_ mask, b_ block in registers, n_ count.
-Shapes: BM tokens, BD columns of D, BK of F numbers or X bytes, KINDS kinds with numbers.
+Shapes: BM tokens, BD columns of D, BK of F numbers or X bytes, KINDS kinds with numbers, TILE
+tokens of a tile of the plan.
 """
 
 import triton
@@ -14,26 +14,28 @@ import triton.language as tl
 
 
 @triton.jit
-def tile_of(p_kinds, p_patch_tokens, i_tile, n_tokens, n_patches, KINDS: tl.constexpr,
+def tile_of(p_tiles, p_groups, i_block, capacity, KINDS: tl.constexpr, TILE: tl.constexpr,
             BM: tl.constexpr):  # fmt: skip
-    """(whether a tile of patches, patch rows, tokens, mask, kinds: 0 in a tile of patches)."""
-    o_p = i_tile * BM + tl.arange(0, BM)
-    n_patch_tiles = tl.cdiv(n_patches, BM)
-    is_patch = i_tile < n_patch_tiles
-    m_p = is_patch & (o_p < n_patches)
-    o_n = tl.load(p_patch_tokens + o_p, mask=m_p, other=0)
-    o_n = tl.where(is_patch, o_n, o_p - n_patch_tiles * BM)
-    m_n = (is_patch == 0) & (o_n < n_tokens)
-    b_kind = tl.load(p_kinds + o_n, mask=m_n, other=0).to(tl.int32)
-    return is_patch, o_p, o_n, m_p | (m_n & (b_kind != KINDS + 1)), b_kind
+    """(kind, patch rows, tokens, mask) of the i_block-th BM tokens of the plan's tiles."""
+    o_n = tl.load(p_tiles + i_block * BM + tl.arange(0, BM))
+    i_tile = i_block // (TILE // BM)
+    p_group = p_groups + i_tile // capacity * (KINDS + 4)
+    i_tile = i_tile % capacity
+    kind = 0
+    for i_kind in tl.static_range(1, KINDS + 2):
+        kind += (i_tile >= tl.load(p_group + i_kind)).to(tl.int32)
+    kind = tl.where(i_tile < tl.load(p_group + KINDS + 2), kind, 0)  # past the last: no tokens
+    i_patch = tl.load(p_group + KINDS + 3) + (i_tile - tl.load(p_group + KINDS + 1)) * TILE
+    o_p = i_patch + i_block % (TILE // BM) * BM + tl.arange(0, BM)
+    return kind, o_p, o_n, o_n >= 0
 
 
 @triton.jit
-def gather_bags(p_table, p_ids, p_offsets, o_n, m_n, n_bag, o_d, D: tl.constexpr,
+def gather_bags(p_table, p_ids, p_offsets, o_n, m_n, o_d, D: tl.constexpr,
                 BM: tl.constexpr, BD: tl.constexpr):  # fmt: skip
     """Σ_j table[ids_j], [BM, BD] fp32; an id is loaded one round before its row."""
     b_first = tl.load(p_offsets + o_n, mask=m_n, other=0)
-    b_end = tl.minimum(tl.load(p_offsets + o_n + 1, mask=m_n, other=0), n_bag)
+    b_end = tl.load(p_offsets + o_n + 1, mask=m_n, other=0)
     b_e = tl.zeros([BM, BD], tl.float32)
     b_id = tl.load(p_ids + b_first, mask=b_first < b_end, other=0)
     for i in range(tl.max(b_end - b_first)):
@@ -51,7 +53,7 @@ def multiply_numbers(
     b_acc, p_weight, p_numbers, o_n, m_n, o_d, F: tl.constexpr, D: tl.constexpr,
     BK: tl.constexpr, BF: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Adds numbers · weight of the tokens in m_n, up to the last column that is not zero."""
+    """Adds numbers · weight, up to the last column that is not zero."""
     o_f = tl.arange(0, BF)
     p_rows = p_numbers + o_n[:, None].to(tl.int64) * F
     b_all = tl.load(p_rows + o_f[None, :], mask=m_n[:, None] & (o_f < F)[None, :], other=0.0)
@@ -90,7 +92,7 @@ def multiply_patches(
 @triton.jit
 def embed(
     p_table, p_features, p_patch, p_ids, p_offsets, p_numbers, p_bytes,
-    is_patch, o_p, o_n, m_n, b_kind, n_bag, scale, o_d, KINDS: tl.constexpr, F: tl.constexpr,
+    kind, o_p, o_n, m_n, scale, o_d, KINDS: tl.constexpr, F: tl.constexpr,
     X: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr, BK: tl.constexpr,
     BF: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -98,16 +100,15 @@ def embed(
 
     One block of sums throughout: a second one for the products would not fit into registers.
     """
-    b_e = gather_bags(p_table, p_ids, p_offsets, o_n, m_n, n_bag, o_d, D, BM, BD)
-    if is_patch:
+    b_e = gather_bags(p_table, p_ids, p_offsets, o_n, m_n, o_d, D, BM, BD)
+    if kind > KINDS:
         b_e = multiply_patches(
             b_e * (1 / scale), p_patch, p_bytes, o_p, m_n, o_d, X, D, BK, PRECISION
         ) * scale  # fmt: skip
-    for i_kind in tl.static_range(KINDS):
+    elif kind > 0:
         b_e = multiply_numbers(
-            b_e, p_features + i_kind * F * D, p_numbers, o_n, m_n & (b_kind == i_kind + 1),
-            o_d, F, D, BK, BF, PRECISION,
-        )  # fmt: skip
+            b_e, p_features + (kind - 1) * F * D, p_numbers, o_n, m_n, o_d, F, D, BK, BF, PRECISION
+        )
     return b_e
 
 
@@ -119,24 +120,24 @@ def store_tile(p_out, b, o_n, m_n, o_d, D: tl.constexpr):
 
 @triton.jit
 def forward_kernel(
-    p_table, p_features, p_patch, p_norm, p_kinds, p_ids, p_offsets, p_numbers, p_bytes,
-    p_patch_tokens, p_out, p_rstd, n_tokens, n_patches, n_bag, scale, epsilon,
-    KINDS: tl.constexpr, F: tl.constexpr, X: tl.constexpr, D: tl.constexpr, BM: tl.constexpr,
-    BD: tl.constexpr, BK: tl.constexpr, BF: tl.constexpr, PRECISION: tl.constexpr,
+    p_table, p_features, p_patch, p_norm, p_ids, p_offsets, p_numbers, p_bytes, p_tiles, p_groups,
+    p_out, p_rstd, n_capacity, scale, epsilon, KINDS: tl.constexpr, F: tl.constexpr,
+    X: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr,
+    BK: tl.constexpr, BF: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """out = e · rstd ⊙ norm and rstd = 1 / √(mean(e²) + ε) of one tile.
 
     Where D does not fit into BD columns, e is made twice rather than stored.
     """
-    is_patch, o_p, o_n, m_n, b_kind = tile_of(
-        p_kinds, p_patch_tokens, tl.program_id(0), n_tokens, n_patches, KINDS, BM
+    kind, o_p, o_n, m_n = tile_of(
+        p_tiles, p_groups, tl.program_id(0), n_capacity, KINDS, TILE, BM
     )  # fmt: skip
     b_square = tl.zeros([BM], tl.float32)
     for i_d in range(0, D, BD):
         o_d = i_d + tl.arange(0, BD)
         b_e = embed(
-            p_table, p_features, p_patch, p_ids, p_offsets, p_numbers, p_bytes, is_patch, o_p,
-            o_n, m_n, b_kind, n_bag, scale, o_d, KINDS, F, X, D, BM, BD, BK, BF, PRECISION,
+            p_table, p_features, p_patch, p_ids, p_offsets, p_numbers, p_bytes, kind, o_p, o_n,
+            m_n, scale, o_d, KINDS, F, X, D, BM, BD, BK, BF, PRECISION,
         )  # fmt: skip
         b_square += tl.sum(b_e * b_e, 1)
         if BD >= D:
@@ -149,8 +150,8 @@ def forward_kernel(
         for i_d in range(0, D, BD):
             o_d = i_d + tl.arange(0, BD)
             b_e = embed(
-                p_table, p_features, p_patch, p_ids, p_offsets, p_numbers, p_bytes, is_patch, o_p,
-                o_n, m_n, b_kind, n_bag, scale, o_d, KINDS, F, X, D, BM, BD, BK, BF, PRECISION,
+                p_table, p_features, p_patch, p_ids, p_offsets, p_numbers, p_bytes, kind, o_p, o_n,
+                m_n, scale, o_d, KINDS, F, X, D, BM, BD, BK, BF, PRECISION,
             )  # fmt: skip
             b_norm = tl.load(p_norm + o_d, mask=o_d < D, other=0.0).to(tl.float32)
             store_tile(p_out, b_e * b_rstd[:, None] * b_norm[None, :], o_n, m_n, o_d, D)

@@ -11,13 +11,16 @@ from torch.library import triton_op
 from ldm.kernels.launch import DTYPES, INTERPRETED, architecture, launch
 from ldm.kernels.rms_norm.naive import EPSILON
 from ldm.kernels.token_embedding import backward as bwd
+from ldm.kernels.token_embedding import plan as planning
 from ldm.kernels.token_embedding.configurations import (
-    CHUNK,
     GROUP,
-    SPLIT,
+    PARTS,
+    PROGRAMS,
     configuration,
+    patch_sums,
 )
 from ldm.kernels.token_embedding.forward import forward_kernel
+from ldm.kernels.token_embedding.plan import TILE, Plan, tiles_a_window
 
 
 def token_embedding(
@@ -31,29 +34,45 @@ def token_embedding(
     features_NF: torch.Tensor,
     patches_PX: torch.Tensor,
     patch_tokens_P: torch.Tensor,
-    bag_order_B: torch.Tensor | None = None,
+    plan: Plan | None = None,
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """e_ND = RMSNorm(Σ_j table[bag_ids_j] + features · W_kind + patch · W_patch), as in `naive`.
 
     dtype: of the result, the table's unless given; bf16, fp16 or fp32. Sums are fp32 and rounded
-    once. Ids lie in [0, R); patch_tokens are exactly the tokens of kind K + 1: the kernels do not
-    read back to check. NaN and infinities in a token's numbers reach that token's row alone, and
-    the gradient of its kind's weight. bag_order: the stable order that sorts bag_ids; without it
-    the device sorts. Every weight gets a gradient.
+    once. Ids lie in [0, R); patch_tokens are exactly the tokens of kind K + 1, ascending; the plan
+    is of this batch: the kernels do not read back to check. NaN and infinities in a token's numbers
+    reach that token's row alone, and the gradient of its kind's weight. Without a plan one is made,
+    and for a backward that waits for the device. Every weight gets a gradient.
     Raises ValueError, before any launch, naming what was expected and what came.
     """
     weights = (table_RD, features_KFD, patch_XD, norm_D)
     bags = (kinds_N, bag_ids_B, bag_offsets_N1)
     numbers = (features_NF, patches_PX, patch_tokens_P)
     dtype = table_RD.dtype if dtype is None else dtype
-    check(weights, bags, numbers, bag_order_B, dtype)
-    if bag_order_B is None:
-        bag_order_B = torch.argsort(bag_ids_B, stable=True).int()
-    return torch.ops.ldm.token_embedding(*weights, *bags, *numbers, bag_order_B, dtype)[0]
+    check(weights, bags, numbers, dtype)
+    if plan is None:
+        plan = make_plan(kinds_N, bag_ids_B, bag_offsets_N1, table_RD, len(features_KFD))
+    check_plan(plan, table_RD, len(kinds_N), len(bag_ids_B), len(features_KFD))
+    return torch.ops.ldm.token_embedding(
+        *weights, *bags[1:], *numbers[:2], plan.tiles_TM, plan.groups_VG, plan.tokens_B,
+        plan.pieces_Q4, plan.windows_V1, plan.rows_R2, plan.window, plan.slots, dtype,
+    )[0]  # fmt: skip
 
 
-def check(weights, bags, numbers, bag_order_B, dtype: torch.dtype) -> None:
+def make_plan(kinds_N, bag_ids_B, bag_offsets_N1, table_RD, kinds: int) -> Plan:
+    """On the device and without its backward's part where no gradient is asked for."""
+    if torch.is_grad_enabled():
+        order_B = torch.argsort(bag_ids_B, stable=True)
+        batch = (x.cpu() for x in (kinds_N, bag_ids_B, bag_offsets_N1, order_B))
+        return planning.build(*batch, len(table_RD), kinds).to(kinds_N.device)
+    tokens = max(len(kinds_N), 1)
+    none = bag_ids_B[:0]
+    tiles_TM, groups_VG = planning.tiles(kinds_N, kinds, tokens)
+    return Plan(tiles_TM, groups_VG, none, none.view(0, 4), none, none.view(0, 2), tokens, 0)
+
+
+def check(weights, bags, numbers, dtype: torch.dtype) -> None:
     """Everything about the arguments that the kernels rely on and the host can see."""
     table_RD, features_KFD, patch_XD, _ = weights
     if table_RD.ndim != 2 or features_KFD.ndim != 3 or patch_XD.ndim != 2:
@@ -77,16 +96,8 @@ def check(weights, bags, numbers, bag_order_B, dtype: torch.dtype) -> None:
         "patches": (numbers[1], torch.uint8, (patches, patch_bytes)),
         "patch_tokens": (numbers[2], torch.int32, (patches,)),
     }
-    if bag_order_B is not None:
-        expected["bag_order"] = (bag_order_B, torch.int32, (entries,))
     for name, (x, kind, shape) in expected.items():
-        if x.dtype != kind or x.shape != shape:
-            got = f"{x.dtype} of shape {tuple(x.shape)}"
-            raise ValueError(f"{name}: expected {kind} of shape {tuple(shape)}, got {got}")
-        if x.device != table_RD.device:
-            raise ValueError(f"{name}: expected {table_RD.device} like the table, got {x.device}")
-        if not x.is_contiguous():
-            raise ValueError(f"{name}: expected contiguous memory, got strides {x.stride()}")
+        check_tensor(name, x, kind, shape, table_RD.device)
     for name, kind in (("table", table_RD.dtype), ("output", dtype)):
         if kind not in DTYPES:
             raise ValueError(f"{name}: expected bf16, fp16 or fp32, got {kind}")
@@ -94,19 +105,47 @@ def check(weights, bags, numbers, bag_order_B, dtype: torch.dtype) -> None:
             raise ValueError(f"{name}: Triton's interpreter gives wrong results in bf16")
 
 
+def check_plan(plan: Plan, table_RD: torch.Tensor, tokens: int, entries: int, kinds: int) -> None:
+    """Sizes alone: what is in it stays on the device. Without a gradient only tiles are needed."""
+    windows = -(-tokens // plan.window)
+    expected = {
+        "tiles": (plan.tiles_TM, (windows * tiles_a_window(plan.window, kinds), TILE)),
+        "groups": (plan.groups_VG, (windows, kinds + 4)),
+    }
+    if torch.is_grad_enabled():
+        expected |= {
+            "tokens": (plan.tokens_B, (entries,)),
+            "pieces": (plan.pieces_Q4, (len(plan.pieces_Q4), 4)),
+            "windows": (plan.windows_V1, (windows + 1,)),
+            "rows": (plan.rows_R2, (len(table_RD), 2)),
+        }
+    for name, (x, shape) in expected.items():
+        check_tensor(f"plan, {name}", x, torch.int32, shape, table_RD.device)
+
+
+def check_tensor(name: str, x: torch.Tensor, kind: torch.dtype, shape, device) -> None:
+    if x.dtype != kind or x.shape != shape:
+        got = f"{x.dtype} of shape {tuple(x.shape)}"
+        raise ValueError(f"{name}: expected {kind} of shape {tuple(shape)}, got {got}")
+    if x.device != device:
+        raise ValueError(f"{name}: expected {device} like the table, got {x.device}")
+    if not x.is_contiguous():
+        raise ValueError(f"{name}: expected contiguous memory, got strides {x.stride()}")
+
+
 def _configuration(kernel: str, out: torch.Tensor, width: int):
     return configuration(kernel, width, architecture(out.device), out.element_size() * 8)
 
 
 def _shared(table_RD, features_KFD, patch_XD, dtype) -> dict:
-    """Compile-time facts that `forward` and `prenorm` take."""
+    """Compile-time facts that the kernels which multiply take."""
     kinds, columns, width = features_KFD.shape
     return {
         "KINDS": kinds,
         "F": columns,
         "X": patch_XD.shape[0],
         "D": width,
-        "BF": triton.next_power_of_2(columns),
+        "TILE": TILE,
         "PRECISION": precision(table_RD.dtype, dtype),
     }
 
@@ -122,26 +161,30 @@ def _forward(
     features_KFD: torch.Tensor,
     patch_XD: torch.Tensor,
     norm_D: torch.Tensor,
-    kinds_N: torch.Tensor,
     bag_ids_B: torch.Tensor,
     bag_offsets_N1: torch.Tensor,
     features_NF: torch.Tensor,
     patches_PX: torch.Tensor,
-    patch_tokens_P: torch.Tensor,
-    bag_order_B: torch.Tensor,
+    tiles_TM: torch.Tensor,
+    groups_VG: torch.Tensor,
+    tokens_B: torch.Tensor,
+    pieces_Q4: torch.Tensor,
+    windows_V1: torch.Tensor,
+    rows_R2: torch.Tensor,
+    window: int,
+    slots: int,
     dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    tokens, patches, width = len(kinds_N), len(patches_PX), table_RD.shape[1]
+    tokens, (kinds, columns, width) = len(features_NF), features_KFD.shape
     out_ND = table_RD.new_empty(tokens, width, dtype=dtype)
     rstd_N = table_RD.new_empty(tokens, dtype=torch.float32)
     chosen = _configuration("forward", out_ND, width)
     launch(
-        forward_kernel, triton.cdiv(patches, chosen.BM) + triton.cdiv(tokens, chosen.BM),
-        chosen.warps, chosen.stages,
-        table_RD, features_KFD, patch_XD, norm_D, kinds_N, bag_ids_B, bag_offsets_N1, features_NF,
-        patches_PX, patch_tokens_P, out_ND, rstd_N, tokens, patches, len(bag_ids_B),
+        forward_kernel, len(tiles_TM) * (TILE // chosen.BM), chosen.warps, chosen.stages,
+        table_RD, features_KFD, patch_XD, norm_D, bag_ids_B, bag_offsets_N1, features_NF,
+        patches_PX, tiles_TM, groups_VG, out_ND, rstd_N, tiles_a_window(window, kinds),
         patch_scale(patch_XD), EPSILON, BM=chosen.BM, BD=chosen.BD, BK=chosen.BK,
-        **_shared(table_RD, features_KFD, patch_XD, dtype),
+        BF=triton.next_power_of_2(columns), **_shared(table_RD, features_KFD, patch_XD, dtype),
     )  # fmt: skip
     return out_ND, rstd_N
 
@@ -158,110 +201,97 @@ def _backward(
     features_KFD: torch.Tensor,
     patch_XD: torch.Tensor,
     norm_D: torch.Tensor,
-    kinds_N: torch.Tensor,
     bag_ids_B: torch.Tensor,
     bag_offsets_N1: torch.Tensor,
     features_NF: torch.Tensor,
     patches_PX: torch.Tensor,
-    patch_tokens_P: torch.Tensor,
-    bag_order_B: torch.Tensor,
+    tiles_TM: torch.Tensor,
+    groups_VG: torch.Tensor,
+    tokens_B: torch.Tensor,
+    pieces_Q4: torch.Tensor,
+    windows_V1: torch.Tensor,
+    rows_R2: torch.Tensor,
+    window: int,
+    slots: int,
     rstd_N: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    tokens, patches, entries = len(kinds_N), len(patches_PX), len(bag_ids_B)
-    width = table_RD.shape[1]
-    chosen = _configuration("prenorm", dout_ND, width)
-    together = GROUP // chosen.BM if width <= chosen.BD else 1
-    tiles = triton.cdiv(patches, chosen.BM) + triton.cdiv(tokens, chosen.BM)
-    programs = triton.cdiv(tiles, together)
-    de_ND = torch.empty_like(dout_ND)
-    gains_GD = rstd_N.new_empty(programs, width)
-    launch(
-        bwd.prenorm_kernel, programs, chosen.warps, chosen.stages,
-        table_RD, features_KFD, patch_XD, norm_D, kinds_N, bag_ids_B, bag_offsets_N1, features_NF,
-        patches_PX, patch_tokens_P, dout_ND, rstd_N, de_ND, gains_GD, tokens, patches, entries,
-        patch_scale(patch_XD), BM=chosen.BM, BD=chosen.BD, BK=chosen.BK, TILES=together,
-        **_shared(table_RD, features_KFD, patch_XD, dout_ND.dtype),
-    )  # fmt: skip
-    dtable_RD = _table_gradient(table_RD, de_ND, bag_ids_B, bag_order_B, bag_offsets_N1)
-    dfeatures_KFD = _weight_gradient(features_KFD, de_ND, features_NF, kinds_N)
-    dpatch_XD = _weight_gradient(patch_XD[None], de_ND, patches_PX, patch_tokens_P)[0]
-    return dtable_RD, dfeatures_KFD, dpatch_XD, _sum("gain", gains_GD, norm_D)
-
-
-def _table_gradient(table_RD, de_ND, bag_ids_B, bag_order_B, bag_offsets_N1) -> torch.Tensor:
-    (rows, width), entries = table_RD.shape, len(bag_ids_B)
-    rows_B, tokens_B = torch.empty_like(bag_ids_B), torch.empty_like(bag_ids_B)
-    starts_R1 = bag_ids_B.new_empty(rows + 1)
-    chunks = entries // CHUNK
-    chunks_CD = de_ND.new_empty(chunks, width, dtype=torch.float32)
+    tokens, (kinds, columns, width) = len(dout_ND), features_KFD.shape
+    capacity = tiles_a_window(window, kinds)
+    patch_bytes = len(patch_XD) if len(patches_PX) else 0  # without patches no sums of them
+    patch_parts, numbers = patch_sums(patch_bytes), PARTS * kinds * columns
+    sums = rstd_N.new_empty if tokens else rstd_N.new_zeros
+    de_WD = dout_ND.new_empty(min(window, tokens), width)
+    groups = capacity * (TILE // GROUP)
+    gains_GD = sums(groups, width)
+    parts_ID = sums(numbers + patch_parts * patch_bytes, width)
+    slots_SD = rstd_N.new_empty(slots, width)
     dtable_RD = torch.empty_like(table_RD)
-
-    chosen = _configuration("entry", de_ND, width)
-    if entries:
+    facts = _shared(table_RD, features_KFD, patch_XD, dout_ND.dtype)
+    scale = patch_scale(patch_XD)
+    prenorm, weight, piece = (
+        _configuration(kernel, dout_ND, width) for kernel in ("prenorm", "weight", "piece")
+    )
+    blocks = PARTS * kinds * triton.cdiv(columns, weight.BK)
+    blocks += patch_parts * triton.cdiv(patch_bytes, weight.BK)
+    for start in range(0, tokens, window):
         launch(
-            bwd.entry_kernel, triton.cdiv(entries, chosen.BM), chosen.warps, chosen.stages,
-            bag_ids_B, bag_order_B, bag_offsets_N1, rows_B, tokens_B, entries, len(de_ND),
-            BE=chosen.BM,
+            bwd.prenorm_kernel, groups, prenorm.warps, prenorm.stages,
+            table_RD, features_KFD, patch_XD, norm_D, bag_ids_B, bag_offsets_N1, features_NF,
+            patches_PX, tiles_TM, groups_VG, dout_ND, rstd_N, de_WD, gains_GD, start, window,
+            capacity, scale, GROUP=GROUP, BM=prenorm.BM, BD=prenorm.BD, BK=prenorm.BK,
+            BF=triton.next_power_of_2(columns), **facts,
         )  # fmt: skip
-    chosen = _configuration("start", de_ND, width)
-    launch(
-        bwd.start_kernel, triton.cdiv(rows + 1, chosen.BM), chosen.warps, chosen.stages,
-        rows_B, starts_R1, entries, rows, BE=chosen.BM,
-    )  # fmt: skip
-    chosen = _configuration("chunk", de_ND, width)
-    if chunks:
         launch(
-            bwd.chunk_kernel, chunks * triton.cdiv(width, chosen.BD), chosen.warps, chosen.stages,
-            de_ND, rows_B, tokens_B, chunks_CD, D=width, CHUNK=CHUNK, BE=chosen.BM, BD=chosen.BD,
+            bwd.weight_kernel, blocks * triton.cdiv(width, weight.BD), weight.warps, weight.stages,
+            features_NF, patches_PX, de_WD, tiles_TM, groups_VG, parts_ID, start, window, capacity,
+            scale, PARTS=PARTS, PATCH_PARTS=patch_parts, BX=weight.BK, BD=weight.BD,
+            **facts | {"X": patch_bytes},
         )  # fmt: skip
-    chosen = _configuration("row", de_ND, width)
+        programs = min(PROGRAMS, len(pieces_Q4))
+        if programs:
+            launch(
+                bwd.piece_kernel, programs * triton.cdiv(width, piece.BD),
+                piece.warps, piece.stages,
+                de_WD, tokens_B, pieces_Q4, windows_V1, slots_SD, dtable_RD, start, window,
+                programs, D=width, BE=piece.BM, BD=piece.BD,
+            )  # fmt: skip
+    # Sums before rows, whose zeros drive everything else out of the cache.
+    dfeatures_KFD = _sum("sum", parts_ID[:numbers].view(PARTS, -1), features_KFD)
+    dpatch_XD = torch.zeros_like(patch_XD)
+    if patch_bytes:
+        dpatch_XD = _sum("sum", parts_ID[numbers:].view(patch_parts, -1), patch_XD)
+    dnorm_D = _sum("gain", gains_GD, norm_D)
+    chosen = _configuration("row", dout_ND, width)
     launch(
-        bwd.row_kernel, rows * triton.cdiv(width, chosen.BD), chosen.warps, chosen.stages,
-        de_ND, tokens_B, chunks_CD, starts_R1, dtable_RD,
-        D=width, CHUNK=CHUNK, BE=chosen.BM, BD=chosen.BD,
+        bwd.row_kernel, len(table_RD) * triton.cdiv(width, chosen.BD), chosen.warps, chosen.stages,
+        slots_SD, rows_R2, dtable_RD, D=width, BE=chosen.BM, BD=chosen.BD,
     )  # fmt: skip
-    return dtable_RD
+    return dtable_RD, dfeatures_KFD, dpatch_XD, dnorm_D
 
 
-def _weight_gradient(weight_SXD, de_ND, inputs, index) -> torch.Tensor:
-    """Of the weights of S sets; index: kinds of the tokens, or the tokens of patches (int32)."""
-    sets, columns, width = weight_SXD.shape
-    if len(inputs) == 0:
-        return torch.zeros_like(weight_SXD)
-    patches = index.dtype == torch.int32
-    splits = triton.cdiv(len(inputs), SPLIT)
-    parts_PX = de_ND.new_empty(splits, weight_SXD.numel(), dtype=torch.float32)
-    chosen = _configuration("patches" if patches else "numbers", de_ND, width)
-    programs = splits * sets * triton.cdiv(columns, chosen.BK) * triton.cdiv(width, chosen.BD)
-    launch(
-        bwd.weight_kernel, programs, chosen.warps, chosen.stages,
-        inputs, de_ND, index, index, parts_PX, len(inputs), X=columns, D=width, SETS=sets,
-        SPLIT=SPLIT, PATCHES=patches, BT=chosen.BM, BX=chosen.BK, BD=chosen.BD,
-        PRECISION=precision(weight_SXD.dtype, de_ND.dtype),
-    )  # fmt: skip
-    return _sum("sum", parts_PX, weight_SXD, patch_scale(weight_SXD[0]) if patches else 1.0)
-
-
-def _sum(kernel: str, parts_PX, like, scale: float = 1.0) -> torch.Tensor:
-    """scale · the sum over the first axis, in the shape and dtype of `like`."""
+def _sum(kernel: str, parts, like: torch.Tensor) -> torch.Tensor:
+    """The sum over the first axis, in the shape and dtype of `like`."""
     total = torch.empty_like(like)
     chosen = _configuration(kernel, like, like.shape[-1])
     launch(
         bwd.sum_kernel, triton.cdiv(like.numel(), chosen.BD), chosen.warps, chosen.stages,
-        parts_PX, total, len(parts_PX), like.numel(), scale, BE=chosen.BM, BD=chosen.BD,
+        parts, total, len(parts), like.numel(), BE=chosen.BM, BD=chosen.BD,
     )  # fmt: skip
     return total
 
 
 def _setup(ctx, inputs, output) -> None:
-    *tensors, _ = inputs
+    *tensors, ctx.window, ctx.slots, _ = inputs
     ctx.save_for_backward(*tensors, output[1])
     ctx.mark_non_differentiable(output[1])
 
 
 def _gradients(ctx, dout_ND, _):
-    gradients = torch.ops.ldm.token_embedding_backward(dout_ND.contiguous(), *ctx.saved_tensors)
-    return *gradients, *[None] * 8
+    *tensors, rstd_N = ctx.saved_tensors
+    gradients = torch.ops.ldm.token_embedding_backward(
+        dout_ND.contiguous(), *tensors, ctx.window, ctx.slots, rstd_N
+    )
+    return *gradients, *[None] * 13
 
 
 _forward.register_autograd(_gradients, setup_context=_setup)

@@ -28,12 +28,14 @@ def token_embedding(
     features_KFD[k − 1]; kinds 0 and above K use none. Patch bytes become [−1, 1] and are divided by
     √X, so that a patch is as large as its bytes' root mean square.
     """
-    e_ND = F.embedding_bag(
-        bag_ids_B, table_RD, bag_offsets_N1, mode="sum", include_last_offset=True
-    )
+    # Entries past the last offset, of no token, get a bag of their own.
+    offsets = torch.cat([bag_offsets_N1, bag_offsets_N1.new_full((1,), len(bag_ids_B))])
+    e_ND = F.embedding_bag(bag_ids_B, table_RD, offsets, mode="sum", include_last_offset=True)[:-1]
     for kind in range(1, features_KFD.shape[0] + 1):
         index = (kinds_N == kind).nonzero().squeeze(1)
         e_ND = e_ND.index_add(0, index, features_NF[index].to(e_ND.dtype) @ features_KFD[kind - 1])
+    real = patch_tokens_P < len(e_ND)
+    patches_PX, patch_tokens_P = patches_PX[real], patch_tokens_P[real]
     scaled_PX = (patches_PX.to(e_ND.dtype) / 127.5 - 1) * patches_PX.shape[1] ** -0.5
     e_ND = e_ND.index_add(0, patch_tokens_P.long(), scaled_PX @ patch_XD)
     return rms_norm(e_ND, norm_D)

@@ -57,7 +57,7 @@ class Labels(_Arrays):
     of σ = 1 bin around it.
 
     Rows past `PackedBatch.label_count` fill a fixed capacity: they ask for the only class of one,
-    so that their loss and gradient are exactly zero.
+    so that their loss and gradient are exactly zero, of an environment after the last.
     """
 
     tokens_L: object  # int32, ascending
@@ -68,6 +68,21 @@ class Labels(_Arrays):
     values_L: object  # float32
     smooth_L: object  # uint8
     environments_L: object  # int32, index into the manifest's environments, for their own losses
+
+
+@dataclass
+class EmbeddingPlan(_Arrays):
+    """Which program embeds which tokens, and who sums which gradients, as in
+    `ldm.kernels.token_embedding.plan.Plan`, whose fields these are."""
+
+    tiles_TM: object  # int32
+    groups_VG: object  # int32
+    tokens_B: object  # int32
+    pieces_Q4: object  # int32
+    windows_V1: object  # int32
+    rows_R2: object  # int32
+    window: int
+    slots: int
 
 
 @dataclass
@@ -93,3 +108,4 @@ class PackedBatch(_Arrays):
     label_count: int  # labels that are not there to fill a capacity
     used_tokens: int  # tokens that are not PAD
     transitions: int  # environment steps in the batch
+    embedding: EmbeddingPlan | None = None  # for GPUs, which make one where there is none

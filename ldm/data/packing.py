@@ -7,6 +7,7 @@ import numpy as np
 
 from ldm._native import packer
 from ldm.data.batch import FEATURES, Labels, PackedBatch, Tokens
+from ldm.data.embedding_plan import embedding_plan
 from ldm.data.encoded import Encoded
 from ldm.data.tiles import attention_tiles
 
@@ -99,12 +100,15 @@ def pack(
     native.sort_order(arrays["bag_ids_B"][: found[0]], rows, arrays["bag_order_B"][: found[0]])
     arrays |= _reads(arrays["tokens_L"], fixed.reads if fixed else grain, empty)
     short_tiles_C4, long_tiles_C4 = attention_tiles(arrays["cu_seqlens_S1"], empty)
+    bags = (arrays[n] for n in ("kinds_N", "bag_ids_B", "bag_offsets_N1", "bag_order_B"))
+    embedding = embedding_plan(*bags, rows, fixed is not None, empty)
     return PackedBatch(
         tokens=Tokens(**{name: arrays.pop(name) for name in Tokens.__dataclass_fields__}),
         labels=Labels(**{name: arrays.pop(name) for name in Labels.__dataclass_fields__}),
         **arrays,
         short_tiles_C4=short_tiles_C4,
         long_tiles_C4=long_tiles_C4,
+        embedding=embedding,
         max_seqlen=fixed.longest if fixed else longest,
         label_count=found[2],
         used_tokens=used,

@@ -80,7 +80,9 @@ class Decoder(nn.Module):
         with record_function("ldm.attention"):
             attend = self._attention(batch)
         with record_function("ldm.embedding"):
-            x_ND = self.embedding(batch.tokens, batch.bag_order_B).to(self.compute_dtype)
+            x_ND = self.embedding(
+                batch.tokens, batch.bag_order_B, batch.embedding, self.compute_dtype
+            )
         for block in self.blocks[:-1]:
             x_ND = block(x_ND, attend)
         return self.blocks[-1](x_ND, attend, read_U)
@@ -150,7 +152,7 @@ class Decoder(nn.Module):
         """
         layout = step_layout(tokens_per_row, cache, rows)
         cos_NC, sin_NC = (t[layout.positions_N] for t in self.angles(cache.capacity))
-        x_ND = self.embedding(tokens).to(self.compute_dtype)
+        x_ND = self.embedding(tokens, dtype=self.compute_dtype)
         for layer, block in enumerate(self.blocks):
 
             def attend(qkv_NX, layer=layer):

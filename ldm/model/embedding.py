@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ldm.data.batch import FEATURES, OBSERVATION, Tokens
+from ldm.data.batch import FEATURES, OBSERVATION, EmbeddingPlan, Tokens
 from ldm.kernels.token_embedding import token_embedding
 from ldm.model.presets import Architecture
 
@@ -23,8 +23,14 @@ class TokenEmbedding(nn.Module):
         self.patch = nn.Parameter(torch.randn(architecture.patch_bytes, width) * 2 * FEATURE_STD)
         self.norm = nn.Parameter(torch.ones(width))
 
-    def forward(self, tokens: Tokens, bag_order_B: torch.Tensor | None = None) -> torch.Tensor:
-        """e_ND in the dtype of the table. bag_order: see PackedBatch; only the backward uses it."""
+    def forward(
+        self,
+        tokens: Tokens,
+        bag_order_B: torch.Tensor | None = None,
+        plan: EmbeddingPlan | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> torch.Tensor:
+        """e_ND in `dtype`, by default the table's. bag_order and plan: see PackedBatch."""
         return token_embedding(
             self.table,
             self.features,
@@ -37,4 +43,6 @@ class TokenEmbedding(nn.Module):
             tokens.patches_PX,
             tokens.patch_tokens_P,
             bag_order_B,
+            plan,
+            dtype,
         )

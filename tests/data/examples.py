@@ -103,8 +103,9 @@ def blocks(config=None, count=6, seed=0) -> list[Encoded]:
 
 def flat(batch: PackedBatch) -> dict[str, np.ndarray]:
     """Every array and number of a batch by name."""
-    values = {**vars(batch), **vars(batch.tokens), **vars(batch.labels)}
-    return {k: np.asarray(v) for k, v in values.items() if k not in ("tokens", "labels")}
+    nested = ("tokens", "labels", "embedding")
+    values = vars(batch) | vars(batch.tokens) | vars(batch.labels) | vars(batch.embedding)
+    return {k: np.asarray(v) for k, v in values.items() if k not in nested}
 
 
 def recipe(names=NAMES, weights=None, streams=2, seed=0, **tokens) -> Recipe:

@@ -1,0 +1,135 @@
+"""Which program embeds which tokens, and who sums which gradients: made once a batch on the CPU.
+
+Tokens are cut into windows, so that the backward can write the gradient of one window to scratch
+memory that a cache holds, and sum it from there before the next window overwrites it.
+
+    tiles   TILE tokens of one kind each, −1 where there is none; kind after kind in every window
+    pieces  of the bag entries sorted by row: at most PIECE entries of one row and one window
+
+A row owns `slots`, fp32 sums in memory: one that its short runs are added to, window after window,
+and one for every piece of a longer run. The last of short runs alone writes the row, and needs no
+slot where it is the only one; with longer runs the slots are added up at the end. Where rows hardly
+repeat within windows there is one window, of all tokens.
+
+Sizes of tiles and groups depend on the token count and the window alone. `ldm._native.plan` is the
+fast builder; this one is its twin, and what runs where the packer made none.
+"""
+
+from dataclasses import dataclass, fields
+from itertools import groupby, pairwise
+
+import torch
+
+WINDOW = 4096  # tokens: 8 MB of gradient in sixteen bits at width 1,024
+TILE = 64
+PIECE = 256
+
+
+@dataclass(frozen=True)
+class Plan:
+    """V windows of `window` tokens; T tiles, B entries, Q pieces, R rows, K kinds with numbers."""
+
+    tiles_TM: torch.Tensor  # int32, tokens; T = V × tiles_a_window
+    groups_VG: torch.Tensor  # int32: first tile of kinds 0 … K + 1, their end, patches before
+    tokens_B: torch.Tensor  # int32, the token of every entry in the order of the rows
+    pieces_Q4: torch.Tensor  # int32: entries from, to, 2 × slot + whether added or −1, row or −1
+    windows_V1: torch.Tensor  # int32, first piece of every window
+    rows_R2: torch.Tensor  # int32: first slot, slots (−1: a piece writes it)
+    window: int
+    slots: int
+
+    def to(self, device, non_blocking: bool = True) -> "Plan":
+        values = (getattr(self, f.name) for f in fields(self))
+        move = lambda x: x.to(device, non_blocking=non_blocking) if torch.is_tensor(x) else x
+        return Plan(*map(move, values))
+
+
+def tiles_a_window(window: int, kinds: int) -> int:
+    """Each of the K + 2 groups wastes less than a tile."""
+    return -(-window // TILE) + kinds + 2
+
+
+def tiles(kinds_N: torch.Tensor, kinds: int, window: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(tiles_TM, groups_VG) on the device of `kinds_N`, without waiting for it.
+
+    Kinds above K + 1 count as 0, tokens without numbers.
+    """
+    tokens, groups = len(kinds_N), kinds + 2
+    windows, capacity = -(-tokens // window), tiles_a_window(window, kinds)
+    options = {"dtype": torch.int64, "device": kinds_N.device}
+    every_N = torch.arange(tokens, **options)
+    kind_N = torch.where(kinds_N < groups, kinds_N, 0).long()
+    key_N = every_N // window * groups + kind_N
+    order_N = torch.argsort(key_N, stable=True)
+    counts = torch.zeros(windows * groups, **options).index_add_(0, key_N, torch.ones_like(key_N))
+    before = counts.cumsum(0) - counts
+    counts_VK = counts.view(windows, groups)
+    starts_VG = torch.zeros(windows, groups + 1, **options)
+    starts_VG[:, 1:] = ((counts_VK + TILE - 1) // TILE).cumsum(1)
+    patches_V = counts_VK[:, -1:].cumsum(0) - counts_VK[:, -1:]
+    key_N = key_N[order_N]
+    first_N = (key_N // groups * capacity + starts_VG[:, :-1].flatten()[key_N]) * TILE
+    tiles_TM = torch.full((windows * capacity * TILE,), -1, dtype=torch.int32, device=kind_N.device)
+    tiles_TM[first_N + every_N - before[key_N]] = order_N.int()
+    return tiles_TM.view(-1, TILE), torch.cat([starts_VG, patches_V], 1).int()
+
+
+def build(
+    kinds_N: torch.Tensor,
+    bag_ids_B: torch.Tensor,
+    bag_offsets_N1: torch.Tensor,
+    bag_order_B: torch.Tensor,
+    rows: int,
+    kinds: int,
+    window: int = WINDOW,
+) -> Plan:
+    """The plan of a batch on the CPU. bag_order: the stable order that sorts bag_ids; entries past
+    the last offset belong to no token and are left out. window: tokens, a multiple of TILE."""
+    tokens, entries = len(kinds_N), int(bag_offsets_N1[-1])
+    window = max(min(window, tokens), 1)
+    order = bag_order_B[bag_order_B < entries].long()
+    token_B = torch.arange(tokens).repeat_interleave(bag_offsets_N1.diff().long())[order]
+    row_B = bag_ids_B[order].long()
+    starts = _runs(row_B, token_B // window)
+    if len(starts) > tokens:  # sums in memory would cost more than the gradient itself
+        window = max(tokens, 1)
+        starts = _runs(row_B, token_B // window)
+    pieces_Q4, rows_R2, slots = _pieces(starts, row_B, rows)
+    of_Q = token_B[pieces_Q4[:, 0]] // window
+    by_window = torch.argsort(of_Q, stable=True)
+    windows_V1 = torch.searchsorted(of_Q[by_window], torch.arange(-(-tokens // window) + 1))
+    tokens_B = torch.zeros(len(bag_ids_B), dtype=torch.int32)
+    tokens_B[:entries] = token_B.int()
+    arrays = (tokens_B, pieces_Q4[by_window].int(), windows_V1.int(), rows_R2.int())
+    return Plan(*tiles(kinds_N, kinds, window), *arrays, window, slots)
+
+
+def _runs(row_B: torch.Tensor, window_B: torch.Tensor) -> torch.Tensor:
+    """Where a run of one row and one window begins."""
+    changes = (row_B.diff() != 0) | (window_B.diff() != 0)
+    return torch.cat([torch.zeros(min(len(row_B), 1)).long(), changes.nonzero().squeeze(1) + 1])
+
+
+def _pieces(starts: torch.Tensor, row_B: torch.Tensor, rows: int):
+    """(pieces in the order of rows and windows, rows_R2, number of slots)."""
+    runs = list(pairwise([*starts.tolist(), len(row_B)]))
+    row_of_run = row_B[starts].tolist()
+    pieces, rows_R2, slots = [], torch.zeros(rows, 2, dtype=torch.int64), 0
+    for row, of_row in groupby(zip(row_of_run, runs), key=lambda pair: pair[0]):
+        spans = [span for _, span in of_row]
+        first, shared = slots, None
+        for start, end in spans:
+            if end - start <= PIECE and len(spans) == 1:
+                pieces.append((start, end, -1, -1))
+            elif end - start <= PIECE and shared is not None:
+                pieces.append((start, end, 2 * shared + 1, -1))
+            else:
+                shared = slots if end - start <= PIECE else shared
+                for at in range(start, end, PIECE):
+                    pieces.append((at, min(at + PIECE, end), 2 * slots, -1))
+                    slots += 1
+        rows_R2[row] = torch.tensor([first, slots - first])
+        if all(end - start <= PIECE for start, end in spans):
+            pieces[-1] = (*pieces[-1][:3], row)  # it writes the row
+            rows_R2[row, 1] = -1
+    return torch.tensor(pieces, dtype=torch.int64).view(-1, 4), rows_R2, slots

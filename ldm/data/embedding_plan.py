@@ -1,0 +1,55 @@
+"""The token embedding's plan of a batch, made where the batch is packed.
+
+What is in it, and the plain builder that tests hold this one against, is
+`ldm.kernels.token_embedding.plan`; a test also holds the sizes here against the kernels'.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ldm._native import embedding_plan as native
+from ldm.data.batch import PATCH, EmbeddingPlan
+
+WINDOW = 4096  # tokens
+TILE = 64
+PIECE = 256  # bag entries
+GROUPS = PATCH + 1  # kinds of tokens
+
+
+def embedding_plan(
+    kinds_N: np.ndarray,
+    bag_ids_B: np.ndarray,
+    bag_offsets_N1: np.ndarray,
+    bag_order_B: np.ndarray,
+    rows: int,
+    fixed: bool = False,
+    empty: Callable[..., np.ndarray] = np.empty,
+    window: int = WINDOW,
+) -> EmbeddingPlan:
+    """bag_order: sorts the entries up to the last offset. fixed: sizes depend on those of the
+    arguments alone. empty(shape, dtype): where the arrays come from."""
+    make = lambda *shape: empty(shape, np.dtype(np.int32))
+    tokens, window = len(kinds_N), max(min(window, len(kinds_N)), 1)
+    tokens_B = make(len(bag_ids_B))
+    sorted_by = (bag_ids_B, bag_order_B, tokens_B)
+    entries = native.entry_tokens(bag_offsets_N1, bag_order_B, tokens_B)
+    windows_V1 = make(-(-tokens // window) + 1)
+    runs, pieces, slots = native.count(*sorted_by, entries, window, PIECE, windows_V1)
+    if runs > tokens and not fixed:  # sums in memory would cost more than the gradient itself
+        window = tokens
+        windows_V1 = make(2)
+        runs, pieces, slots = native.count(*sorted_by, entries, window, PIECE, windows_V1)
+    windows = len(windows_V1) - 1
+    if fixed:
+        capacity = len(bag_ids_B)
+        pieces = capacity // PIECE + min(capacity, windows * rows)
+        slots = min(rows, capacity // 2) + 2 * capacity // PIECE
+    pieces_Q4, rows_R2 = make(pieces, 4), make(rows, 2)
+    native.fill(*sorted_by, entries, window, PIECE, windows_V1, pieces_Q4, rows_R2)
+    tiles_TM = make(windows * (-(-window // TILE) + GROUPS), TILE)
+    groups_VG = make(windows, GROUPS + 2)
+    native.tiles(kinds_N, GROUPS, window, TILE, tiles_TM, groups_VG)
+    return EmbeddingPlan(
+        tiles_TM, groups_VG, tokens_B, pieces_Q4, windows_V1, rows_R2, window, slots
+    )
