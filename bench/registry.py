@@ -63,4 +63,9 @@ OPERATIONS = {
         ("tests/model/test_decoder.py", "tests/model/test_attention_path.py"), False,
         "ldm.bench.host", "train_step",
     ),
+    "generation": Operation(
+        "environment steps and recording beside gymnasium's AsyncVectorEnv and raw envpool", "15",
+        ("tests/envs/test_envpool_backend.py", "tests/record/test_recorder.py"), False,
+        "ldm.bench.generation",
+    ),
 }  # fmt: skip

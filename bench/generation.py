@@ -1,0 +1,236 @@
+"""Environment steps a second, row 15: our vector interface and recording beside those of others.
+
+Every provider moves as many environments by the same random actions; steps on which an environment
+only resets count for all alike (recording counts transitions, so not those). "2 processes" hold
+half of the environments each and have a thread each, which is how `ldm record` uses two cores; "1
+process" has two threads, or what its library starts by itself.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from ldm.bench.attention import first_line
+from ldm.bench.measure import interleaved, percentiles, rate
+from ldm.envs import spaces
+from ldm.envs.catalogue import find
+from ldm.envs.make import make
+from ldm.errors import LdmError
+from ldm.parallel import quiet_and_narrow
+
+CORES = 2
+SEED = 7
+SHARD = 10_000  # transitions that a recording writes at least
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """id: ours. steps: of every environment in a call, for some tens of milliseconds. theirs: what
+    gymnasium registers the environment as; none: built by the adapter that our workers use."""
+
+    id: str
+    num_envs: int
+    steps: int
+    theirs: str = ""
+
+
+CASES = (
+    Case("envpool/CartPole-v1", 16, 512, "CartPole-v1"),
+    Case("envpool/CartPole-v1", 64, 256, "CartPole-v1"),
+    Case("envpool/HalfCheetah-v5", 16, 128, "HalfCheetah-v5"),
+    Case("envpool/MiniGrid-DoorKey-5x5-v0", 16, 512, "MiniGrid-DoorKey-5x5-v0"),
+    Case("envpool/Pong-v5", 16, 24),
+    Case("nasim/Tiny", 16, 64),
+    Case("minigrid/BabyAI-GoToObj-v0-pixels", 16, 16),
+)
+
+
+def measure(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
+    """Rows of steps a second and ratios for every case, and of where the time of recording goes."""
+    for case in CASES:
+        shape = f"{case.id.partition('/')[2]}, {case.num_envs} environments"
+        with ExitStack() as stack:
+            runs = {}
+            for (provider, mode), opened in providers(case).items():
+                try:
+                    runs[provider, mode] = stack.enter_context(opened)
+                except (ImportError, LdmError, ValueError) as error:
+                    notes(f"{provider}, {shape}: {first_line(error)}")
+            recorded = []
+            calls = {key: partial(_kept, run, recorded) for key, run in runs.items()}
+            samples = interleaved(calls, "cpu", seconds)
+        work = case.num_envs * case.steps
+        done = {key: _recorded(case) if key[0] == "recording" else work for key in samples}
+        for (provider, mode), times in samples.items():
+            row = {"op": "generation", "provider": provider, "mode": mode, "shape": shape}
+            yield row | {"metric": "steps/s"} | rate(percentiles(times), done[provider, mode])
+        yield from _ratios(samples, done, shape)
+        yield from _shares(recorded, shape)
+
+
+def _kept(run: Run, recorded: list[dict]) -> None:
+    recorded += [part for part in run() or () if part]
+
+
+def _ratios(samples: dict, done: dict, shape: str) -> Iterator[dict]:
+    """Ours over theirs, pair by pair of neighbouring calls."""
+    for key in (("ours", "1 process"), ("ours", "2 processes"), ("recording", "2 processes")):
+        for other in (("gymnasium async", "1 process"), ("envpool", key[1])):
+            if key in samples and other in samples:
+                pairs = zip(samples[key], samples[other])
+                scale = done[key] / done[other]
+                values = percentiles([scale * theirs / ours for ours, theirs in pairs])
+                row = {"op": "generation", "provider": key[0], "mode": key[1], "shape": shape}
+                yield row | {"metric": f"× {other[0]}"} | values
+
+
+def _shares(recorded: list[dict[str, float]], shape: str) -> Iterator[dict]:
+    for part in recorded[0] if recorded else ():
+        values = percentiles([seconds[part] / sum(seconds.values()) for seconds in recorded])
+        row = {"op": "recording", "provider": part, "mode": "2 processes", "shape": shape}
+        yield row | {"metric": "share of time"} | values
+
+
+def providers(case: Case) -> dict[tuple[str, str], AbstractContextManager[Run]]:
+    both = {("gymnasium async", "1 process"): gymnasium_async(case, case.num_envs)}  # forks: first
+    both["ours", "1 process"] = ours(case, case.num_envs, CORES)
+    both["ours", "2 processes"] = lanes(ours, case)
+    both["recording", "2 processes"] = lanes(recording, case)
+    if find(case.id).backend == "envpool":
+        both["envpool", "1 process"] = raw_envpool(case, case.num_envs, CORES)
+        both["envpool", "2 processes"] = lanes(raw_envpool, case)
+    return both
+
+
+def _actions(case: Case, num_envs: int, action: spaces.Leaf) -> list[np.ndarray]:
+    rng = np.random.default_rng(SEED)
+    return [spaces.sample(action, num_envs, rng) for _ in range(case.steps)]
+
+
+def _stepping(step: Callable, actions: list) -> Run:
+    def run() -> None:
+        for action in actions:
+            step(action)
+
+    return run
+
+
+@contextmanager
+def ours(case: Case, num_envs: int, threads: int) -> Iterator[Run]:
+    env = make(case.id, num_envs, SEED, processes=threads)
+    env.reset()
+    actions = _actions(case, num_envs, *spaces.leaves(env.action))
+    yield _stepping(env.step, [[action] for action in actions])
+    env.close()
+
+
+@contextmanager
+def recording(case: Case, num_envs: int, threads: int) -> Iterator[Run]:
+    """A random policy, noise, rows, statistics, compression and writing: all that `ldm record` does
+    once an environment is there. A run returns the seconds of each part."""
+    from ldm.envs.rollout import RandomActor
+    from ldm.record.job import write
+    from ldm.record.noise import Noise
+    from ldm.record.plan import ShardPlan
+    from ldm.record.recorder import record
+
+    env = make(case.id, num_envs, SEED, processes=threads)
+    actor = RandomActor(env.action, SEED)
+    with tempfile.TemporaryDirectory() as folder:
+        shard = ShardPlan(env.spec, 0, 0, "", Path(folder) / "shard.tar")
+
+        def run() -> dict[str, float]:
+            noise = Noise(env.action, num_envs, 0.6, 0.3, SEED)
+            made = record(env, actor, noise, _recorded(case) // CORES, SEED)
+            return dict(write(shard, made).seconds)
+
+        yield run
+    env.close()
+
+
+def _recorded(case: Case) -> int:
+    """Transitions that the recordings of one run have together, about."""
+    return max(case.num_envs * case.steps, SHARD) if case.steps > 100 else case.num_envs * 100
+
+
+@contextmanager
+def raw_envpool(case: Case, num_envs: int, threads: int) -> Iterator[Run]:
+    import envpool
+
+    spec = find(case.id)
+    pool = envpool.make(
+        spec.make, env_type="gymnasium", num_envs=num_envs, seed=SEED, num_threads=threads,
+        **spec.options,
+    )  # fmt: skip
+    pool.reset()
+    action = spaces.describe(pool.action_space)
+    dtype = pool.spec.action_array_spec["action"].dtype
+    actions = [a.astype(dtype) for a in _actions(case, num_envs, action)]
+    yield _stepping(pool.step, actions)
+    pool.close()
+
+
+@contextmanager
+def gymnasium_async(case: Case, num_envs: int) -> Iterator[Run]:
+    """Its defaults: a process for each environment, observations in shared memory."""
+    from gymnasium.vector import AsyncVectorEnv
+
+    env = AsyncVectorEnv([partial(single, case)] * num_envs)
+    env.reset(seed=SEED)
+    action = spaces.describe(env.single_action_space)
+    yield _stepping(env.step, _actions(case, num_envs, action))
+    env.close()
+
+
+def single(case: Case):
+    """One environment as its library makes it."""
+    import gymnasium
+
+    spec = find(case.id)
+    if spec.backend == "worker":
+        adapter = import_module(f"ldm.envs.adapters.{spec.adapter}")
+        return adapter.build(spec.make, split="train", **spec.options)
+    if not case.theirs:
+        raise ValueError("gymnasium registers it only with a package that is not installed")
+    if case.theirs.startswith("MiniGrid"):
+        import_module("minigrid")
+    return gymnasium.make(case.theirs, disable_env_checker=True)
+
+
+_lane: Run  # of a process that `lanes` started
+
+
+def _open_lane(provider: Callable, case: Case) -> None:
+    global _lane
+    quiet_and_narrow()
+    _lane = ExitStack().enter_context(provider(case, case.num_envs // CORES, 1))
+
+
+def _run_lane():
+    return _lane()
+
+
+@contextmanager
+def lanes(provider: Callable, case: Case) -> Iterator[Run]:
+    """A provider in CORES processes, its environments shared out among them."""
+    spawn = get_context("spawn")
+    with ExitStack() as stack:
+        pools = [
+            stack.enter_context(ProcessPoolExecutor(1, spawn, _open_lane, (provider, case)))
+            for _ in range(CORES)
+        ]
+
+        def run() -> list:
+            return [future.result() for future in [pool.submit(_run_lane) for pool in pools]]
+
+        run()
+        yield run

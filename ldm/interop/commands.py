@@ -1,0 +1,115 @@
+"""What `ldm data` does; the words it takes are in ldm/cli.py."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.table import Table
+
+from ldm.data import tools
+from ldm.data.manifest import read_manifest
+from ldm.errors import LdmError
+from ldm.parallel import console, progress_bar
+
+
+def show(data: str) -> None:
+    """A table of what is there."""
+    folder = tools.find(data)
+    entries = read_manifest(folder)["environments"]
+    table = Table(box=None, header_style="bold")
+    for name in ("environment", "domain", "policy"):
+        table.add_column(name)
+    for name in ("random", "reference", "transitions", "episodes", "shards", "MB"):
+        table.add_column(name, justify="right")
+    for entry in entries:
+        card = entry.get("card") or {}
+        scores = [(card.get(who) or {}).get("mean") for who in ("random", "reference")]
+        table.add_row(
+            *(entry["id"], entry["domain"], entry["policy"]),
+            *("" if score is None else f"{score:.5g}" for score in scores),
+            *(f"{entry['transitions']:,}", f"{entry['episodes']:,}", str(len(entry["shards"]))),
+            f"{_bytes(entry) / 1e6:.1f}",
+        )
+    wide = type(console)(width=None if sys.stdout.isatty() else 200)
+    wide.print(table)
+    tasks = len({entry["base_task"] for entry in entries})
+    wide.print(
+        f"{len(entries)} environments, {tasks} base tasks, {_transitions([folder]):,} transitions, "
+        f"{sum(map(_bytes, entries)) / 1e6:,.1f} MB in {folder}"
+    )
+
+
+def _bytes(entry: dict) -> int:
+    return sum(shard["bytes"] for shard in entry["shards"])
+
+
+def _transitions(folders: list[Path]) -> int:
+    return sum(e["transitions"] for f in folders for e in read_manifest(f)["environments"])
+
+
+def _told(title: str, total: int | None, work: Callable[[tools.Progress], object]):
+    """`work` with a progress bar over transitions."""
+    with progress_bar() as bar:
+        task = bar.add_task(title, total=total, note="")
+        return work(lambda count: bar.update(task, advance=count))
+
+
+def verify(data: str) -> None:
+    folder = tools.find(data)
+    total = _transitions([folder])
+    problems = _told("verify", total, lambda progress: tools.verify(folder, progress))
+    if problems:
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise LdmError(f"{folder}: {len(problems)} problems\n{listed}")
+    print(f"{folder}: {total:,} transitions, every shard, count and statistic as the manifest says")
+
+
+def merge(data: list[str], out: Path) -> None:
+    folders = [tools.find(name) for name in data]
+    if len(folders) < 2:
+        raise LdmError("merge: name at least two folders")
+    _told("merge", _transitions(folders), lambda progress: tools.merge(folders, out, progress))
+    _say(out)
+
+
+def filtered(data: str, out: Path, rule: tools.Filter) -> None:
+    folder = tools.find(data)
+    chosen = [e for e in read_manifest(folder)["environments"] if rule.takes(e)]
+    total = sum(entry["transitions"] for entry in chosen)
+    _told("filter", total, lambda progress: tools.filtered(folder, out, rule, progress))
+    _say(out)
+
+
+def card(data: str) -> None:
+    from ldm.interop.card import card
+
+    print(card(tools.find(data)), end="")
+
+
+def export(form: str, data: str, out: Path, namespace: str) -> None:
+    folder = tools.find(data)
+    total = _transitions([folder])
+    if form == "minari":
+        from ldm.interop import minari
+
+        names = _told("minari", total, lambda p: minari.export(folder, out, namespace, p))
+        print(f"{out}: {len(names)} Minari datasets. To open the first:")
+        print(f'  MINARI_DATASETS_PATH={out} python -c "import minari; ', end="")
+        print(f"print(minari.load_dataset('{names[0]}'))\"")
+        return
+    from ldm.interop import parquet
+
+    _told(form, total, lambda progress: parquet.export(folder, out, form, progress))
+    print(f"{out}: {total:,} transitions; {out}/README.md is the card and says how to load it")
+
+
+def load(names: list[str], domain: str, out: Path) -> None:
+    from ldm.interop import minari
+
+    _told("import", None, lambda progress: minari.load(names, domain, out, progress))
+    _say(out)
+
+
+def _say(out: Path) -> None:
+    entries = read_manifest(out)["environments"]
+    print(f"{out}: {len(entries)} environments, {_transitions([out]):,} transitions")

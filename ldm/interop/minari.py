@@ -1,0 +1,266 @@
+"""Minari datasets from recorded data, and recorded data from Minari datasets.
+
+Out: a Minari dataset an environment, every episode with its seed where it began its stream, and in
+its infos what Minari has no place for: `label`, leaf by leaf what the reference policy would have
+done, and `noise`, the episode's noise level. Images are kept to the byte (no JPEG).
+
+In: an environment entry with the dataset's spaces. Labels are those that we once wrote, else the
+dataset's actions; every episode is a trajectory.
+"""
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from ldm.data import statistics
+from ldm.data.atomic import replacing
+from ldm.data.episode import Trajectory
+from ldm.data.manifest import read_environment, read_manifest, write_manifest
+from ldm.data.shards import write_shard
+from ldm.data.tools import Progress, new_folder, scale
+from ldm.envs import spaces
+from ldm.envs.spec import EnvSpec
+from ldm.errors import LdmError
+
+SHARD_BYTES = 64 << 20  # of arrays that a shard of an imported dataset holds, about
+
+
+def _library():
+    try:
+        import h5py  # noqa: F401 (Minari's storage needs it)
+        import minari
+    except ImportError as error:
+        raise LdmError(f'Minari is not installed: pip install "ldm[interop]" ({error})') from error
+    return minari
+
+
+def dataset_id(namespace: str, id: str) -> str:
+    """Minari's name of an environment's data: letters, digits, - and _ only, and a version."""
+    return f"{namespace}/{re.sub(r'[^-_0-9A-Za-z]+', '_', id.replace('/', '__'))}-v0"
+
+
+def export(folder: Path, root: Path, namespace: str, progress: Progress = lambda n: None) -> list:
+    """Writes a dataset for every environment under `root`, which is what MINARI_DATASETS_PATH has
+    to say; their ids. Raises LdmError where one is there, or Minari is not installed."""
+    _library()
+    root = Path(root).resolve()  # Minari loses its way under a relative one
+    entries = read_manifest(folder)["environments"]
+    names = [dataset_id(namespace, entry["id"]) for entry in entries]
+    for name in names:
+        if (root / name).exists():
+            raise LdmError(f"{root / name} exists: remove it, or take another --namespace or --out")
+    for entry, name in zip(entries, names):
+        with replacing(root / name) as temporary:
+            (temporary / "data").mkdir(parents=True)
+            _write(folder, entry, name, temporary / "data", progress)
+    return names
+
+
+def _write(folder: Path, entry: dict, name: str, path: Path, progress: Progress) -> None:
+    from minari.dataset.minari_storage import MinariStorage
+
+    from ldm.interop.gym_spaces import to_space
+
+    trees = [spaces.from_json(entry[key]) for key in ("observation", "action")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on bounds that float32 cannot hold
+        seen, done = map(to_space, trees)
+    storage = MinariStorage.new(path, seen, done, data_format="hdf5", jpeg_encoding=False)
+    storage.update_metadata(_metadata(entry, name))
+    for shard, trajectories in read_environment(folder, entry):
+        storage.update_episodes(_buffers(trees, trajectories))
+        progress(shard["transitions"])
+
+
+def _metadata(entry: dict, name: str) -> dict:
+    from minari import __version__
+
+    facts = {
+        "dataset_id": name,
+        "minari_version": __version__,
+        "algorithm_name": entry["policy"],
+        "author": {"ldm"},
+        "description": f"{entry['id']}, recorded by ldm; infos hold the reference's own actions "
+        "(label) and the noise level of the executed ones (noise).",
+        "ldm": json.dumps({k: v for k, v in entry.items() if k not in ("statistics", "shards")}),
+    }
+    try:
+        low, high = scale(entry)
+    except LdmError:
+        return facts  # hosted data has no card
+    return facts | {"ref_min_score": low, "ref_max_score": high}
+
+
+def _buffers(trees, trajectories: list[Trajectory]) -> Iterator:
+    from minari.data_collector.episode_buffer import EpisodeBuffer
+
+    from ldm.interop.gym_spaces import nest
+
+    observation, action = trees
+    for trajectory in trajectories:
+        for number, episode in enumerate(trajectory.episodes):
+            yield EpisodeBuffer(
+                seed=trajectory.seed if number == 0 else None,
+                observations=nest(observation, episode.observations),
+                actions=nest(action, episode.actions),
+                rewards=episode.rewards,
+                terminations=episode.terminated,
+                truncations=episode.truncated,
+                infos={
+                    "label": {str(i): array for i, array in enumerate(episode.labels)},
+                    "noise": np.full(len(episode), trajectory.noise[number]),
+                },
+            )
+
+
+def load(names: list[str], domain: str, out: Path, progress: Progress = lambda n: None) -> None:
+    """Writes recorded data made of Minari datasets: ids of the local database (or MINARI_DATASETS_
+    PATH's), or paths. domain: one of EnvSpec's, for all of them.
+
+    Raises LdmError where one is not there or not supported, or `out` exists.
+    """
+    _library()
+    with new_folder(out) as made:
+        entries = [_load(_open(name), domain, made, progress) for name in names]
+        if twice := {e["id"] for e in entries if sum(e["id"] == o["id"] for o in entries) > 1}:
+            raise LdmError(f"{', '.join(sorted(twice))}: named twice")
+        write_manifest(made, {"environments": entries})
+
+
+def _open(name: str):
+    import minari
+
+    try:
+        for path in (Path(name), Path(name) / "data"):
+            if (path / "metadata.json").is_file():
+                return minari.MinariDataset(path)
+        return minari.load_dataset(name)
+    except (FileNotFoundError, ValueError) as error:
+        where = os.environ.get("MINARI_DATASETS_PATH", "~/.minari/datasets")
+        raise LdmError(
+            f"no Minari dataset {name} in {where} ({error}); get it with: minari download {name}"
+        ) from error
+
+
+def _load(dataset, domain: str, out: Path, progress: Progress) -> dict:
+    metadata = dataset.storage.metadata
+    said = json.loads(metadata["ldm"]) if "ldm" in metadata else None
+    name = said["id"] if said else f"minari/{dataset.spec.dataset_id}"
+    policy = said["policy"] if said else f"minari/{metadata.get('algorithm_name') or 'unknown'}"
+    shards, parts, longest = [], [], 0
+    try:
+        trees = _trees(dataset, said)
+        for trajectories in _portions(_trajectories(dataset, name, policy, trees, bool(said))):
+            shard = f"{name.replace('/', '__')}/shard-{len(shards):05d}.tar"
+            shards.append({"name": shard, **write_shard(out / shard, trajectories)})
+            parts.append(statistics.measure(*trees, trajectories))
+            longest = max(longest, *(int(t.lengths.max()) for t in trajectories))
+            progress(sum(map(len, trajectories)))
+    except (ValueError, KeyError) as error:
+        raise LdmError(f"Minari dataset {dataset.spec.dataset_id}: {error}") from error
+    if not shards:
+        raise LdmError(f"Minari dataset {dataset.spec.dataset_id} has no episodes")
+    entry = said or _entry(dataset, name, domain, trees, longest)
+    observation, action = map(spaces.to_json, trees)
+    return {
+        **entry,
+        "observation": observation,
+        "action": action,
+        "policy": policy,
+        "statistics": statistics.summary(statistics.merge(parts)),
+        "transitions": sum(shard["transitions"] for shard in shards),
+        "episodes": sum(shard["episodes"] for shard in shards),
+        "shards": shards,
+    }
+
+
+def _trees(dataset, said: dict | None) -> list[spaces.Tree]:
+    if said:
+        return [spaces.from_json(said[key]) for key in ("observation", "action")]
+    return [spaces.describe(s) for s in (dataset.observation_space, dataset.action_space)]
+
+
+def _entry(dataset, name: str, domain: str, trees: list, longest: int) -> dict:
+    """What a manifest says of an environment that was recorded elsewhere."""
+    metadata, spec = dataset.storage.metadata, dataset.spec.env_spec
+    kinds = {leaf.kind for leaf in spaces.leaves(trees[0])}
+    modality = {"continuous": "vector", "discrete": "symbols"}.get(min(kinds), min(kinds))
+    about = EnvSpec(
+        id=name,
+        library="minari",
+        make=spec.id if spec else "",
+        backend="hosted",
+        domain=domain,
+        modality=modality if len(kinds) == 1 else "mixed",
+        base_task=re.sub(r"-v\d+$", "", spec.id) if spec else name,
+        horizon=(spec and spec.max_episode_steps) or longest,
+        licence=str(metadata.get("license", "unknown")),
+    )
+    versions = {"minari": str(metadata.get("minari_version", "unknown"))}
+    return {**asdict(about), "card": None, "versions": versions}
+
+
+def _portions(trajectories: Iterator[Trajectory]) -> Iterator[list[Trajectory]]:
+    """As many at a time as a shard holds."""
+    portion, size = [], 0
+    for trajectory in trajectories:
+        portion.append(trajectory)
+        size += sum(array.nbytes for array in trajectory.observations)
+        if size >= SHARD_BYTES:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
+
+
+def _trajectories(dataset, name: str, policy: str, trees, ours: bool) -> Iterator[Trajectory]:
+    """Ours as they were: an episode without a seed goes on where the one before it ended. Of
+    others, a trajectory an episode."""
+    metadata = dataset.storage.get_episode_metadata(dataset.episode_indices)
+    seed, episodes = -1, []
+    for facts, episode in zip(metadata, dataset.iterate_episodes(), strict=True):
+        if episodes and not (ours and facts.get("seed") is None):
+            yield _joined(name, seed, policy, episodes)
+            episodes = []
+        if not episodes:
+            seed = -1 if facts.get("seed") is None else facts["seed"]
+        episodes.append(_parts(trees, episode, ours))
+    if episodes:
+        yield _joined(name, seed, policy, episodes)
+
+
+def _parts(trees, episode, ours: bool) -> tuple[list, ...]:
+    """Lists of arrays: noise, observations (the final one among them), actions, labels, others."""
+    from ldm.interop.gym_spaces import flatten
+
+    actions = flatten(trees[1], episode.actions)
+    labels, noise = actions, np.zeros(1, np.float32)
+    if ours:
+        labels = [episode.infos["label"][str(i)] for i in range(len(actions))]
+        noise = episode.infos["noise"][:1]
+    others = [
+        np.asarray(array, dtype).reshape(-1)
+        for array, dtype in (
+            (episode.rewards, np.float32),
+            (episode.terminations, bool),
+            (episode.truncations, bool),
+        )
+    ]
+    return [noise], flatten(trees[0], episode.observations), actions, labels, others
+
+
+def _joined(name: str, seed: int, policy: str, episodes: list[tuple]) -> Trajectory:
+    lengths = np.array([len(others[0]) for *_, others in episodes], np.int64)
+    parts = [
+        [np.concatenate(arrays) for arrays in zip(*part, strict=True)] for part in zip(*episodes)
+    ]
+    (noise,), observations, actions, labels, others = parts
+    return Trajectory(
+        name, int(seed), policy, lengths, noise, observations, actions, labels, *others
+    )
