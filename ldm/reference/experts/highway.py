@@ -17,12 +17,12 @@ X, SPEED = 200.0, 80.0  # scale of relative kinematics: metres, metres a second
 LANES = {"highway-fast-v0": 3, "highway-v0": 4, "merge-v0": 2}
 
 
-@expert("envpool/highway-fast-v0", "envpool/highway-v0", "envpool/merge-v0")
+@expert("envpool/highway-*", "envpool/merge-v0")
 def keep_gap(spec: EnvSpec) -> Actor:
     """Faster while the gap ahead, less what closes in three seconds, is over 0.8 s of travel; else
     to the free lane with the larger gap, else slower. Back to the right where there is plenty of
     room."""
-    lanes = LANES[spec.make]
+    lanes = spec.options.get("lanes_count", LANES[spec.make])
 
     def rule(observation: Arrays) -> Arrays:
         rows = observation[0].astype(np.float64)
