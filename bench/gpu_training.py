@@ -45,7 +45,7 @@ COLUMNS = ("provider", "shape", "metric", "p20", "p50", "p80")
 class PlainEmbedding(TokenEmbedding):
     """What PyTorch offers: embedding_bag, a product for every kind over all tokens, a norm."""
 
-    def forward(self, tokens, *prepared, dtype=None) -> torch.Tensor:
+    def forward(self, tokens, bag_order_B=None, plan=None, dtype=None) -> torch.Tensor:
         e_ND = F.embedding_bag(
             tokens.bag_ids_B, self.table, tokens.bag_offsets_N1, mode="sum",
             include_last_offset=True,

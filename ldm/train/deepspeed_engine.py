@@ -41,6 +41,8 @@ class DeepSpeedEngine:
             raise LdmError(f"train.zero_stage: expected 1, 2 or 3, got {self.zero_stage}")
         refuse_other(saved, precision=self.precision, zero_stage=self.zero_stage)
         model.compute_dtype = DTYPES[self.precision]
+        if self.device.type == "cuda" and config.compile:
+            model.compile_blocks()
         self.universal = saved is not None and saved["world"] != self.world
         self.deepspeed = deepspeed
         self.optimizer = adamw(model, config)

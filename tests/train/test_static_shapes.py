@@ -10,9 +10,14 @@ import torch
 from torch._dynamo.exc import FailOnRecompileLimitHit, RecompileError
 from torch._dynamo.utils import counters
 
-from ldm.data.loader import Loader
+from ldm.config import TrainConfig
+from ldm.data.loader import Loader, MicroBatches
+from ldm.data.manifest import read_manifest
 from ldm.model.decoder import Decoder
 from ldm.model.presets import architecture
+from ldm.train.engine import TorchEngine, adamw
+from ldm.train.flops import matmul_sizes
+from ldm.train.metrics import Log
 
 pytest.importorskip("triton")
 SIZES = {"layers": 3, "width": 64, "heads": 2, "kv_heads": 1, "head_dim": 64, "ffn": 96}
@@ -34,8 +39,8 @@ def as_on_hopper(monkeypatch):
     torch._dynamo.reset()
 
 
-def decoder() -> Decoder:
-    return Decoder(architecture("nano", **SIZES, rows=512), torch.bfloat16).to("meta")
+def decoder(device: str = "meta") -> Decoder:
+    return Decoder(architecture("nano", **SIZES, rows=512), torch.bfloat16).to(device)
 
 
 def blocks_over(loader: Loader, model: Decoder, steps: int) -> None:
@@ -49,6 +54,29 @@ def blocks_over(loader: Loader, model: Decoder, steps: int) -> None:
                 for block in model.blocks[:-1]:
                     x_ND = block(x_ND, attend)
                 model.blocks[-1](x_ND, attend, batch.labels.reads_U)
+
+
+def test_a_step_waits_for_nothing_on_the_device(made, as_on_hopper, monkeypatch, tmp_path):
+    """Forward, backward, clipping, AdamW and what the log keeps."""
+    optimizers = sys.modules["torch.optim.optimizer"]  # which has a list of devices, not this one
+    supported = optimizers._get_fused_kernels_supported_devices
+    monkeypatch.setattr(optimizers, supported.__name__, lambda: [*supported(), "meta"])
+    engine = TorchEngine(decoder("cpu"), TrainConfig(precision="fp32", micro_batches=2))
+    engine.threads, engine.device = None, torch.device("meta")
+    engine.model.to("meta")
+    engine.parameters = list(engine.model.parameters())
+    engine.optimizer = adamw(engine.model, TrainConfig())
+    names = [
+        environment["id"] for environment in read_manifest(made[1] / "mix", "mix")["environments"]
+    ]
+    log = Log(tmp_path, engine, matmul_sizes(engine.model.architecture), names, float, str)
+    loader = MicroBatches(made[1] / "mix", 0, 1, 0, 2, fixed_for=3)
+    with closing(loader), closing(log.open(0, 3)):
+        for batches in islice(loader, 3):
+            loss = engine.backward(batches)
+            log.add(batches, loss, engine.update(1e-3))
+    with pytest.raises(RuntimeError):
+        float(loss.share)  # what waiting would be
 
 
 def test_blocks_compile_whole_and_once_for_200_real_batches(made, as_on_hopper):
