@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ldm.bench.attention import first_line
 from ldm.bench.measure import interleaved, percentiles, rate
 from ldm.envs import spaces
 from ldm.envs.catalogue import find
@@ -64,7 +63,7 @@ def measure(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
                 try:
                     runs[provider, mode] = stack.enter_context(opened)
                 except (ImportError, LdmError, ValueError) as error:
-                    notes(f"{provider}, {shape}: {first_line(error)}")
+                    notes(f"{provider}, {shape}: {str(error).splitlines()[0]}")
             recorded = []
             calls = {key: partial(_kept, run, recorded) for key, run in runs.items()}
             samples = interleaved(calls, "cpu", seconds)
@@ -181,10 +180,14 @@ def raw_envpool(case: Case, num_envs: int, threads: int) -> Iterator[Run]:
 
 @contextmanager
 def gymnasium_async(case: Case, num_envs: int) -> Iterator[Run]:
-    """Its defaults: a process for each environment, observations in shared memory."""
+    """Its defaults: a process an environment, observations in shared memory where they fit."""
     from gymnasium.vector import AsyncVectorEnv
 
-    env = AsyncVectorEnv([partial(single, case)] * num_envs)
+    makers = [partial(single, case)] * num_envs
+    try:
+        env = AsyncVectorEnv(makers)
+    except ValueError:  # a space of the library's own
+        env = AsyncVectorEnv(makers, shared_memory=False)
     env.reset(seed=SEED)
     action = spaces.describe(env.single_action_space)
     yield _stepping(env.step, _actions(case, num_envs, action))

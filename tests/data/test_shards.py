@@ -160,7 +160,7 @@ def test_decode_inverts_encode_for_empty_leaves_and_scalars():
 
 def test_the_guide_reads_a_shard_without_this_package(shard):
     (snippet,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
-    assert "ldm" not in snippet and len(snippet.strip().splitlines()) <= 12
+    assert "ldm" not in snippet and len([*filter(None, snippet.splitlines())]) <= 10
     found = {}
     exec(
         snippet.replace("runs/quickstart/data/envpool__CartPole-v1/shard-00000.tar", str(shard[0])),
