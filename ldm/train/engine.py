@@ -42,9 +42,10 @@ class Loss:
 
     @classmethod
     def of(cls, share: torch.Tensor, per_label: torch.Tensor, batch) -> "Loss":
-        """Without the labels that only fill a capacity."""
+        """Without the labels that only fill a capacity. batch: on any device."""
         labels = batch.label_count
         environments = batch.labels.environments_L[:labels]
+        environments = environments.to(share.device, non_blocking=True)
         return cls(share.detach(), per_label.detach()[:labels], environments)
 
 
@@ -162,34 +163,32 @@ class TorchEngine:
             parts = [future.result() for future in futures]
         else:
             parts = [self._gradients(batch, count) for batch in batches]
-        losses, gradients = zip(*parts)
+        shares, per_label, gradients = zip(*parts)
         with record_function("ldm.optimiser"):
             for more in gradients[1:]:  # in the order of the parts, whichever ended first
                 torch._foreach_add_(gradients[0], more)
         for parameter, gradient in zip(self.parameters, gradients[0]):
             parameter.grad = gradient
-        return join(losses)
+        return join([Loss.of(*part) for part in zip(shares, per_label, batches)])
 
-    def _gradients(self, batch, count) -> tuple[Loss, list[torch.Tensor]]:
-        """Of Σ loss / `count`: what one micro-batch adds to the gradients of the weights."""
-        batch = batch.to(self.device)
-        total, _, per_label = self.model.loss(batch)
+    def _gradients(self, batch, count) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """(Σ loss / `count`, loss of each label, gradients of the first) of one micro-batch."""
+        total, _, per_label = self.model.loss(batch.to(self.device))
         loss = total / count
-        gradients = torch.autograd.grad(loss, self.parameters)
-        return Loss.of(loss, per_label, batch), list(gradients)
+        return loss, per_label, list(torch.autograd.grad(loss, self.parameters))
 
-    def _add_gradients(self, batch, count: torch.Tensor) -> Loss:
-        loss, gradients = self._gradients(batch, count)
+    def _add_gradients(self, batch, count: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, per_label, gradients = self._gradients(batch, count)
         torch._foreach_add_([parameter.grad for parameter in self.parameters], gradients)
-        return loss
+        return loss, per_label
 
     def _replay(self, batch, count: int) -> Loss:
         if self.inputs is None:
             self.inputs = batch.to(self.device), torch.zeros((), device=self.device)
         copy_into(self.inputs[0], batch)
         self.inputs[1].fill_(count)
-        loss = self.add_gradients()
-        return Loss(*(value.clone() for value in vars(loss).values()))  # the next replay's too
+        share, per_label = (value.detach().clone() for value in self.add_gradients())
+        return Loss.of(share, per_label, batch)
 
     def update(self, rate: float) -> torch.Tensor:
         for group in self.optimizer.param_groups:
