@@ -1,5 +1,6 @@
 """Does a second admission of an environment agree with its card? Measured, with another seed."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def check(id: str, seed: int, folder: Path) -> Agreement:
             actor, found = named_expert(spec, card.policy["id"])
         if actor is None:
             return Agreement(card, None, None, f"expert {card.policy['id']} is now {found}")
-        random, reference = Scorer(spec, settings, seed).compare(actor, card.policy["hosted"])
+        with closing(Scorer(spec, settings, seed)) as scorer:
+            random, reference = scorer.compare(actor, card.policy["hosted"])
     except LdmError as error:
         return Agreement(card, None, None, str(error))
     return Agreement(card, random, reference)

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from contextlib import closing
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,15 +36,15 @@ def choose(spec: EnvSpec, config: ReferenceConfig, seed: int, home: Path) -> Car
 
 def judge(spec: EnvSpec, config: ReferenceConfig, seed: int, home: Path) -> Card:
     """Raises LdmError where the environment cannot be played at all."""
-    scorer = Scorer(spec, config, seed)
     card = blank(spec, config, seed, "no expert")
     card = replace(card, deterministic=is_deterministic(spec, derive(seed, "probe", spec.id)))
-    for expert in experts.find_all(spec.id):
+    with closing(Scorer(spec, config, seed)) as scorer:
+        for expert in experts.find_all(spec.id):
+            if not card.admitted:
+                card = try_expert(spec, expert, scorer, card)
         if not card.admitted:
-            card = try_expert(spec, expert, scorer, card)
-    if not card.admitted:
-        card = try_learning(spec, config, seed, home, scorer, card)
-    return replace(card, reward_range=scorer.reward_range)
+            card = try_learning(spec, config, seed, home, scorer, card)
+        return replace(card, reward_range=scorer.reward_range)
 
 
 def try_expert(spec: EnvSpec, expert: experts.Expert, scorer: Scorer, card: Card) -> Card:

@@ -19,17 +19,17 @@ PROBE_STEPS = 50
 
 
 class Scorer:
-    """Plays episodes of one environment; on the test range where it replays data.
+    """Plays episodes of one environment; on the test range where it replays data. `close()` it.
 
     A pair whose intervals overlap though the reference is ahead is played on, to 4 and then to 16
-    times the episodes where the time allows: games of chance need them. reward_range: of all steps
-    so far.
+    times the episodes where the time allows: games of chance need them. Random actions and
+    references share the streams, one after the other. reward_range: of all steps so far.
     """
 
     def __init__(self, spec: EnvSpec, config: ReferenceConfig, seed: int):
         self.spec, self.episodes, self.seed = spec, config.episodes, seed
         self.seconds = config.play_seconds
-        self.reward_range: tuple[float, float] | None = None
+        self._envs: dict[str | None, Watched] = {}  # by the expert that they host
         self._random: list[np.ndarray] = []
 
     def compare(self, actor: Actor, hosted: str | None) -> tuple[Score, Score]:
@@ -38,33 +38,42 @@ class Scorer:
         start = time.monotonic()
         for rounds in ROUNDS:
             while len(played) < rounds:
-                played.append(self._play(actor, hosted, len(played)))
+                played.append(self._play(actor, hosted))
             pair = self._random_score(rounds), score(np.concatenate(played))
             ahead = pair[1].mean > pair[0].mean
             if not ahead or not objection(*pair) or 4 * (time.monotonic() - start) > self.seconds:
                 break
         return pair
 
+    @property
+    def reward_range(self) -> tuple[float, float] | None:
+        seen = [bound for env in self._envs.values() for bound in (env.low, env.high)]
+        return (min(seen), max(seen)) if np.isfinite(seen).all() and seen else None
+
+    def close(self) -> None:
+        for env in self._envs.values():
+            env.close()
+
     def _random_score(self, rounds: int) -> Score:
         while len(self._random) < rounds:
-            self._random.append(self._play(None, None, len(self._random)))
+            seed = derive(self.seed, "actions", self.spec.id, len(self._random))
+            self._random.append(self._play(RandomActor(self._env(None).action, seed), None))
         return score(np.concatenate(self._random[:rounds]))
 
-    def _play(self, actor: Actor | None, hosted: str | None, number: int) -> np.ndarray:
-        """Returns (episodes,) of `actor`, or of random actions where it is None."""
-        purpose = "random" if actor is None else "reference"
-        seed = derive(self.seed, purpose, self.spec.id, number)
-        streams = min(STREAMS, self.episodes)
-        split = "test" if self.spec.data_driven else "train"
-        env = Watched(make(self.spec, streams, seed, split=split, expert=hosted), self.seconds)
-        try:
-            actor = actor or RandomActor(env.action, derive(seed, "actions"))
-            return returns(env, actor, self.episodes)
-        finally:
-            env.close()
-            seen = [env.low, env.high, *(self.reward_range or ())]
-            if np.isfinite(seen).all():
-                self.reward_range = min(seen), max(seen)
+    def _play(self, actor: Actor, hosted: str | None) -> np.ndarray:
+        """Returns (episodes,)."""
+        env = self._env(hosted)
+        env.deadline = time.monotonic() + self.seconds
+        return returns(env, actor, self.episodes)
+
+    def _env(self, hosted: str | None) -> "Watched":
+        if hosted not in self._envs:
+            seed = derive(self.seed, "score", self.spec.id, hosted or "")
+            streams = min(STREAMS, self.episodes)
+            split = "test" if self.spec.data_driven else "train"
+            env = make(self.spec, streams, seed, split=split, expert=hosted)
+            self._envs[hosted] = Watched(env, self.seconds)
+        return self._envs[hosted]
 
 
 class Watched:
@@ -72,13 +81,13 @@ class Watched:
 
     def __init__(self, env: VectorEnv, seconds: float):
         self._env, self.low, self.high = env, np.inf, -np.inf
-        self._seconds, self._deadline = seconds, time.monotonic() + seconds
+        self._seconds, self.deadline = seconds, np.inf
 
     def __getattr__(self, name):
         return getattr(self._env, name)
 
     def step(self, action: Arrays) -> Turn:
-        if time.monotonic() > self._deadline:
+        if time.monotonic() > self.deadline:
             raise LdmError(
                 f"{self._env.spec.id}: scoring one policy takes longer than {self._seconds:g} s; "
                 "allow more with --reference.play-seconds, or fewer --reference.episodes"
