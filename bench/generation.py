@@ -8,7 +8,7 @@ process" has two threads, or what its library starts by itself.
 
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -135,7 +135,8 @@ def ours(case: Case, num_envs: int, threads: int) -> Iterator[Run]:
 @contextmanager
 def recording(case: Case, num_envs: int, threads: int) -> Iterator[Run]:
     """A random policy, noise, rows, statistics, compression and writing: all that `ldm record` does
-    once an environment is there. A run returns the seconds of each part."""
+    once an environment is there, a thread writing what the run before recorded. A run returns the
+    seconds of each part of that one."""
     from ldm.envs.rollout import RandomActor
     from ldm.record.job import write
     from ldm.record.noise import Noise
@@ -144,13 +145,16 @@ def recording(case: Case, num_envs: int, threads: int) -> Iterator[Run]:
 
     env = make(case.id, num_envs, SEED, processes=threads)
     actor = RandomActor(env.action, SEED)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as writer:
         shard = ShardPlan(env.spec, 0, 0, "", Path(folder) / "shard.tar")
+        writing: list[Future] = []
 
         def run() -> dict[str, float]:
             noise = Noise(env.action, num_envs, 0.6, 0.3, SEED)
             made = record(env, actor, noise, _recorded(case) // CORES, SEED)
-            return dict(write(shard, made).seconds)
+            before = dict(writing.pop().result().seconds) if writing else {}
+            writing.append(writer.submit(write, shard, made))
+            return before
 
         yield run
     env.close()

@@ -85,7 +85,7 @@ class Leaf:
         low, high = (np.asarray(bound, self.dtype) for bound in (self.low, self.high))
         return low.reshape(self.shape), high.reshape(self.shape)
 
-    @property
+    @cached_property
     def size(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64))
 
