@@ -1,29 +1,28 @@
-"""Training speed of one process on synthetic batches: `python -m ldm.bench.train_step --help`.
+"""Training speed on a CPU over synthetic batches: `python -m ldm.bench.train_step --help`.
 
-A step is forward, backward, clipping and AdamW over one packed batch; tokens are useful tokens (no
-padding). On a GPU the attention providers named take turns, step by step. Prints JSON lines.
+The engine and the micro-batches, a thread each, are those of `ldm train`; a step is forward,
+backward, clipping and AdamW. Tokens are useful tokens (no padding). Prints JSON lines.
 """
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
 import torch
 
-from ldm.bench.lengths import lengths as distribution
 from ldm.bench.measure import percentiles, rate, scaled
 from ldm.bench.synthetic import packed_batch, segment_lengths
+from ldm.config import TrainConfig
 from ldm.data.batch import PackedBatch
-from ldm.kernels.packed_attention.dispatch import VARIABLE
 from ldm.model.decoder import Decoder
-from ldm.model.memory import keep_freed_memory
 from ldm.model.presets import architecture
-from ldm.train.flops import matmul_sizes, peak_flops, segment_squares, step_flops
+from ldm.train.engine import TorchEngine
+from ldm.train.flops import matmul_sizes, segment_squares, step_flops
 
 BIN_TOKENS = 4096
+WARM = 3
 
 
 @dataclass(frozen=True)
@@ -33,90 +32,57 @@ class Options:
     preset: str = "nano"
     rows: int = 16_384  # of the table
     tokens: int = 16_384  # a step
-    context: int = 128  # longest segment; with `lengths` unused
-    lengths: str = ""  # a distribution of ldm.bench.lengths instead of half full contexts
+    context: int = 128  # longest segment: half of the segments are full, half of any length
     steps: int = 10
-    threads: int = 2
-    dtype: str = "bfloat16"
-    device: str = "cpu"
-    attention: str = ""  # providers that take turns, with commas between; none: as dispatched
+    threads: int = 2  # and micro-batches
+    precision: str = "bf16"
 
 
-def train_step(model: Decoder, optimiser: torch.optim.Optimizer, batch: PackedBatch) -> None:
-    total, count, _ = model.loss(batch)
-    (total / count).backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimiser.step()
-    optimiser.zero_grad()
+def setting(options: Options) -> tuple[TorchEngine, list[list[PackedBatch]]]:
+    """The engine, and the micro-batches of two steps."""
+    torch.manual_seed(0)
+    if options.threads == 1:
+        torch.set_num_threads(1)
+    model = Decoder(architecture(options.preset, rows=options.rows))
+    config = TrainConfig(precision=options.precision, micro_batches=options.threads)
+    tokens = options.tokens // options.threads
+    lengths = [segment_lengths(tokens, options.context, BIN_TOKENS, seed) for seed in range(2)]
+    make = lambda step, part: packed_batch(
+        lengths[step], options.threads * step + part, options.rows, classes=64
+    )
+    steps = [[make(step, part) for part in range(options.threads)] for step in range(2)]
+    return TorchEngine(model, config), steps
 
 
-def measure(
-    model: Decoder, batches: list[PackedBatch], steps: int, providers: list[str]
-) -> dict[str, list[float]]:
-    """Seconds of each step after three that warm up, by attention provider."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    seconds = {name: [] for name in providers}
-    cuda = batches[0].positions_N.is_cuda
-    for step in range(steps + 3):
-        for name in providers:
-            if name:
-                os.environ[VARIABLE] = name
-            start = time.perf_counter()
-            train_step(model, optimiser, batches[step % len(batches)])
-            if cuda:
-                torch.cuda.synchronize()
-            if step >= 3:
-                seconds[name].append(time.perf_counter() - start)
+def measure(engine: TorchEngine, batches: list[list[PackedBatch]], steps: int) -> list[float]:
+    """Seconds of each step after three that warm up."""
+    seconds = []
+    for step in range(WARM + steps):
+        start = time.perf_counter()
+        engine.backward(batches[step % len(batches)])
+        engine.update(1e-3)
+        if step >= WARM:
+            seconds.append(time.perf_counter() - start)
     return seconds
 
 
-def setting(options: Options) -> tuple[Decoder, list[PackedBatch]]:
-    """The model and two batches, on the device."""
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    keep_freed_memory()
-    if options.lengths:
-        found = distribution(options.lengths, options.tokens)
-    else:
-        found = segment_lengths(options.tokens, options.context, BIN_TOKENS)
-    batches = [packed_batch(found, seed, options.rows, classes=64) for seed in range(2)]
-    sizes = architecture(options.preset, rows=options.rows)
-    model = Decoder(sizes, getattr(torch, options.dtype)).to(options.device)
-    return model, [batch.to(options.device) for batch in batches]
-
-
 def rows(options: Options, notes: Callable[[str], None]) -> Iterator[dict]:
-    """Result rows: ms, useful tokens/s, GFLOP/s and, on a known GPU, the share of its peak."""
-    model, batches = setting(options)
-    batch = batches[0]
-    flops = step_flops(
-        **matmul_sizes(model.architecture),
-        tokens=batch.used_tokens,
-        squares=segment_squares(batch.to("cpu")),
+    """Result rows: ms, useful tokens/s, transitions/s and GFLOP/s."""
+    engine, batches = setting(options)
+    parts = [part for step in batches for part in step]
+    used, transitions, squares = (
+        sum(values) / len(batches)
+        for values in zip(*((p.used_tokens, p.transitions, segment_squares(p)) for p in parts))
     )
-    peak = None
-    if options.device == "cuda":
-        peak = peak_flops(torch.cuda.get_device_name(), "bf16")
-    shape = f"{options.preset}, {options.lengths or f'context {options.context}'}, "
-    shape += f"{options.tokens} tokens, {options.dtype}"
-    providers = options.attention.split(",")
-    before = os.environ.get(VARIABLE)
-    try:
-        found = measure(model, batches, options.steps, providers)
-    finally:
-        os.environ.pop(VARIABLE, None)
-        if before is not None:
-            os.environ[VARIABLE] = before
-    for provider, samples in found.items():
-        times = percentiles(samples)
-        mode = options.device if options.device == "cuda" else f"{options.threads} threads"
-        row = {"op": "train_step", "provider": provider or "ours", "mode": mode, "shape": shape}
-        yield row | {"metric": "ms"} | scaled(times, 1e3)
-        yield row | {"metric": "tokens/s"} | rate(times, batch.used_tokens)
-        yield row | {"metric": "transitions/s"} | rate(times, batch.transitions)
-        yield row | {"metric": "GFLOP/s"} | rate(times, flops / 1e9)
-        if peak:
-            yield row | {"metric": "MFU"} | rate(times, flops / peak)
+    flops = step_flops(**matmul_sizes(engine.model.architecture), tokens=used, squares=squares)
+    times = percentiles(measure(engine, batches, options.steps))
+    shape = f"{options.preset}, context {options.context}, {options.tokens} tokens, "
+    row = {"op": "train_step", "provider": "ours", "mode": f"{options.threads} threads"}
+    row["shape"] = shape + options.precision
+    yield row | {"metric": "ms"} | scaled(times, 1e3)
+    yield row | {"metric": "tokens/s"} | rate(times, used)
+    yield row | {"metric": "transitions/s"} | rate(times, transitions)
+    yield row | {"metric": "GFLOP/s"} | rate(times, flops / 1e9)
 
 
 def main() -> None:
