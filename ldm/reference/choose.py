@@ -4,11 +4,11 @@ import shutil
 import time
 from contextlib import closing
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 from ldm.config import ReferenceConfig
-from ldm.envs.groups import group
+from ldm.envs.groups import library_versions
 from ldm.envs.interface import Actor
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
@@ -116,20 +116,6 @@ def versions(spec: EnvSpec) -> dict[str, str]:
     """Of the packages that shape a score."""
     found = {name: version(name) for name in ("ldm", "numpy", "gymnasium")}
     return found | library_versions(spec)
-
-
-def library_versions(spec: EnvSpec) -> dict[str, str]:
-    """Of the packages behind the environment; empty for our own."""
-    found = {}
-    for name in spec.packages or [spec.library]:
-        try:
-            if spec.group == "main":
-                found[name] = version(name)
-            else:
-                found[name] = group(spec.group).pins[name.lower().replace("_", "-")]
-        except (PackageNotFoundError, KeyError):
-            continue  # a library of our own: its version is ldm's
-    return found
 
 
 def since(start: float) -> float:

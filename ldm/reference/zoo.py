@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ldm.config import ReferenceConfig
 from ldm.data.atomic import replacing
+from ldm.envs.groups import library_versions
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.reference import experts
@@ -24,7 +25,7 @@ from ldm.reference.admission import (
     settings_key,
     write_card,
 )
-from ldm.reference.choose import WEIGHTS, library_versions
+from ldm.reference.choose import WEIGHTS
 from ldm.reference.load import named_expert
 from ldm.reference.network import checksum, load_network
 

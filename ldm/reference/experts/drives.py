@@ -52,34 +52,29 @@ class Drive:
         return np.concatenate([p[self.indices[:, i]] for i, p in enumerate(parts)], 1)
 
     def turned(self, state: np.ndarray, phases: int) -> np.ndarray:
-        """Matrices (N, frame, phases) from phase voltages to the frame of the currents."""
-        if not self.turns:
-            return np.broadcast_to(np.eye(phases), (len(state), phases, phases))
-        angle = self._angle(state)
-        rows, column = [], 0
-        while column < phases:
-            width = 3 if phases - column >= 3 else 1
-            block = np.zeros((len(state), 4 if width == 3 else 1, phases))
-            if width == 1:
-                block[:, 0, column] = 1
-            else:
-                for index, sign in enumerate((1, -1)):  # both ways round: harmonics turn backwards
-                    offset = sign * angle[:, None] + PHASES
-                    block[:, 2 * index, column : column + 3] = np.cos(offset)
-                    block[:, 2 * index + 1, column : column + 3] = -np.sin(offset)
-            rows.append(block)
-            column += width
-        return np.concatenate(rows, 1)
+        """Matrices (N, frame, phases) from phase voltages to the frame of the currents: every three
+        phases are turned by the angle, and back by it too (harmonics go that way); others stay."""
+        windings = phases // 3 if self.turns else 0
+        result = np.zeros((len(state), phases + windings, phases))
+        for winding in range(windings):
+            for row, sign in ((0, 1), (2, -1)):
+                offset = sign * self._angle(state)[:, None] + PHASES
+                axes = np.stack([np.cos(offset), -np.sin(offset)], 1)
+                first = 4 * winding + row
+                result[:, first : first + 2, 3 * winding : 3 * winding + 3] = axes
+        for phase in range(3 * windings, phases):
+            result[:, phase + windings, phase] = 1
+        return result
 
     def _angle(self, state: np.ndarray) -> np.ndarray:
-        """Of the frame of the currents, half a step ahead: the currents themselves show it."""
+        """Of the frame of the currents, half a step ahead."""
         speed = self.poles * self.top * state[:, self.column["omega"]]
-        phase = [n for n in ("i_a", "i_sa") if n in self.column]
         angle = np.pi * state[:, self.column["epsilon"]]
-        if "i_sa" in self.column:  # of an induction machine: the flux's, not the rotor's
-            a, b, c = (state[:, self.column[f"{phase[0][:-1]}{x}"]] for x in "abc")
+        if (
+            "i_sa" in self.column
+        ):  # an induction machine's frame is the flux's: the currents show it
+            a, b, c, d, q = (state[:, self.column[f"i_s{axis}"]] for axis in "abcdq")
             still = np.arctan2((b - c) / 3**0.5, (2 * a - b - c) / 3)
-            d, q = (state[:, self.column[n]] for n in ("i_sd", "i_sq"))
             angle = np.where(np.hypot(d, q) > 1e-3, still - np.arctan2(q, d), angle)
         return angle + speed * self.tau / 2
 
