@@ -6,6 +6,7 @@ half of the environments each and have a thread each, which is how `ldm record` 
 process" has two threads, or what its library starts by itself.
 """
 
+import atexit
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -213,13 +214,15 @@ def single(case: Case):
     return gymnasium.make(case.theirs, disable_env_checker=True)
 
 
-_lane: Run  # of a process that `lanes` started
+_opened = ExitStack()  # of a process that `lanes` started
+_lane: Run
 
 
 def _open_lane(provider: Callable, case: Case) -> None:
     global _lane
     quiet_and_narrow()
-    _lane = ExitStack().enter_context(provider(case, case.num_envs // CORES, 1))
+    _lane = _opened.enter_context(provider(case, case.num_envs // CORES, 1))
+    atexit.register(_opened.close)
 
 
 def _run_lane():
