@@ -5,7 +5,7 @@ python -m ldm.bench.gpu_training --what speed|profile --out DIR
 Providers are whole models of the same sizes, each trained by the same engine and taking turns:
 
     ours               blocks compiled, attention and embedding as dispatched
-    ours, one graph    the same, the step replayed as CUDA graphs
+    ours, graphs       the same, the step replayed as CUDA graphs
     compile + varlen   plain PyTorch, compiled, with torch.nn.attention.varlen (FA-2)
     compile + mask     the same with SDPA under a mask of segments, in rows of 4,096 tokens
     eager              plain PyTorch as it stands, with varlen
@@ -34,6 +34,7 @@ from ldm.model.embedding import TokenEmbedding
 from ldm.model.presets import architecture
 from ldm.train.engine import TorchEngine
 from ldm.train.flops import matmul_sizes, peak_flops, segment_squares, step_flops
+from ldm.train.graph import GraphEngine
 
 # Row 10: exponential lengths of mean 256, 64 thousand tokens a step.
 PRESET, ROWS, TOKENS, LENGTHS = "ldm-v0", 65_536, 65_536, "exp 256"
@@ -96,20 +97,20 @@ class MaskedDecoder(PlainDecoder):
         return attend
 
 
-PROVIDERS = {  # model, attention (as dispatched if empty), settings of the engine
-    "ours": (Decoder, "", {}),
-    "ours, one graph": (Decoder, "", {"cuda_graph": True}),
-    "compile + varlen": (PlainDecoder, "varlen", {}),
-    "compile + mask": (MaskedDecoder, "", {}),
-    "eager": (PlainDecoder, "varlen", {"compile": False}),
+PROVIDERS = {  # model, attention (as dispatched if empty), engine, whether blocks are compiled
+    "ours": (Decoder, "", TorchEngine, True),
+    "ours, graphs": (Decoder, "", GraphEngine, True),
+    "compile + varlen": (PlainDecoder, "varlen", TorchEngine, True),
+    "compile + mask": (MaskedDecoder, "", TorchEngine, True),
+    "eager": (PlainDecoder, "varlen", TorchEngine, False),
 }
 
 
 def step_of(name: str, sizes, batch: PackedBatch, precision: str = "bf16") -> Callable[[], None]:
     """A call that trains one step."""
-    model, attention, settings = PROVIDERS[name]
+    model, attention, engine, compiled = PROVIDERS[name]
     torch.manual_seed(0)
-    engine = TorchEngine(model(sizes), TrainConfig(precision=precision, **settings))
+    engine = engine(model(sizes), TrainConfig(precision=precision, compile=compiled))
 
     def step() -> None:
         before = os.environ.get(VARIABLE)

@@ -27,7 +27,6 @@ from torch.profiler import record_function
 from ldm.config import TrainConfig
 from ldm.errors import LdmError
 from ldm.model.memory import keep_freed_memory
-from ldm.train.graph import Graphed, copy_into
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -120,11 +119,11 @@ def clip_and_step(optimizer: torch.optim.AdamW, gradients: list, clip: float) ->
 class TorchEngine:
     """One process, one device: fp32 weights cast to `precision` for every product, fused AdamW.
 
-    Gradients of micro-batches are added in fp32. On a CPU the micro-batches run side by side; on
-    CUDA the step may be recorded and replayed (config.cuda_graph), for batches of one shape.
+    Gradients of micro-batches are added in fp32; on a CPU the micro-batches run side by side.
     """
 
     name, rank, world, zero_stage = "torch", 0, 1, 0
+    capturable = False  # whether the optimiser can be part of a CUDA graph
 
     def __init__(self, model: nn.Module, config: TrainConfig):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -132,22 +131,14 @@ class TorchEngine:
         self.model = model.to(self.device)
         self.model.compute_dtype = DTYPES[self.precision]
         self.parameters = list(self.model.parameters())
-        cuda = self.device.type == "cuda"
-        if cuda and config.compile:
-            self.model.compile_blocks()
-        self.graphed = cuda and config.cuda_graph
-        self.optimizer = adamw(self.model, config, capturable=self.graphed)
+        self.optimizer = adamw(self.model, config, self.capturable)
         self.clip = config.clip
         self.threads = None
-        if self.graphed:
-            for parameter in self.parameters:
-                parameter.grad = torch.zeros_like(parameter)  # the graphs' only place for it
-            self.inputs = None
-            self.add_gradients = Graphed(lambda: self._add_gradients(*self.inputs))
-            self.step = Graphed(self._step_and_zero)
-        if not cuda:
+        if self.device.type == "cuda" and config.compile:
+            self.model.compile_blocks()
+        if self.device.type == "cpu":
             keep_freed_memory()
-        if not cuda and config.micro_batches > 1:
+        if self.device.type == "cpu" and config.micro_batches > 1:
             # docs/decisions/0002-micro-batches-in-threads.md
             torch.set_num_threads(config.micro_batches)  # of the optimiser, between two batches
             self.threads = ThreadPoolExecutor(
@@ -156,57 +147,32 @@ class TorchEngine:
 
     def backward(self, batches: list) -> Loss:
         count = sum(batch.label_count for batch in batches)
-        if self.graphed:
-            return join([self._replay(batch, count) for batch in batches])
-        if self.threads:
-            futures = [self.threads.submit(self._gradients, batch, count) for batch in batches]
-            parts = [future.result() for future in futures]
-        else:
-            parts = [self._gradients(batch, count) for batch in batches]
-        shares, per_label, gradients = zip(*parts)
-        with record_function("ldm.optimiser"):
-            for more in gradients[1:]:  # in the order of the parts, whichever ended first
-                torch._foreach_add_(gradients[0], more)
-        for parameter, gradient in zip(self.parameters, gradients[0]):
+        run = self.threads.map if self.threads else map
+        losses, total = [], None
+        parts = run(lambda batch: self.gradients(batch, count), batches)
+        for batch, (share, per_label, gradients) in zip(batches, parts):
+            losses.append(Loss.of(share, per_label, batch))
+            if total is None:
+                total = gradients
+                continue
+            with record_function("ldm.optimiser"):  # in order, whichever part ended first
+                torch._foreach_add_(total, gradients)
+        for parameter, gradient in zip(self.parameters, total):
             parameter.grad = gradient
-        return join([Loss.of(*part) for part in zip(shares, per_label, batches)])
+        return join(losses)
 
-    def _gradients(self, batch, count) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+    def gradients(self, batch, count) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
         """(Σ loss / `count`, loss of each label, gradients of the first) of one micro-batch."""
         total, _, per_label = self.model.loss(batch.to(self.device))
-        loss = total / count
-        return loss, per_label, list(torch.autograd.grad(loss, self.parameters))
-
-    def _add_gradients(self, batch, count: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        loss, per_label, gradients = self._gradients(batch, count)
-        torch._foreach_add_([parameter.grad for parameter in self.parameters], gradients)
-        return loss, per_label
-
-    def _replay(self, batch, count: int) -> Loss:
-        if self.inputs is None:
-            self.inputs = batch.to(self.device), torch.zeros((), device=self.device)
-        copy_into(self.inputs[0], batch)
-        self.inputs[1].fill_(count)
-        share, per_label = (value.detach().clone() for value in self.add_gradients())
-        return Loss.of(share, per_label, batch)
+        share = total / count
+        return share, per_label, list(torch.autograd.grad(share, self.parameters))
 
     def update(self, rate: float) -> torch.Tensor:
         for group in self.optimizer.param_groups:
-            if self.graphed:
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
-        if self.graphed:
-            return self.step()
+            group["lr"] = rate
         gradients = [parameter.grad for parameter in self.parameters]
         norm = clip_and_step(self.optimizer, gradients, self.clip)
         self.optimizer.zero_grad(set_to_none=True)
-        return norm
-
-    def _step_and_zero(self) -> torch.Tensor:
-        gradients = [parameter.grad for parameter in self.parameters]
-        norm = clip_and_step(self.optimizer, gradients, self.clip)
-        torch._foreach_zero_(gradients)
         return norm
 
     def weights(self) -> dict[str, torch.Tensor]:

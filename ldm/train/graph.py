@@ -1,13 +1,58 @@
-"""CUDA graphs: a function recorded once and replayed, so that a step costs the host one launch."""
+"""The step as CUDA graphs: recorded once and replayed, so that it costs the host two launches."""
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 
 import torch
 
+from ldm.config import TrainConfig
+from ldm.train.engine import Loss, TorchEngine, clip_and_step, join
+
 COUNTS = ("label_count", "used_tokens", "transitions")  # of a batch: no kernel is told them
 
 WARM = 3  # calls before recording: they compile, choose algorithms, make the optimiser's state
+
+
+class GraphEngine(TorchEngine):
+    """The engine of one process, for batches of one shape on CUDA."""
+
+    capturable = True
+
+    def __init__(self, model: torch.nn.Module, config: TrainConfig):
+        super().__init__(model, config)
+        for parameter in self.parameters:
+            parameter.grad = torch.zeros_like(parameter)  # the graphs' only place for it
+        self.inputs = None
+        self.add_gradients = Graphed(self._add_gradients)
+        self.step = Graphed(self._step)
+
+    def backward(self, batches: list) -> Loss:
+        count = sum(batch.label_count for batch in batches)
+        return join([self._replay(batch, count) for batch in batches])
+
+    def _replay(self, batch, count: int) -> Loss:
+        if self.inputs is None:
+            self.inputs = batch.to(self.device), torch.zeros((), device=self.device)
+        copy_into(self.inputs[0], batch)
+        self.inputs[1].fill_(count)
+        share, per_label = (value.detach().clone() for value in self.add_gradients())
+        return Loss.of(share, per_label, batch)
+
+    def _add_gradients(self) -> tuple[torch.Tensor, torch.Tensor]:
+        share, per_label, gradients = self.gradients(*self.inputs)
+        torch._foreach_add_([parameter.grad for parameter in self.parameters], gradients)
+        return share, per_label
+
+    def update(self, rate: float) -> torch.Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"].fill_(rate)
+        return self.step()
+
+    def _step(self) -> torch.Tensor:
+        gradients = [parameter.grad for parameter in self.parameters]
+        norm = clip_and_step(self.optimizer, gradients, self.clip)
+        torch._foreach_zero_(gradients)
+        return norm
 
 
 class Graphed:

@@ -110,6 +110,10 @@ def make_engine(model: Decoder, config: TrainConfig, saved: dict | None) -> Engi
             f"this run uses {name}: resume with that one (docs/guide/train.md), or train in "
             "another folder"
         )
+    if name == "torch" and config.cuda_graph and torch.cuda.is_available():
+        from ldm.train.graph import GraphEngine
+
+        return GraphEngine(model, config)
     if name == "torch":
         return TorchEngine(model, config)
     from ldm.train.deepspeed_engine import DeepSpeedEngine

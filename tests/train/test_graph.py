@@ -8,7 +8,7 @@ from ldm.config import TrainConfig
 from ldm.model.decoder import Decoder
 from ldm.model.presets import architecture
 from ldm.train.engine import TorchEngine
-from ldm.train.graph import copy_into
+from ldm.train.graph import GraphEngine, copy_into
 
 SIZES = {"layers": 2, "width": 64, "heads": 2, "kv_heads": 1, "head_dim": 64, "ffn": 96}
 
@@ -40,11 +40,10 @@ def test_another_shape_than_was_recorded_is_refused(other):
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_a_replayed_step_is_the_step(micro_batches):
     losses, weights = [], []
-    for cuda_graph in (False, True):
+    for make in (TorchEngine, GraphEngine):
         torch.manual_seed(0)
         model = Decoder(architecture("nano", **SIZES, rows=512, classes=16, slots=8))
-        config = TrainConfig(precision="bf16", compile=False, cuda_graph=cuda_graph)
-        engine = TorchEngine(model, config)
+        engine = make(model, TrainConfig(precision="bf16", compile=False))
         found = []
         for i in range(10):
             loss = engine.backward([batch(i + part) for part in range(micro_batches)])
