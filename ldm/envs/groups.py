@@ -9,13 +9,16 @@ written last. The key is a hash of the lock and of Python's version, so a lock t
 meets an older installation.
 """
 
+import contextlib
 import hashlib
 import os
 import platform
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError, nearest
 
 LOCKS = Path(__file__).with_name("locks")
@@ -65,11 +68,15 @@ def _pins(lock: Path, text: str) -> dict[str, str]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        package, equals, version = line.partition("==")
+        package, equals, pinned = line.partition("==")
         if not equals:
             raise LdmError(f'{lock.name}:{number}: expected "package==version", got "{line}"')
-        pins[package.strip().lower().replace("_", "-")] = version.strip()
+        pins[_plain(package.strip())] = pinned.strip()
     return pins
+
+
+def _plain(package: str) -> str:
+    return package.lower().replace("_", "-")
 
 
 def _cache() -> Path:
@@ -83,3 +90,15 @@ def interpreter(name: str) -> str:
     if not found.installed:
         raise LdmError(f'the group "{name}" is not installed: run "ldm envs install {name}"')
     return str(found.python)
+
+
+def library_versions(spec: EnvSpec) -> dict[str, str]:
+    """Package → version, of those behind an environment; empty for our own."""
+    found = {}
+    for package in spec.packages or [spec.library]:
+        with contextlib.suppress(PackageNotFoundError, KeyError):  # a library of our own
+            if spec.group == "main":
+                found[package] = version(package)
+            else:
+                found[package] = group(spec.group).pins[_plain(package)]
+    return found

@@ -190,11 +190,6 @@ class WorkerEnv:
         """What processes.marked finds the workers, and all that they start, by."""
         return [worker.mark for worker in self._workers]
 
-    @property
-    def pids(self) -> list[int]:
-        """The running workers; each leads a process group of its own."""
-        return [worker.process.pid for worker in self._workers if worker.process]
-
     def close(self) -> None:
         """Lets the environments close, then kills what is left. May be called twice."""
         if not self._finalizer.alive:

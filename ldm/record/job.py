@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 
@@ -23,6 +23,7 @@ from ldm.data.atomic import write_json
 from ldm.data.samples import write_tar
 from ldm.data.shards import counts, encode
 from ldm.envs import spaces
+from ldm.envs.groups import library_versions
 from ldm.envs.make import make
 from ldm.envs.spec import EnvSpec
 from ldm.envs.worker_backend import Quarantined
@@ -128,10 +129,5 @@ def write(shard: ShardPlan, recording: Recording) -> Tally:
 
 def versions(spec: EnvSpec) -> dict[str, str]:
     """What made the data: Python, and the packages that shaped its bytes."""
-    found = {"python": platform.python_version()}
-    for name in ("ldm", "numpy", "zstandard", *(spec.packages or [spec.library])):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue  # a library that lives in another interpreter; the card has its version
-    return found
+    ours = {name: version(name) for name in ("ldm", "numpy", "zstandard")}
+    return {"python": platform.python_version()} | ours | library_versions(spec)
