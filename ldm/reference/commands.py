@@ -27,7 +27,7 @@ def run(action: str, ids: list[str], folder: Path, sample: int, seed: int, worke
         for id in ids:
             console.print(_description(id, folder))
         return
-    cards = [zoo.look_up(find(id), folder) for id in ids] if ids else list(zoo.cards(folder))
+    cards = [card_of(id, folder) for id in ids] if ids else list(zoo.cards(folder))
     if action == "list":
         _list(cards, folder)
     else:
@@ -61,10 +61,15 @@ def _cells(cards: list[Card]) -> tuple[str, str, str]:
     return str(len(tasks)), str(len(admitted)), str(len(cards))
 
 
-def _description(id: str, folder: Path) -> Table:
+def card_of(id: str, folder: Path) -> Card:
     card = zoo.look_up(find(id), folder)
     if card is None:
         raise LdmError(f'{id} has no card in {folder}; run "ldm reference zoo --environments {id}"')
+    return card
+
+
+def _description(id: str, folder: Path) -> Table:
+    card = card_of(id, folder)
     table = Table(id, "", box=None, title_justify="left")
     for name, value in asdict(card).items():
         if name not in ("id", "trials", "random", "reference"):
