@@ -41,7 +41,7 @@ def measure(mix: Path, steps: int, micro_batches: int, preset: str = "nano"):
             start, waited = time.perf_counter(), loader.waited
             kept.append(next(loader))
             loaded = train(engine, kept[-1], start)
-            again = train(engine, kept[max(0, i - 2)], time.perf_counter())
+            again = train(engine, kept[0], time.perf_counter())
             if i >= WARM:
                 seconds["loader"].append(loaded)
                 seconds["synthetic"].append(again)
