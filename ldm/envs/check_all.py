@@ -37,11 +37,11 @@ def check_all(
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    missing = [spec for spec, result in zip(specs, known(specs, path)) if result is None]
-    jobs = [(spec, path, seconds) for spec in missing]
-    fresh = run_jobs(_checked, jobs, workers, "check", label=lambda job: job[0].id, lost=_lost)
-    made = {result.id: result for result in fresh}
-    return {spec.id: made.get(spec.id) or result for spec, result in zip(specs, known(specs, path))}
+    results = known(specs, path)
+    jobs = [(spec, path, seconds) for spec, result in zip(specs, results) if result is None]
+    label = lambda job: job[0].id
+    fresh = iter(run_jobs(_checked, jobs, workers, "check", label=label, lost=_lost))
+    return {spec.id: result or next(fresh) for spec, result in zip(specs, results)}
 
 
 def known(specs: list[EnvSpec], path: Path) -> list[Check | None]:

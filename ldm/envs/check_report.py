@@ -14,6 +14,14 @@ from ldm.envs.check_all import versions
 from ldm.envs.spec import DOMAINS, EnvSpec
 
 SCHEMA = 1
+USUAL = {
+    "group": "main",
+    "held_out": False,
+    "reason": "",
+    "deterministic": True,
+    "terminated": 0,
+    "truncated": 0,
+}
 COMMAND = "ldm envs check --all --docs docs"
 
 
@@ -60,12 +68,12 @@ def _counts(specs: list[EnvSpec], results: dict[str, Check]) -> dict:
 
 
 def _environment(spec: EnvSpec, result: Check) -> dict:
+    """Its labels and what was seen; what is as usual (see USUAL) is left out."""
     labels = ("id", "domain", "base_task", "modality", "horizon", "licence", "group", "held_out")
     seen = ("reason", "deterministic", "terminated", "truncated", "rewards", "digest")
-    return {
-        **{name: getattr(spec, name) for name in labels},
-        **{name: getattr(result, name) for name in seen},
-    }
+    facts = {name: getattr(spec, name) for name in labels}
+    facts |= {name: getattr(result, name) for name in seen}
+    return {name: value for name, value in facts.items() if value != USUAL.get(name)}
 
 
 def tables(found: dict) -> list[Table]:
@@ -90,8 +98,8 @@ def _failed(found: dict) -> dict[str, list[str]]:
     """Reasons (their last lines: what a traceback ends with) → the ids that fail for them."""
     failed = defaultdict(list)
     for environment in found["environments"]:
-        if environment["reason"]:
-            failed[environment["reason"].strip().splitlines()[-1]].append(environment["id"])
+        if reason := environment.get("reason"):
+            failed[reason.strip().splitlines()[-1]].append(environment["id"])
     return failed
 
 
@@ -125,7 +133,7 @@ def page(found: dict) -> str:
     total = f"{counts['base_tasks']:,} base tasks in {counts['configurations']:,} configurations"
     held_out = defaultdict(set)
     for environment in found["environments"]:
-        if environment["held_out"]:
+        if environment.get("held_out"):
             held_out[environment["domain"]].add(environment["base_task"])
     reasons = defaultdict(list)
     for id, reason in found["excluded"].items():
@@ -160,12 +168,13 @@ def _markdown(title: str, found: dict) -> str:
 PAGE = """# The environments
 
 This page and `docs/environments.json` (every environment with its labels and what the check saw)
-are written by `{command}`; the entries themselves are `ldm/envs/catalogue/*.toml`.
+are written by `{command}`; the entries themselves are
+`ldm/envs/catalogue/*.toml`.
 
-The catalogue has {total}. A configuration is one thing that can be built and played;
-configurations of one base task are variants of it (another size, reward, sensor, network, price
-series). A base task belongs to
-one domain; several libraries may have variants of it.
+The catalogue has {total}. A configuration is one thing
+that can be built and played; configurations of one base task are variants of it (another size,
+reward, sensor, network, price series). A base task belongs to one domain; several libraries may
+have variants of it.
 
 {passed} configurations keep the contract of `ldm/envs/interface.py`: they build, reset and take
 200 random steps in two streams; observations and actions stay in the spaces they declare; rewards
@@ -177,7 +186,7 @@ process is left.
 
 {libraries}
 
-Fail today:
+What fails, or could not be checked where this was written:
 
 {failed}
 ## Held-out base tasks
