@@ -1,4 +1,6 @@
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -133,6 +135,41 @@ def test_held_out_base_tasks_follow_from_their_names():
     assert 60 < len(chosen) < 140
     without = {task: domain for task, domain in domains.items() if task != "task 7"}
     assert held_out(without) == chosen - {"task 7"}
+
+
+CHECKED = json.loads((Path(__file__).parents[2] / "docs/environments.json").read_text())
+# told apart only by rewards, walls or rules that random play did not reach
+LOOKALIKES = [
+    ["envpool/HopperHop-v1", "envpool/HopperStand-v1"],
+    ["envpool/MetaWorld/ButtonPressTopdown-v3", "envpool/MetaWorld/ButtonPressTopdownWall-v3"],
+    ["minigrid/BabyAI-BossLevel-v0", "minigrid/BabyAI-BossLevelNoUnlock-v0"],
+    ["minigrid/BabyAI-OpenDoorsOrderN2-v0", "minigrid/BabyAI-OpenDoorsOrderN2Debug-v0"],
+]
+
+
+def test_the_catalogue_is_large_in_every_domain():
+    specs = catalogue.load().values()
+    assert len(specs) >= 1500
+    assert len({spec.base_task for spec in specs}) >= 700
+    for domain in DOMAINS:
+        mine = [spec for spec in specs if spec.domain == domain]
+        assert len(mine) >= 50 and len({spec.base_task for spec in mine}) >= 10, domain
+
+
+def test_no_environment_stands_under_two_names():
+    makes = Counter(
+        repr({key: value for key, value in spec.identity().items() if key != "id"})
+        for spec in catalogue.load().values()
+    )
+    assert max(makes.values()) == 1
+    assert [ids for ids in CHECKED["alike"] if ids not in LOOKALIKES] == []
+
+
+def test_the_committed_results_are_of_passed_checks_in_every_domain():
+    passed = [entry for entry in CHECKED["environments"] if "reason" not in entry]
+    assert CHECKED["counts"]["passed"] == len(passed)
+    assert {entry["domain"] for entry in passed} == set(DOMAINS)
+    assert all(entry["digest"] and len(entry["rewards"]) == 2 for entry in passed)
 
 
 def test_the_shipped_catalogue_holds_out_whole_base_tasks_in_every_domain():
