@@ -41,11 +41,11 @@ def test_one_that_fails_hangs_or_crashes_does_not_stop_the_others(faulty, tmp_pa
         for kind in ("hang", "die")
     )
     monkeypatch.setattr(runner, "_checked", _checked_inside)
-    results = check_all([hangs, raises, dies, fine], path, 2, seconds=20)
+    results = check_all([hangs, raises, dies, fine], path, 2, seconds=200)
     assert list(results) == [spec.id for spec in (hangs, raises, dies, fine)]
     assert results["faulty/fine"].ok and "1 faults" in results["faulty/raise"].reason
     for id in ("faulty/hang", "faulty/die"):
-        assert results[id].reason == "it crashed its process, or did not end within 20 s"
+        assert results[id].reason == "it crashed its process, or did not end within 200 s"
     assert not any(marked(runner._mark(spec, os.getpid())) for spec in (hangs, dies))
     assert sorted(lines(path)) == ["faulty/fine", "faulty/raise"]
 
