@@ -4,14 +4,18 @@ Every provider moves as many environments by the same random actions; steps on w
 only resets count for all alike (recording counts transitions, so not those). "2 processes" hold
 half of the environments each and have a thread each, which is how `ldm record` uses two cores; "1
 process" has two threads, or what its library starts by itself.
+
+    python -m ldm.bench.generation 'nasim/*' [--seconds 4] [--out FOLDER]      some environments
 """
 
+import argparse
 import atexit
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from importlib import import_module
 from multiprocessing import get_context
@@ -54,9 +58,9 @@ CASES = (
 )
 
 
-def measure(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
+def measure(seconds: float, notes: Callable[[str], None], pattern: str = "*") -> Iterator[dict]:
     """Rows of steps a second and ratios for every case, and of where the time of recording goes."""
-    for case in CASES:
+    for case in (case for case in CASES if fnmatchcase(case.id, pattern)):
         shape = f"{case.id.partition('/')[2]}, {case.num_envs} environments"
         with ExitStack() as stack:
             runs = {}
@@ -244,3 +248,22 @@ def lanes(provider: Callable, case: Case) -> Iterator[Run]:
 
         run()
         yield run
+
+
+def main() -> None:
+    from ldm.bench import registry, rows, runner
+
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("pattern", nargs="?", default="*", help="environments of CASES")
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--out", type=Path, default=rows.RESULTS)
+    options = parser.parse_args()
+    runner.check(registry.OPERATIONS["generation"])
+    found = [
+        rows.append(options.out, row) for row in measure(options.seconds, print, options.pattern)
+    ]
+    print(rows.table(found, runner.COLUMNS))
+
+
+if __name__ == "__main__":
+    main()

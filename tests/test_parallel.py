@@ -1,9 +1,13 @@
+import io
 import os
+import re
 import signal
 import time
 
 import pytest
+from rich.console import Console
 
+from ldm import parallel
 from ldm.errors import LdmError
 from ldm.parallel import run_jobs
 
@@ -31,6 +35,17 @@ def dies(x, folder, deaths):
 def test_results_come_in_the_order_of_the_jobs():
     results = run_jobs(square, [(i,) for i in range(7)], 2, "square")
     assert results == [(i * i, "1") for i in range(7)]
+
+
+def test_the_bar_counts_sizes_and_tells_rate_and_time_left(monkeypatch):
+    written = io.StringIO()
+    terminal = Console(file=written, force_terminal=True, width=120)
+    monkeypatch.setattr(parallel, "console", terminal)
+    monkeypatch.setattr(parallel.sys.stderr, "isatty", lambda: True)
+    run_jobs(square, [(1,), (2,), (3,)], 1, "square", size=lambda job: 1000 * job[0])
+    shown = written.getvalue()
+    assert "6000/6000" in shown
+    assert re.search(r"[\d,]+(\.\d)?/s.*0:00:0\d", shown)
 
 
 def test_no_jobs_start_no_process():

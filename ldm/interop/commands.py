@@ -4,12 +4,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 from ldm.data import tools
 from ldm.data.manifest import read_manifest
 from ldm.errors import LdmError
-from ldm.parallel import console, progress_bar
+from ldm.parallel import progress_bar
 
 
 def show(data: str) -> None:
@@ -30,7 +31,7 @@ def show(data: str) -> None:
             *(f"{entry['transitions']:,}", f"{entry['episodes']:,}", str(len(entry["shards"]))),
             f"{_bytes(entry) / 1e6:.1f}",
         )
-    wide = type(console)(width=None if sys.stdout.isatty() else 200)
+    wide = Console(width=None if sys.stdout.isatty() else 200)
     wide.print(table)
     tasks = len({entry["base_task"] for entry in entries})
     wide.print(

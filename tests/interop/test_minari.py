@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from recorded import record, same_data, trajectories_of
 
+from ldm.config import MixConfig, Recipe, TokenConfig
+from ldm.data import mix
 from ldm.data.manifest import read_manifest
 from ldm.data.tools import verify
 from ldm.envs import spaces
@@ -101,6 +103,14 @@ def test_a_dataset_of_others_comes_in_with_its_spaces(tmp_path, monkeypatch):
         np.testing.assert_allclose(trajectory.observations[0], episode.observations, rtol=1e-6)
         np.testing.assert_array_equal(trajectory.actions[0], episode.actions)
         np.testing.assert_array_equal(trajectory.labels[0], episode.actions)
+    (tmp_path / "in").rename(tmp_path / "data")
+    monkeypatch.setattr(mix, "run_jobs", lambda f, jobs, *_, **__: [f(*job) for job in jobs])
+    tokens, streams = TokenConfig(context=64), MixConfig(streams=1, bin_tokens=256)
+    mix.run(Recipe("run", [], tokens=tokens, mix=streams), tmp_path)
+    (((shard,),), (mixed,)) = (
+        read_manifest(tmp_path / "mix", "mix")[key] for key in ("streams", "environments")
+    )
+    assert shard["transitions"] == 9 and mixed == entry
 
 
 def test_what_cannot_be_is_said(exported):
