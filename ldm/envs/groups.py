@@ -44,7 +44,7 @@ class Group:
 
     @property
     def installed(self) -> bool:
-        return self.marker.exists()
+        return self.marker.exists() and self.python.exists()  # it links to the Python it is of
 
 
 def names() -> list[str]:
