@@ -75,9 +75,10 @@ def unfit(card: Card | None, spec: EnvSpec, config: ReferenceConfig) -> str:
         tried = {trial["candidate"] for trial in card.trials}
         if new := set(experts.names(spec.id)) - tried:
             return f"not tried: {', '.join(sorted(new))}"
+    if not card.admitted or card.policy["kind"] == "learnt":
         for name in ("budget_steps", "budget_seconds"):
             if getattr(config, name) > card.settings[name]:
-                return f"not admitted within {name} {card.settings[name]}"
+                return f"searched for within {name} {card.settings[name]} only"
     return ""
 
 

@@ -92,11 +92,12 @@ def test_what_does_not_fit_is_not_taken(stocked, fields, why):
     assert (unfit == "") if why == "^$" else (why in unfit)
 
 
-def test_a_failure_is_searched_again_only_with_a_larger_budget(stocked):
+def test_failures_and_learnt_ones_are_searched_for_again_only_with_a_larger_budget(stocked):
     change(zoo.card_path(SPEC, stocked), admitted=False, reason="not above random")
-    card = zoo.look_up(SPEC, stocked)
-    assert zoo.unfit(card, SPEC, CONFIG) == ""
-    assert "budget_steps" in zoo.unfit(card, SPEC, replace(CONFIG, budget_steps=1))
+    for spec, budget in ((SPEC, 0), (LEARNT, 6000)):
+        card = zoo.look_up(spec, stocked)
+        assert zoo.unfit(card, spec, replace(CONFIG, budget_steps=budget)) == ""
+        assert "budget_steps" in zoo.unfit(card, spec, replace(CONFIG, budget_steps=budget + 1))
 
 
 def test_an_expert_that_changed_since_is_not_taken(stocked, tmp_path):
