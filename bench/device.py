@@ -4,61 +4,78 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from ldm.bench import embedding_cost as cost
 from ldm.bench import roofs
 from ldm.bench.attention import first_line
-from ldm.bench.lengths import lengths
 from ldm.bench.measure import interleaved, percentiles, rate, scaled
 from ldm.bench.rows import provenance
-from ldm.bench.synthetic import packed_batch
+from ldm.data.batch import PackedBatch
 from ldm.kernels.token_embedding import naive
 from ldm.kernels.token_embedding import token_embedding as ours
 from ldm.model.presets import architecture
 
-TOKENS, ROWS = 32_768, 65_536
+WIDTH = architecture("ldm-v0").width
 
 
 def token_embedding(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
-    """The embedding of one batch at the width of ldm-v0, bf16 table."""
-    batch = packed_batch(lengths("exp 256", TOKENS), rows=ROWS, patches=256).to("cuda")
-    tokens, width = batch.tokens, architecture("ldm-v0").width
-    patch_bytes = tokens.patches_PX.shape[1]
-    shapes = (
-        (ROWS, width),
-        (2, tokens.features_NF.shape[1], width),
-        (patch_bytes, width),
-        (width,),
-    )
+    """The embedding of the cost model's batches at the width of ldm-v0, bf16 table. GB/s are of the
+    floor's bytes."""
+    for name, batch in cost.batches().items():
+        counts = cost.counts(batch, WIDTH)
+        floor = {
+            "forward": cost.forward_bytes(counts, WIDTH)["floor"],
+            "backward": cost.backward_bytes(counts, WIDTH, cost.ROWS)["floor"],
+        }
+        weights, grad, forwards = _embedders(batch.to("cuda"))
+        for mode in floor:
+            calls = {}
+            for provider, forward in forwards.items():
+                try:
+                    calls[provider] = call_of(forward, mode, weights, [grad])
+                    calls[provider]()
+                except Exception as error:  # one that cannot run must not stop the others
+                    calls.pop(provider, None)
+                    notes(f"{provider}, {mode}: {first_line(error)}")
+            shape = f"{name}, {cost.TOKENS} tokens, width {WIDTH}, {cost.ROWS} rows, bf16"
+            yield from timed_rows("token_embedding", mode, shape, calls, floor[mode], seconds)
+
+
+def _embedders(batch: PackedBatch):
+    """(weights, gradient of the output, providers). Liger embeds one row a token and no more."""
+    tokens = batch.tokens
+    numbers, patch_bytes = tokens.features_NF.shape[1], tokens.patches_PX.shape[1]
+    shapes = ((cost.ROWS, WIDTH), (2, numbers, WIDTH), (patch_bytes, WIDTH), (WIDTH,))
     generator = torch.Generator("cuda").manual_seed(0)
     options = {"generator": generator, "device": "cuda", "dtype": torch.bfloat16}
     weights = [torch.randn(shape, **options).requires_grad_() for shape in shapes]
     inputs = (tokens.kinds_N, tokens.bag_ids_B, tokens.bag_offsets_N1, tokens.features_NF)
     inputs += (tokens.patches_PX, tokens.patch_tokens_P)
-    grad = torch.randn(TOKENS, width, **options)
+    grad = torch.randn(len(tokens.kinds_N), WIDTH, **options)
     compiled = torch.compile(naive.token_embedding)
-    forwards = {
+    first = tokens.bag_ids_B[tokens.bag_offsets_N1[:-1].long().clamp(max=len(tokens.bag_ids_B) - 1)]
+
+    def liger():
+        from liger_kernel.ops.experimental.embedding import LigerEmbeddingFunction
+
+        return LigerEmbeddingFunction.apply(weights[0], first)
+
+    return weights, grad, {
         "ours": lambda: ours(*weights, *inputs, plan=batch.embedding),
         "eager": lambda: naive.token_embedding(*weights, *inputs),
         "compile": lambda: compiled(*weights, *inputs),
-    }
-    read = len(tokens.bag_ids_B) * width * 2 + tokens.features_NF.nbytes + tokens.patches_PX.nbytes
-    moved = {"forward": read + grad.nbytes, "backward": read + grad.nbytes + weights[0].nbytes}
-    for mode in ("forward", "backward"):
-        calls = {}
-        for name, forward in forwards.items():
-            try:
-                calls[name] = _call(forward, mode, weights, grad)
-                calls[name]()
-            except Exception as error:  # one that cannot run must not stop the others
-                calls.pop(name, None)
-                notes(f"{name}, {mode}: {first_line(error)}")
-        shape = f"exp 256, {TOKENS} tokens, width {width}, {ROWS} rows, bf16"
-        yield from _rows("token_embedding", mode, shape, calls, moved[mode], seconds)
+        "Liger, one row a token": liger,
+    }  # fmt: skip
 
 
-def _call(forward, mode: str, weights, grad) -> Callable[[], object]:
+def call_of(forward, mode: str, inputs, grads=None) -> Callable[[], object]:
+    """One direction of `forward`, which takes nothing; grads: of its outputs, ones if not given."""
     if mode == "backward":
-        out = forward()
-        return lambda: torch.autograd.grad(out, weights, grad, retain_graph=True)
+        outputs = forward()
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        grads = grads or [torch.ones_like(o) for o in outputs]
+        leaves = [x for x in inputs if x.requires_grad]
+        options = {"retain_graph": True, "allow_unused": True}
+        return lambda: torch.autograd.grad(outputs, leaves, grads, **options)
 
     def run():
         with torch.no_grad():
@@ -85,7 +102,9 @@ def optimiser(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
         except Exception as error:  # not installed, or its extension does not build here
             calls.pop(name, None)
             notes(f"{name}: {first_line(error)}")
-    yield from _rows("optimiser", "step", f"{count} fp32 parameters", calls, 28 * count, seconds)
+    yield from timed_rows(
+        "optimiser", "step", f"{count} fp32 parameters", calls, 28 * count, seconds
+    )
 
 
 def _deepspeed_adam(parameters):
@@ -94,7 +113,9 @@ def _deepspeed_adam(parameters):
     return FusedAdam(parameters)
 
 
-def _rows(op: str, mode: str, shape: str, calls, moved: float, seconds: float) -> Iterator[dict]:
+def timed_rows(
+    op: str, mode: str, shape: str, calls, moved: float, seconds: float
+) -> Iterator[dict]:
     ceiling = roofs.roof(provenance()["device"])
     for provider, samples in interleaved(calls, "cuda", seconds).items():
         times = percentiles(samples)

@@ -10,6 +10,7 @@ the cache for the figures to hold, and `small` what ours moves where it does not
 """
 
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import torch
 
 from ldm.bench.lengths import lengths
 from ldm.bench.rows import table
+from ldm.bench.static import exact
 from ldm.bench.synthetic import packed_batch, plan_of
 from ldm.data.batch import ACTION, OBSERVATION, PATCH, PackedBatch, Tokens
 from ldm.kernels.token_embedding.configurations import GROUP, PARTS, configuration, patch_sums
@@ -237,9 +239,25 @@ def batches() -> dict[str, PackedBatch]:
     }
 
 
+def synthetic_lines() -> list[dict]:
+    return [line for name, batch in batches().items() for line in lines(name, batch, ROWS)]
+
+
+def measure(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
+    """The table of synthetic batches as rows of results."""
+    found = synthetic_lines()
+    notes(table(found, tuple(found[0])))
+    for line in found:
+        shape = f"{line['batch']}, {TOKENS} tokens, width {WIDTH}, {ROWS} rows, bf16"
+        row = {"op": "token_embedding", "mode": line["mode"], "shape": shape}
+        row |= {"metric": "MB counted", "device": "any", "file": "ahead-of-time"}
+        for provider in ("floor", "ours"):
+            yield row | {"provider": provider} | exact(line[f"{provider} MB"])
+
+
 def main(mixes: list[str]) -> None:
     """The table of docs/kernels/token_embedding.md."""
-    found = [line for name, batch in batches().items() for line in lines(name, batch, ROWS)]
+    found = synthetic_lines()
     for mix in mixes:
         batch, rows = recorded_batch(Path(mix), TOKENS)
         found += lines(Path(mix).parent.name, batch, rows)

@@ -53,7 +53,8 @@ def parts(out: Path) -> Iterator[Part]:
     yield Part("dispatch", 60, ("-m", "ldm.bench.tune", "dispatch", *to))
     yield Part("train", 300, (*train, "--what", "speed"))
     yield Part("profile", 180, (*train, "--what", "profile"))
-    yield Part("embedding", 180, (*bench, "token_embedding", *to))
+    yield Part("embedding", 240, (*bench, "token_embedding", *to))
+    yield Part("rows", 180, (*bench, "row_operations", *to))
     yield Part("optimiser", 120, (*bench, "optimiser", *to))
 
 

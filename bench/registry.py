@@ -38,6 +38,19 @@ OPERATIONS = {
         ("tests/kernels/test_naive_embedding.py", "tests/kernels/test_token_embedding.py"),
         True, "ldm.bench.device", "token_embedding",
     ),
+    "embedding_cost": Operation(
+        "bytes that the token embedding moves, beside the floor", "8, 9",
+        ("tests/kernels/test_embedding_plan.py",), False, "ldm.bench.embedding_cost",
+    ),
+    "row_operations": Operation(
+        "norm, SwiGLU and action loss, beside eager, torch.compile and Liger", "10",
+        ("tests/kernels/test_naive_rows.py", "tests/kernels/test_action_loss.py"), True,
+        "ldm.bench.row_operations",
+    ),
+    "row_cost": Operation(
+        "bytes that norm, SwiGLU and action loss move, by who computes them", "10",
+        ("tests/bench/test_row_cost.py",), False, "ldm.bench.row_cost",
+    ),
     "optimiser": Operation(
         "one AdamW step", "17", ("tests/train/test_engine.py",), True, "ldm.bench.device",
         "optimiser",

@@ -4,6 +4,7 @@ import torch
 
 from ldm.kernels.action_loss import cpu, naive
 from ldm.kernels.action_loss.naive import action_logits
+from ldm.kernels.dispatch import choose
 
 
 def action_loss(
@@ -23,7 +24,10 @@ def action_loss(
     with no row left out. The target is class `value` or, where smooth, a Gaussian of σ = 1 class
     around `value` over the label's classes, renormalised. Classes ≥ classes_L take no part.
     """
-    version = cpu if hidden_UD.device.type == "cpu" else naive
+    name = choose(hidden_UD.device, hidden_UD.dtype)
+    version = cpu if name == "cpu" else naive
+    if name == "fused":
+        from ldm.kernels.action_loss import fused as version
     return version.action_loss(
         hidden_UD, rows_L, gate_AD, slot_AD, out_CD, slots_L, classes_L, values_L, smooth_L
     )

@@ -2,7 +2,7 @@
 
 import torch
 
-from ldm.kernels.packed_attention.dispatch import COMPILED_FOR, architecture, installed
+from ldm.kernels.dispatch import choose
 from ldm.kernels.token_embedding import cpu, naive
 
 
@@ -43,14 +43,6 @@ def token_embedding(
     else:
         e_ND = naive.token_embedding(*inputs, *numbers)
     return e_ND if dtype is None else e_ND.to(dtype)
-
-
-def choose(device: torch.device, dtype: torch.dtype) -> str:
-    """ "cpu", "fused" on GPUs whose configurations the tests compile, or "naive"."""
-    if device.type == "cpu":
-        return "cpu"
-    known = dtype != torch.float64 and architecture(device) in COMPILED_FOR
-    return "fused" if known and installed("fused") else "naive"
 
 
 __all__ = ["token_embedding"]

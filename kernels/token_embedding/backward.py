@@ -178,19 +178,3 @@ def row_kernel(
             b_acc += tl.load(p_block, mask=m_block, other=0.0)
         p_row = p_dtable + i_row.to(tl.int64) * D + o_d
         tl.store(p_row, tl.sum(b_acc, 0).to(p_dtable.dtype.element_ty), mask=o_d < D)
-
-
-@triton.jit
-def sum_kernel(
-    p_parts, p_out, n_parts, n_columns, BE: tl.constexpr, BD: tl.constexpr
-):  # fmt: skip
-    """Σ over the rows of fp32 [n_parts, n_columns], in a fixed order."""
-    o_d = tl.program_id(0) * BD + tl.arange(0, BD)
-    b_acc = tl.zeros([BE, BD], tl.float32)
-    for i_e in range(0, n_parts, BE):
-        o_e = i_e + tl.arange(0, BE)
-        p_block = p_parts + o_e[:, None].to(tl.int64) * n_columns + o_d[None, :]
-        m_block = (o_e < n_parts)[:, None] & (o_d < n_columns)[None, :]
-        b_acc += tl.load(p_block, mask=m_block, other=0.0)
-    b_sum = tl.sum(b_acc, 0).to(p_out.dtype.element_ty)
-    tl.store(p_out + o_d, b_sum, mask=o_d < n_columns)

@@ -10,6 +10,7 @@ from torch.library import triton_op
 
 from ldm.kernels.launch import DTYPES, INTERPRETED, architecture, launch
 from ldm.kernels.rms_norm.naive import EPSILON
+from ldm.kernels.sums import sum_parts
 from ldm.kernels.token_embedding import backward as bwd
 from ldm.kernels.token_embedding import plan as planning
 from ldm.kernels.token_embedding.configurations import (
@@ -269,15 +270,8 @@ def _backward(
     return dtable_RD, dfeatures_KFD, dpatch_XD, dnorm_D
 
 
-def _sum(kernel: str, parts, like: torch.Tensor) -> torch.Tensor:
-    """The sum over the first axis, in the shape and dtype of `like`."""
-    total = torch.empty_like(like)
-    chosen = _configuration(kernel, like, like.shape[-1])
-    launch(
-        bwd.sum_kernel, triton.cdiv(like.numel(), chosen.BD), chosen.warps, chosen.stages,
-        parts, total, len(parts), like.numel(), BE=chosen.BM, BD=chosen.BD,
-    )  # fmt: skip
-    return total
+def _sum(kernel: str, parts: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return sum_parts(parts, like, _configuration(kernel, like, like.shape[-1]))
 
 
 def _setup(ctx, inputs, output) -> None:

@@ -4,6 +4,7 @@ compiled ahead of time."""
 from collections.abc import Iterator
 
 from ldm.kernels.ahead_of_time import launch_arguments
+from ldm.kernels.sums import sum_kernel
 from ldm.kernels.token_embedding import backward as bwd
 from ldm.kernels.token_embedding.configurations import (
     GROUP,
@@ -23,8 +24,8 @@ FUNCTIONS = {
     "weight": bwd.weight_kernel,
     "piece": bwd.piece_kernel,
     "row": bwd.row_kernel,
-    "sum": bwd.sum_kernel,
-    "gain": bwd.sum_kernel,
+    "sum": sum_kernel,
+    "gain": sum_kernel,
 }
 # Kernels that must use the architecture's own matrix instruction; the tiles of the others are too
 # small for that of sm_90.

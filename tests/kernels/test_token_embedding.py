@@ -262,21 +262,6 @@ def test_an_output_of_another_dtype_is_refused():
         fused.token_embedding(*weights(), *batch([1]), None, torch.float64)
 
 
-@pytest.mark.parametrize(
-    ("device", "arch", "dtype", "expected"),
-    [
-        ("cpu", "cpu", torch.bfloat16, "cpu"),
-        ("cuda", "sm_90", torch.bfloat16, "fused"),
-        ("cuda", "sm_80", torch.float32, "fused"),
-        ("cuda", "sm_90", torch.float64, "naive"),
-        ("cuda", "sm_86", torch.bfloat16, "naive"),
-    ],
-)
-def test_who_embeds(device, arch, dtype, expected, monkeypatch):
-    monkeypatch.setattr(dispatch, "architecture", lambda _: arch)
-    assert dispatch.choose(torch.device(device), dtype) == expected
-
-
 def test_the_dispatched_result_has_the_dtype_asked_for():
     made, data = weights(), batch([1, 2, 3])
     assert dispatch.token_embedding(*made, *data).dtype == torch.float32

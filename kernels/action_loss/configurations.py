@@ -1,0 +1,30 @@
+"""Block sizes of the action loss's kernels; `tests/kernels/test_ahead_of_time.py` compiles all."""
+
+from dataclasses import dataclass
+
+KERNELS = ("forward", "logit", "row", "slot", "class", "sum")
+SPANS = 8  # of labels that share a sum of the weights' gradients; the last bits depend on it
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """BM labels or rows, BC classes, BD columns, warps and stages of a kernel."""
+
+    BM: int
+    BC: int
+    BD: int
+    warps: int
+    stages: int
+
+
+def configuration(kernel: str, bits: int) -> Configuration:
+    """bits: of an element of the hidden states. fp32 is three tf32 products, in small blocks."""
+    if kernel == "sum":
+        return Configuration(8, 0, 256, 4, 1)
+    if bits == 32:
+        return Configuration(32, 32, 32, 4, 1)
+    if kernel in ("forward", "logit"):
+        return Configuration(64, 64, 64, 8, 3)
+    if kernel == "class":
+        return Configuration(64, 64, 64, 4, 2)
+    return Configuration(64, 64, 128 if kernel == "row" else 32, 8, 2)

@@ -1,0 +1,19 @@
+import pytest
+import torch
+
+from ldm.kernels import dispatch
+
+
+@pytest.mark.parametrize(
+    ("device", "arch", "dtype", "expected"),
+    [
+        ("cpu", "cpu", torch.bfloat16, "cpu"),
+        ("cuda", "sm_90", torch.bfloat16, "fused"),
+        ("cuda", "sm_80", torch.float32, "fused"),
+        ("cuda", "sm_90", torch.float64, "naive"),
+        ("cuda", "sm_86", torch.bfloat16, "naive"),
+    ],
+)
+def test_which_version_runs_where(device, arch, dtype, expected, monkeypatch):
+    monkeypatch.setattr(dispatch, "architecture", lambda _: arch)
+    assert dispatch.choose(torch.device(device), dtype) == expected
