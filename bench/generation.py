@@ -5,15 +5,19 @@ only resets count for all alike (recording counts transitions, so not those). "2
 half of the environments each and have a thread each, which is how `ldm record` uses two cores; "1
 process" has two threads, or what its library starts by itself.
 
+Steps a CPU second count the time on a core of all processes and threads of a provider: other work
+on the machine, which the wall clock shows, hardly changes them.
+
     python -m ldm.bench.generation 'nasim/*' [--seconds 4] [--out FOLDER]      some environments
 """
 
 import argparse
 import atexit
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -34,6 +38,7 @@ CORES = 2
 SEED = 7
 SHARD = 10_000  # transitions that a recording writes at least
 Run = Callable[[], object]
+Open = tuple[Run, list[int]]  # and the processes that it runs in
 
 
 @dataclass(frozen=True)
@@ -69,23 +74,43 @@ def measure(seconds: float, notes: Callable[[str], None], pattern: str = "*") ->
                     runs[provider, mode] = stack.enter_context(opened)
                 except (ImportError, LdmError, ValueError) as error:
                     notes(f"{provider}, {shape}: {str(error).splitlines()[0]}")
-            recorded = []
-            calls = {key: partial(_kept, run, recorded) for key, run in runs.items()}
+            recorded, spent = [], {key: [] for key in runs}
+            calls = {
+                key: partial(_counted, *opened, recorded, spent[key])
+                for key, opened in runs.items()
+            }
             samples = interleaved(calls, "cpu", seconds)
         work = case.num_envs * case.steps
         done = {key: _recorded(case) if key[0] == "recording" else work for key in samples}
         for (provider, mode), times in samples.items():
             row = {"op": "generation", "provider": provider, "mode": mode, "shape": shape}
-            yield row | {"metric": "steps/s"} | rate(percentiles(times), done[provider, mode])
-        yield from _ratios(samples, done, shape)
+            steps = done[provider, mode]
+            yield row | {"metric": "steps/s"} | rate(percentiles(times), steps)
+            cpu = percentiles(spent[provider, mode])
+            yield row | {"metric": "steps/CPU s"} | rate(cpu, steps)
+        yield from _ratios(samples, done, shape, "")
+        yield from _ratios(spent, done, shape, ", CPU")
         yield from _shares(recorded, shape)
 
 
-def _kept(run: Run, recorded: list[dict]) -> None:
+def _counted(run: Run, processes: list[int], recorded: list[dict], spent: list[float]) -> None:
+    """A run, with its CPU seconds and, of recording, where the time went."""
+    before = _cpu_seconds(processes)
     recorded += [part for part in run() or () if part]
+    spent.append(_cpu_seconds(processes) - before)
 
 
-def _ratios(samples: dict, done: dict, shape: str) -> Iterator[dict]:
+def _cpu_seconds(processes: list[int]) -> float:
+    """Time on a core so far of all their threads."""
+    found = 0
+    for process in processes:
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            with suppress(FileNotFoundError):  # it ended
+                found += int((thread / "schedstat").read_text().split()[0])
+    return found / 1e9
+
+
+def _ratios(samples: dict, done: dict, shape: str, of: str) -> Iterator[dict]:
     """Ours over theirs, pair by pair of neighbouring calls."""
     for key in (("ours", "1 process"), ("ours", "2 processes"), ("recording", "2 processes")):
         for other in (("gymnasium async", "1 process"), ("envpool", key[1])):
@@ -94,7 +119,7 @@ def _ratios(samples: dict, done: dict, shape: str) -> Iterator[dict]:
                 scale = done[key] / done[other]
                 values = percentiles([scale * theirs / ours for ours, theirs in pairs])
                 row = {"op": "generation", "provider": key[0], "mode": key[1], "shape": shape}
-                yield row | {"metric": f"× {other[0]}"} | values
+                yield row | {"metric": f"× {other[0]}{of}"} | values
 
 
 def _shares(recorded: list[dict[str, float]], shape: str) -> Iterator[dict]:
@@ -104,7 +129,7 @@ def _shares(recorded: list[dict[str, float]], shape: str) -> Iterator[dict]:
         yield row | {"metric": "share of time"} | values
 
 
-def providers(case: Case) -> dict[tuple[str, str], AbstractContextManager[Run]]:
+def providers(case: Case) -> dict[tuple[str, str], AbstractContextManager[Open]]:
     both = {("gymnasium async", "1 process"): gymnasium_async(case, case.num_envs)}  # forks: first
     both["ours", "1 process"] = ours(case, case.num_envs, CORES)
     both["ours", "2 processes"] = lanes(ours, case)
@@ -129,16 +154,20 @@ def _stepping(step: Callable, actions: list) -> Run:
 
 
 @contextmanager
-def ours(case: Case, num_envs: int, threads: int) -> Iterator[Run]:
+def ours(case: Case, num_envs: int, threads: int) -> Iterator[Open]:
     env = make(case.id, num_envs, SEED, processes=threads)
     env.reset()
     actions = _actions(case, num_envs, *spaces.leaves(env.action))
-    yield _stepping(env.step, [[action] for action in actions])
+    yield _stepping(env.step, [[action] for action in actions]), [os.getpid(), *_workers(env)]
     env.close()
 
 
+def _workers(env) -> list[int]:
+    return getattr(env, "pids", [])  # of an environment in worker processes
+
+
 @contextmanager
-def recording(case: Case, num_envs: int, threads: int) -> Iterator[Run]:
+def recording(case: Case, num_envs: int, threads: int) -> Iterator[Open]:
     """A random policy, noise, rows, statistics, compression and writing: all that `ldm record` does
     once an environment is there, a thread writing what the run before recorded. A run returns the
     seconds of each part of that one."""
@@ -161,7 +190,7 @@ def recording(case: Case, num_envs: int, threads: int) -> Iterator[Run]:
             writing.append(writer.submit(write, shard, made))
             return before
 
-        yield run
+        yield run, [os.getpid(), *_workers(env)]
     env.close()
 
 
@@ -171,7 +200,7 @@ def _recorded(case: Case) -> int:
 
 
 @contextmanager
-def raw_envpool(case: Case, num_envs: int, threads: int) -> Iterator[Run]:
+def raw_envpool(case: Case, num_envs: int, threads: int) -> Iterator[Open]:
     import envpool
 
     spec = find(case.id)
@@ -183,12 +212,12 @@ def raw_envpool(case: Case, num_envs: int, threads: int) -> Iterator[Run]:
     action = spaces.describe(pool.action_space)
     dtype = pool.spec.action_array_spec["action"].dtype
     actions = [a.astype(dtype) for a in _actions(case, num_envs, action)]
-    yield _stepping(pool.step, actions)
+    yield _stepping(pool.step, actions), [os.getpid()]
     pool.close()
 
 
 @contextmanager
-def gymnasium_async(case: Case, num_envs: int) -> Iterator[Run]:
+def gymnasium_async(case: Case, num_envs: int) -> Iterator[Open]:
     """Its defaults: a process an environment, observations in shared memory where they fit."""
     from gymnasium.vector import AsyncVectorEnv
 
@@ -199,7 +228,8 @@ def gymnasium_async(case: Case, num_envs: int) -> Iterator[Run]:
         env = AsyncVectorEnv(makers, shared_memory=False)
     env.reset(seed=SEED)
     action = spaces.describe(env.single_action_space)
-    yield _stepping(env.step, _actions(case, num_envs, action))
+    processes = [os.getpid(), *(process.pid for process in env.processes)]
+    yield _stepping(env.step, _actions(case, num_envs, action)), processes
     env.close()
 
 
@@ -220,13 +250,18 @@ def single(case: Case):
 
 _opened = ExitStack()  # of a process that `lanes` started
 _lane: Run
+_processes: list[int]
 
 
 def _open_lane(provider: Callable, case: Case) -> None:
-    global _lane
+    global _lane, _processes
     quiet_and_narrow()
-    _lane = _opened.enter_context(provider(case, case.num_envs // CORES, 1))
+    _lane, _processes = _opened.enter_context(provider(case, case.num_envs // CORES, 1))
     atexit.register(_opened.close)
+
+
+def _lane_processes() -> list[int]:
+    return _processes
 
 
 def _run_lane():
@@ -234,7 +269,7 @@ def _run_lane():
 
 
 @contextmanager
-def lanes(provider: Callable, case: Case) -> Iterator[Run]:
+def lanes(provider: Callable, case: Case) -> Iterator[Open]:
     """A provider in CORES processes, its environments shared out among them."""
     spawn = get_context("spawn")
     with ExitStack() as stack:
@@ -246,8 +281,8 @@ def lanes(provider: Callable, case: Case) -> Iterator[Run]:
         def run() -> list:
             return [future.result() for future in [pool.submit(_run_lane) for pool in pools]]
 
-        run()
-        yield run
+        processes = [pid for pool in pools for pid in pool.submit(_lane_processes).result()]
+        yield run, processes
 
 
 def main() -> None:
