@@ -5,6 +5,7 @@ from pathlib import Path
 from ldm.config import Recipe, ReferenceConfig
 from ldm.data.atomic import folder_lock
 from ldm.envs.catalogue import find
+from ldm.envs.groups import group
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.parallel import console, run_jobs
@@ -18,12 +19,13 @@ def run(recipe: Recipe, folder: Path) -> None:
 
     A card stays as long as the environment and the recipe's seed and reference settings are what
     they were. Environments with an expert go first where the zoo grows, for they are cheap; else
-    last, for the others take longest. Raises LdmError where another run works in the folder or the
-    disk is full.
+    last, for the others take longest. Raises LdmError where a group is not installed, another run
+    works in the folder, or the disk is full.
     """
     config = recipe.reference
+    specs = [find(id) for id in dict.fromkeys(recipe.environments)]
+    require_groups(specs)
     with folder_lock(Path(folder) / "references"):
-        specs = [find(id) for id in dict.fromkeys(recipe.environments)]
         missing = [spec for spec in specs if not up_to_date(spec, config, recipe.seed, folder)]
         missing.sort(key=lambda spec: bool(experts.names(spec.id)) != grows(config))
         jobs = [(spec, config, recipe.seed, folder) for spec in missing]
@@ -34,6 +36,14 @@ def run(recipe: Recipe, folder: Path) -> None:
     for card in cards:
         if not card.admitted:
             console.print(f"not admitted: {card.id}: {card.reason}", style="yellow", markup=False)
+
+
+def require_groups(specs: list[EnvSpec]) -> None:
+    """What is not installed is no environment's failure, so no card may say so."""
+    needed = sorted({spec.group for spec in specs} - {"main"})
+    if missing := [name for name in needed if not group(name).installed]:
+        names = " ".join(missing)
+        raise LdmError(f'run "ldm envs install {names}" first, or leave their environments out')
 
 
 def up_to_date(spec: EnvSpec, config: ReferenceConfig, seed: int, folder: Path) -> bool:

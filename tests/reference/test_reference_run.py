@@ -1,3 +1,6 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -85,3 +88,12 @@ def test_the_stage_makes_only_what_is_missing_and_makes_it_the_same(tmp_path):
     run.run(recipe, tmp_path)
     assert [read_card(find(id), tmp_path).facts() for id in recipe.environments] == facts
     assert paths[1].stat().st_mtime_ns == kept
+
+
+def test_a_group_that_is_not_installed_is_no_failure_of_its_environments(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "group", lambda name: SimpleNamespace(installed=False))
+    spec = replace(find(CATCH), group="elsewhere")
+    monkeypatch.setattr(run, "find", lambda id: spec)
+    with pytest.raises(LdmError, match="ldm envs install elsewhere"):
+        run.run(Recipe("t", [CATCH], reference=CONFIG), tmp_path)
+    assert not card_folder(spec, tmp_path).exists()
