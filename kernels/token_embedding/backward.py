@@ -91,9 +91,10 @@ def weight_kernel(
     else:
         n_x, n_parts = X, PATCH_PARTS
         kind = KINDS + 1
-        i_part = (i_block - n_numbers) // tl.cdiv(X, BX)
+        n_blocks: tl.constexpr = (X + BX - 1) // BX if X > 0 else 1  # without patches never here
+        i_part = (i_block - n_numbers) // n_blocks
         i_row = PARTS * KINDS * F + i_part * X
-        i_x = (i_block - n_numbers) % tl.cdiv(X, BX)
+        i_x = (i_block - n_numbers) % n_blocks
     o_x = i_x * BX + tl.arange(0, BX)
     p_group = p_groups + start // n_window * (KINDS + 4)
     first, end = tl.load(p_group + kind), tl.load(p_group + kind + 1)
