@@ -12,10 +12,12 @@ import pathlib, sys
 import ldm, ldm.bench, ldm.kernels.packed_attention, ldm._native.best_fit, ldm._native.packer
 from ldm.config import load_recipe
 from ldm.envs.catalogue import load
+from ldm.envs.groups import group, names
 from ldm.cli import dispatch
 
 assert pathlib.Path(ldm.__file__).is_relative_to(sys.argv[1]), ldm.__file__
 assert set(load_recipe("quickstart").environments) <= set(load())
+assert len(names()) > 3 and all(group(name).pins for name in names())
 dispatch(["envs", "list", "envpool/CartPole-v1"])
 """
 

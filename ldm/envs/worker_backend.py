@@ -85,13 +85,14 @@ class WorkerEnv:
                 raise LdmError(
                     f"{spec.id} cannot be built:\n{fault}\n{_advice(spec, fault)}"
                 ) from None
-        keys = ("observation", "action")
-        if any(reply[key] != described[0][key] for reply in described for key in keys):
+        self._described = described[0]
+        if any(reply != self._described for reply in described):
             raise LdmError(
                 f"{spec.id}: two instances have different spaces; fix them by its `options` in "
                 f"catalogue/{spec.library}.toml"
             )
-        self.observation, self.action = (spaces.from_json(described[0][key]) for key in keys)
+        trees = (spaces.from_json(described[0][key]) for key in ("observation", "action"))
+        self.observation, self.action = trees
         leaves = spaces.leaves(self.observation), spaces.leaves(self.action)
         os.ftruncate(self._memory, channel.size(*leaves, self.num_envs))
         self._views = channel.views(self._memory, *leaves, self.num_envs)
@@ -168,9 +169,11 @@ class WorkerEnv:
             )
         seeds = [derive(self.seed, "restart", self.faults, i) for i in range(worker.count)]
         try:
-            worker.start(self._config, seeds, self._memory)
+            described = worker.start(self._config, seeds, self._memory)
         except Fault as again:
             raise self._quarantined(f"could not be restarted:\n{again}\nafter:\n{fault}") from None
+        if described != self._described:
+            raise self._quarantined(f"came back with other spaces after:\n{fault}")
 
     def _quarantined(self, why: str) -> Quarantined:
         counts = ", ".join(f"{count} {kind}" for kind, count in self.fault_kinds.items())

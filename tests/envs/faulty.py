@@ -34,6 +34,8 @@ class Faulty(gymnasium.Env):
         self.kind, self.done, self.pids = kind, done, pids
         self.plan, self.every = plan, every
         self.clock = 0
+        if kind == "changed" and os.path.exists(done):
+            self.action_space = spaces.Discrete(4)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -75,7 +77,7 @@ class Faulty(gymnasium.Env):
 
     def _misbehave(self, kind: str):
         observation, reward = self._observe(), POISON
-        if kind == "raise":
+        if kind in ("raise", "changed"):
             raise RuntimeError("the fault we planted")
         if kind == "hang":
             time.sleep(1000)

@@ -163,6 +163,12 @@ def test_repeated_faults_end_in_quarantine(kind, words, faulty, opened):
     assert (str(again), again.faults) == (str(caught.value), caught.value.faults)
 
 
+def test_other_spaces_after_a_restart_end_in_quarantine(faulty, opened, tmp_path):
+    env = opened(faulty("changed", done=str(tmp_path / "done")), 1, seed=0)
+    with pytest.raises(Quarantined, match=r"other spaces after:(.|\n)*the fault we planted"):
+        play(env, 3)
+
+
 def test_what_a_dead_worker_printed_is_in_the_error(faulty, opened):
     with pytest.raises(LdmError, match="last words"):
         play(opened(faulty("die"), 1, seed=0), 20)
