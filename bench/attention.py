@@ -5,6 +5,7 @@ timed; the imports are in `ldm.kernels.packed_attention.peers`, which the model 
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 from itertools import accumulate, pairwise
 
@@ -16,11 +17,13 @@ from ldm.bench.measure import graphed, interleaved, percentiles, rate, scaled
 from ldm.bench.rows import provenance
 from ldm.kernels.packed_attention import Segments, dispatch, naive, peers
 from ldm.kernels.packed_attention.work_list import build
+from ldm.kernels.rotary import rotary, rotary_table
 
 SHAPES = [(name, 16, 64) for name in NAMES] + [("dense 8k", 8, 128), ("exp 512", 8, 128)]
 MODES = ("forward", "backward", "both")
 DENSE_LIMIT = 20_000  # tokens up to which a whole mask is affordable
 EACH_LIMIT = 2_000  # segments up to which one call for each is worth waiting for
+TURNED_NAMES = ("const 64", "exp 128", "exp 512")
 FLEX_NAMES = ("exp 128", "exp 512", "dense 8k")  # it compiles for half a minute a shape
 
 
@@ -141,6 +144,32 @@ def measure(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
         torch.cuda.empty_cache()
 
 
+def turned(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
+    """Rotary positions and attention: ours turns in its loads, others in a pass before."""
+    apart = lambda attend: lambda q, k, v, s: attend(*_turned(q, k, s), v, replace(s, angles=None))
+    compiled, varlen = torch.compile(_turned, dynamic=False), peers.torch_varlen()
+    for name in TURNED_NAMES:
+        qkv, do, segments, found = inputs(name, 16, 64)
+        angles = rotary_table(segments.max_seqlen, 64, "cuda")
+        segments = replace(segments, angles=angles)
+        ours = PROVIDERS["ours"]()
+        attends = {
+            "ours": ours,
+            "ours, turned apart": apart(ours),
+            "varlen, turned by compile": lambda q, k, v, s: varlen(*compiled(q, k, s), v, s),
+        }
+        for mode in MODES:
+            calls = {p: call_of(a, p, mode, qkv, do, segments) for p, a in attends.items()}
+            samples = interleaved(calls, "cuda", seconds)
+            shape = f"{name}, {sum(found)} tokens, 16 heads, hd64, bf16"
+            timers = dict.fromkeys(calls, "stream")
+            yield from _rows(samples, timers, mode, shape, found, 16, 64, op="turned_attention")
+
+
+def _turned(q_NHD, k_NGD, segments):
+    return rotary(q_NHD, *segments.angles_N), rotary(k_NGD, *segments.angles_N)
+
+
 def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
@@ -189,13 +218,15 @@ def call_of(attend, provider: str, mode: str, qkv, do, segments) -> Callable[[],
     return lambda: gradients(attend(*leaves, segments))
 
 
-def _rows(samples, timers, mode, shape, found, heads, dim) -> Iterator[dict]:
+def _rows(
+    samples, timers, mode, shape, found, heads, dim, op: str = "packed_attention"
+) -> Iterator[dict]:
     work = cost.flops(found, heads, dim, mode)
     moved = cost.bytes_moved(found, heads, heads, dim, mode)
     ceiling = roofs.roof(provenance()["device"])
     for provider, values in samples.items():
         times = percentiles(values)
-        key = {"op": "packed_attention", "provider": provider, "mode": mode, "shape": shape}
+        key = {"op": op, "provider": provider, "mode": mode, "shape": shape}
         key |= {"timer": timers[provider], "longest": max(found)}
         yield key | {"metric": "us"} | scaled(times, 1e6)
         speed = rate(times, work / 1e12)

@@ -44,18 +44,22 @@ def parts(out: Path) -> Iterator[Part]:
     to = ("--out", str(out))
     train = ("-m", "ldm.bench.gpu_training", *to)
     facts = "import json, ldm.bench.rows as rows; print(json.dumps(rows.provenance()))"
-    tests = ("-m", "pytest", "-q", "--import-mode=append", "tests/kernels", "tests/model")
+    attention = ("tests/kernels/test_packed_attention.py", "tests/kernels/test_dispatch.py")
+    tests = ("-m", "pytest", "-q", "--import-mode=append")
+    others = [argument for test in attention for argument in ("--ignore", test)]
     yield Part("build", 180, ("setup.py", "-q", "build_ext", "--inplace"))
     yield Part("facts", 60, ("-c", facts))
-    yield Part("tests", 420, tests)
+    yield Part("tests", 540, (*tests, *attention))
+    yield Part("attention", 540, (*bench, "packed_attention", "--seconds", "1", *to))
     yield Part("tune", 540, ("-m", "ldm.bench.tune", "kernels", *to))
-    yield Part("attention", 480, (*bench, "packed_attention", "--seconds", "2", *to))
+    yield Part("tuned", 540, (*bench, "packed_attention", "--seconds", "1", *to))
     yield Part("dispatch", 60, ("-m", "ldm.bench.tune", "dispatch", *to))
+    yield Part("turned", 240, (*bench, "turned_attention", "--seconds", "1", *to))
     yield Part("train", 300, (*train, "--what", "speed"))
     yield Part("profile", 180, (*train, "--what", "profile"))
-    yield Part("embedding", 240, (*bench, "token_embedding", *to))
-    yield Part("rows", 180, (*bench, "row_operations", *to))
+    yield Part("embedding", 180, (*bench, "token_embedding", *to))
     yield Part("optimiser", 120, (*bench, "optimiser", *to))
+    yield Part("other tests", 540, (*tests, "tests/kernels", "tests/model", *others))
 
 
 def main() -> None:

@@ -33,6 +33,11 @@ OPERATIONS = {
         ("tests/kernels/test_packed_attention.py", "tests/kernels/test_dispatch.py"),
         True, "ldm.bench.attention",
     ),
+    "turned_attention": Operation(
+        "rotary positions and packed attention, fused and apart", "1 to 6",
+        ("tests/kernels/test_packed_attention.py", "tests/kernels/test_dispatch.py"),
+        True, "ldm.bench.attention", "turned",
+    ),
     "token_embedding": Operation(
         "bags and numbers to vectors, beside eager and torch.compile", "8, 9",
         ("tests/kernels/test_naive_embedding.py", "tests/kernels/test_token_embedding.py"),

@@ -23,6 +23,7 @@ def provenance() -> dict:
     gpu = torch.cuda.is_available()
     return {
         "device": torch.cuda.get_device_name() if gpu else cpu_name(),
+        "arch": "sm_{}{}".format(*torch.cuda.get_device_capability()) if gpu else "cpu",
         "driver": command("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
         "cores": os.cpu_count(),
         "python": platform.python_version(),

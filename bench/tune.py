@@ -1,8 +1,9 @@
 """Finds the best configuration of every attention kernel on the GPU that is there.
 
     python -m ldm.bench.tune kernels [--rounds 20]        rows of configurations.json
-    python -m ldm.bench.tune dispatch --out DIR            rows of dispatch.json, from the results
-                                                           of this GPU in DIR
+    python -m ldm.bench.tune dispatch --results FILE [--out DIR]
+                                                           rows of dispatch.json, from results that
+                                                           `ldm bench` wrote, on any machine
 
 A candidate must first compile ahead of time without stack and within the shared memory; then it
 takes turns with the default on the operation's own distributions. It is kept where its geometric
@@ -41,28 +42,27 @@ JUDGED_BY = {
 def candidates(kernel: str) -> Iterator[Configuration]:
     """Block sizes that divide the tile; warps and stages that make sense for them."""
     tile = SHORT if kernel.endswith("_short") else LONG
-    if kernel == "backward_short":  # holds a whole tile, no loop to pipeline
+    if tile == SHORT:  # holds a whole tile, no loop to pipeline
         yield from (Configuration(SHORT, SHORT, warps, 1) for warps in (4, 8))
         return
-    depths = (1, 2) if kernel == "forward_short" else (2, 3)
-    for m, n, warps, stages in product((32, 64, 128), (32, 64, 128), (4, 8), depths):
+    for m, n, warps, stages in product((32, 64, 128), (32, 64, 128), (4, 8), (2, 3)):
         owned = n if kernel == "key" else m  # the rows that programs share out
-        fits = owned <= tile and (kernel != "forward_short" or n <= tile)
-        if fits and max(m, n) >= 64 and (m * n > 32 * 64 or warps == 4):
+        if owned <= tile and max(m, n) >= 64 and (m * n > 32 * 64 or warps == 4):
             yield Configuration(m, n, warps, stages)
 
 
 def compiles(kernel: str, dim: int, arch: str, chosen: Configuration) -> bool:
-    """Ahead of time: no stack, shared memory within the limit."""
+    """Ahead of time, plain and turned: no stack, shared memory within the limit."""
     from ldm.kernels.ahead_of_time import SHARED_LIMIT, compile_for
-    from ldm.kernels.packed_attention.shipped import arguments
+    from ldm.kernels.packed_attention.shipped import SIXTEEN_BITS, arguments
 
+    names = [name for name in SIXTEEN_BITS if name in (kernel, f"{kernel} turned")]
     try:
-        usage = compile_for(arch=arch, **arguments(kernel, dim, "bf16", chosen))
+        used = [compile_for(arch=arch, **arguments(name, dim, "bf16", chosen)) for name in names]
     except Exception as error:
         print(f"{kernel} hd{dim} {chosen}: does not compile: {error}"[:200], flush=True)
         return False
-    return usage.stack == 0 and usage.shared <= SHARED_LIMIT[arch]
+    return all(u.stack == 0 and u.shared <= SHARED_LIMIT[arch] for u in used)
 
 
 def pruned(kernel: str, dim: int, arch: str) -> list[Configuration]:
@@ -143,23 +143,25 @@ def replace_rows(path: Path, new: list[dict], key: tuple[str, ...]) -> None:
     path.write_text(f"[\n{lines}\n]\n" if lines else "[]\n")
 
 
-def dispatch_rows(results: list[dict], arch: str) -> list[dict]:
+def dispatch_rows(results: list[dict]) -> list[dict]:
     """Who is fastest forward and backward together, from the shortest longest segment up.
+
+    For every architecture in the results, which name it (`arch` of their provenance).
 
     Only providers whose backward is repeatable count. Ours keeps a distribution unless another is
     LEAST faster.
     """
     providers = {"ours": "fused", "torch varlen repeatable": "varlen"}
     providers |= {f"{name} repeatable": name for name in dispatch.peers.FLASH_MODULES}
-    times: dict[int, dict[int, dict[str, float]]] = {}
+    times: dict[tuple[str, int], dict[int, dict[str, float]]] = {}
     for row in results:
         wanted = (row["op"], row["mode"], row["metric"]) == ("packed_attention", "both", "us")
         if wanted and row["provider"] in providers:
             dim = int(row["shape"].split("hd")[1].split(",")[0])
-            of_shape = times.setdefault(dim, {}).setdefault(row["longest"], {})
+            of_shape = times.setdefault((row["arch"], dim), {}).setdefault(row["longest"], {})
             of_shape[providers[row["provider"]]] = row["p50"]
     rows_found = []
-    for dim, shapes in sorted(times.items()):
+    for (arch, dim), shapes in sorted(times.items()):
         below, last = 0, "fused"
         for longest, by_provider in sorted(shapes.items()):
             fastest = min(by_provider, key=by_provider.get)
@@ -178,16 +180,14 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("kernels", "dispatch"))
     parser.add_argument("--rounds", type=int, default=20, help="timed rounds of the last four")
+    parser.add_argument("--results", type=Path, help="of `ldm bench`; default: of this GPU in out")
     parser.add_argument("--out", type=Path, default=Path(dispatch.__file__).parent)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.what == "kernels":
         tune_all(options.out / "configurations.json", options.rounds)
         return
-    import torch
-
-    arch = dispatch.architecture(torch.device("cuda"))
-    found = dispatch_rows(rows.read(rows.path(options.out)), arch)
+    found = dispatch_rows(rows.read(options.results or rows.path(options.out)))
     replace_rows(options.out / "dispatch.json", found, ("arch", "head_dim", "bits", "longer_than"))
     print(json.dumps(found))
 

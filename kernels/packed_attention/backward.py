@@ -1,9 +1,10 @@
 """Backward of packed attention in Triton, without atomics: every gradient row has one writer.
 
-Short tiles hold whole segments, so one program makes dq, dk and dv of a tile and key head. Long
+Short tiles hold whole segments, so one program makes dq, dk and dv of a tile and head. Long
 segments take three passes: delta, then dk and dv over the queries after a key tile, then dq over
-the keys before a query tile. (In fp32 a program has too few registers for a whole tile, so short
-tiles take the three passes too.) Sums run in a fixed order: results are bitwise repeatable.
+the keys before a query tile. (In fp32, and where query heads share keys, a program has too few
+registers for a whole tile, so there short tiles take the three passes too.) Sums run in a fixed
+order: results are bitwise repeatable.
 
 With base-2 logits s = q kᵀ · scale · log2 e and p = 2^(s − lse):
     dv = pᵀ do        dp = do vᵀ        ds = p ⊙ (dp − δ), δ = Σ_d o ⊙ do
@@ -13,60 +14,59 @@ With base-2 logits s = q kᵀ · scale · log2 e and p = 2^(s − lse):
 import triton
 import triton.language as tl
 
-from ldm.kernels.packed_attention.forward import first_visible, load_rows, rows_of, scores
+from ldm.kernels.packed_attention.rows import (
+    first_seen,
+    load_angles,
+    load_rows,
+    load_turned,
+    rows_of,
+    seen_from,
+    store_rows,
+    store_turned,
+    without,
+)
 
 
 @triton.jit
-def store_rows(p_base, b, o_row, s_row, m_row, D: tl.constexpr):
-    p_block = p_base + o_row[:, None].to(tl.int64) * s_row + tl.arange(0, D)[None, :]
-    tl.store(p_block, b.to(p_base.dtype.element_ty), mask=m_row[:, None])
-
-
-@triton.jit
-def probabilities(
-    b_q, b_k, b_lse, scale_log2, o_m, o_n, b_first,
-    MASKED: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    b_s = scores(b_q, b_k, scale_log2, o_m, o_n, b_first, MASKED, PRECISION)
-    return tl.exp2(b_s - b_lse[:, None])
-
-
-@triton.jit
-def short_kernel(
-    p_q, p_k, p_v, p_o, p_do, p_dq, p_dk, p_dv, p_lse, p_positions, p_tiles,
+def short_backward_kernel(
+    p_q, p_k, p_v, p_o, p_do, p_dq, p_dk, p_dv, p_lse, p_positions, p_tiles, p_cos, p_sin,
     s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_on, s_oh, s_don, s_doh,
     n_tokens, scale, scale_log2, window,
-    KEY_HEADS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, BM: tl.constexpr,
-    WINDOW: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    HEADS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr,
+    WINDOW: tl.constexpr, TURN: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dq, dk, dv of one short tile and key head; dq, dk, dv are contiguous [N, heads, D]."""
-    i_key, start, end, _, _ = rows_of(p_tiles, KEY_HEADS, BM, BM)
+    """dq, dk, dv of one short tile and head; all three are contiguous [N, heads, D]."""
+    i_head, start, end, _, _ = rows_of(p_tiles, HEADS, BM, BM)
     if start < end:
         o_m = start + tl.arange(0, BM)
         m_m = o_m < end
-        b_first = first_visible(p_positions, o_m, m_m, window, WINDOW)
-        b_k = load_rows(p_k + i_key * s_kh, o_m, s_kn, m_m, D, UPCAST)
-        b_v = load_rows(p_v + i_key * s_vh, o_m, s_vn, m_m, D, UPCAST)
-        b_dk = tl.zeros([BM, D], tl.float32)
-        b_dv = tl.zeros([BM, D], tl.float32)
-        for i_group in range(GROUP):
-            i_head = i_key * GROUP + i_group
-            b_q = load_rows(p_q + i_head * s_qh, o_m, s_qn, m_m, D, UPCAST)
-            b_do = load_rows(p_do + i_head * s_doh, o_m, s_don, m_m, D, UPCAST)
-            b_o = load_rows(p_o + i_head * s_oh, o_m, s_on, m_m, D, UPCAST)
-            b_delta = tl.sum(b_o.to(tl.float32) * b_do.to(tl.float32), 1)
-            b_lse = tl.load(p_lse + i_head.to(tl.int64) * n_tokens + o_m, mask=m_m, other=0.0)
-            b_p = probabilities(
-                b_q, b_k, b_lse, scale_log2, o_m, o_m, b_first, True, PRECISION
-            )  # fmt: skip
-            b_dv = tl.dot(tl.trans(b_p.to(b_do.dtype)), b_do, b_dv, input_precision=PRECISION)
-            b_dp = tl.dot(b_do, tl.trans(b_v), input_precision=PRECISION)
-            b_ds = (b_p * (b_dp - b_delta[:, None])).to(b_k.dtype)
-            b_dq = tl.dot(b_ds, b_k, input_precision=PRECISION) * scale
-            store_rows(p_dq + i_head * D, b_dq, o_m, KEY_HEADS * GROUP * D, m_m, D)
-            b_dk = tl.dot(tl.trans(b_ds), b_q, b_dk, input_precision=PRECISION)
-        store_rows(p_dk + i_key * D, b_dk * scale, o_m, KEY_HEADS * D, m_m, D)
-        store_rows(p_dv + i_key * D, b_dv, o_m, KEY_HEADS * D, m_m, D)
+        b_position = tl.load(p_positions + o_m, mask=m_m, other=0)
+        m_seen = seen_from(o_m, o_m, first_seen(o_m, b_position, window, WINDOW))
+        b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_m, D // 2, TURN)
+        b_q = load_turned(p_q + i_head * s_qh, o_m, s_qn, m_m, b_cos, b_sin, D, TURN, UPCAST)
+        b_k = load_turned(p_k + i_head * s_kh, o_m, s_kn, m_m, b_cos, b_sin, D, TURN, UPCAST)
+        b_v = load_rows(p_v + i_head * s_vh, o_m, s_vn, m_m, D, UPCAST)
+        b_do = load_rows(p_do + i_head * s_doh, o_m, s_don, m_m, D, UPCAST)
+        b_o = load_rows(p_o + i_head * s_oh, o_m, s_on, m_m, D, UPCAST)
+        b_delta = tl.sum(b_o.to(tl.float32) * b_do.to(tl.float32), 1)
+        b_lse = tl.load(p_lse + i_head * n_tokens + o_m, mask=m_m, other=0.0)
+        b_poison = (b_lse + b_delta) * 0.0  # the forward left NaN where a row sees any
+        if tl.sum(b_poison, 0) != 0.0:  # 0 · NaN must not leave its segment
+            b_q, b_k = without(b_q, b_poison), without(b_k, b_poison)
+            b_v, b_do = without(b_v, b_poison), without(b_do, b_poison)
+            b_delta = tl.where(b_poison == 0.0, b_delta, 0.0)
+            m_poisoned = m_seen & (b_poison != 0.0)[None, :]
+            b_lse += tl.sum(tl.where(m_poisoned, float("nan"), 0.0), 1)
+        b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * scale_log2
+        b_p = tl.where(m_seen, tl.exp2(b_s - b_lse[:, None]), 0.0)
+        b_dv = tl.dot(tl.trans(b_p.to(b_do.dtype)), b_do, input_precision=PRECISION)
+        b_dp = tl.dot(b_do, tl.trans(b_v), input_precision=PRECISION)
+        b_ds = (b_p * (b_dp - b_delta[:, None])).to(b_k.dtype)
+        b_dq = tl.dot(b_ds, b_k, input_precision=PRECISION) * scale
+        b_dk = tl.dot(tl.trans(b_ds), b_q, input_precision=PRECISION) * scale
+        store_turned(p_dq + i_head * D, b_dq, o_m, HEADS * D, m_m, b_cos, b_sin, D, TURN)
+        store_turned(p_dk + i_head * D, b_dk, o_m, HEADS * D, m_m, b_cos, b_sin, D, TURN)
+        store_rows(p_dv + i_head * D, b_dv, o_m, HEADS * D, m_m, D)
 
 
 @triton.jit
@@ -83,27 +83,69 @@ def delta_kernel(
         b_o = load_rows(p_o + i_head * s_oh, o_m, s_on, m_m, D, UPCAST)
         b_do = load_rows(p_do + i_head * s_doh, o_m, s_don, m_m, D, UPCAST)
         b_delta = tl.sum(b_o.to(tl.float32) * b_do.to(tl.float32), 1)
-        tl.store(p_delta + i_head.to(tl.int64) * n_tokens + o_m, b_delta, mask=m_m)
+        tl.store(p_delta + i_head * n_tokens + o_m, b_delta, mask=m_m)
+
+
+@triton.jit
+def probabilities(
+    b_q, b_k, b_lse, b_poison, scale_log2, o_m, o_n, b_first,
+    MASKED: tl.constexpr, SHORT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """p of one block, [BM, BN]; zero where a row must not see, NaN where it sees poison."""
+    b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * scale_log2
+    if SHORT:
+        b_s += b_poison[None, :]
+    b_p = tl.exp2(b_s - b_lse[:, None])
+    return tl.where(seen_from(o_m, o_n, b_first), b_p, 0.0) if MASKED else b_p
+
+
+@triton.jit
+def load_statistics(p_lse, p_delta, o_row, m_row, SHORT: tl.constexpr):
+    """lse, δ, and which rows may be read.
+
+    In a block of several segments, those with an infinity or NaN, which 0 · NaN would spread, may
+    not: they keep it in lse alone. The forward left it there for every row that sees one.
+    """
+    b_lse = tl.load(p_lse + o_row, mask=m_row, other=0.0)
+    b_delta = tl.load(p_delta + o_row, mask=m_row, other=0.0)
+    if SHORT:
+        b_lse += b_delta * 0.0
+        m_row = m_row & (b_lse * 0.0 == 0.0)
+        b_delta = tl.where(m_row, b_delta, 0.0)
+    return b_lse, b_delta, m_row
+
+
+@triton.jit
+def load_poison(p_lse, o_row, m_row, SHORT: tl.constexpr):
+    """NaN for keys that may not be read for the same reason, else 0; and which may."""
+    if SHORT:
+        b_poison = tl.load(p_lse + o_row, mask=m_row, other=0.0) * 0.0
+        m_row = m_row & (b_poison == 0.0)
+    else:
+        b_poison = 0.0
+    return b_poison, m_row
 
 
 @triton.jit
 def add_key_gradients(
-    b_dk, b_dv, b_k, b_v, p_q, p_do, p_lse, p_delta, p_positions, i_m, last, o_n,
+    b_dk, b_dv, b_k, b_v, b_poison, p_q, p_do, p_lse, p_delta, p_positions, i_m, last, o_n,
     s_qn, s_don, scale_log2, window, D: tl.constexpr, BM: tl.constexpr, MASKED: tl.constexpr,
-    WINDOW: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    SHORT: tl.constexpr, WINDOW: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Adds what query rows [i_m, min(i_m + BM, last)) send to the keys o_n."""
     o_m = i_m + tl.arange(0, BM)
     m_m = o_m < last
-    b_q = load_rows(p_q, o_m, s_qn, m_m, D, UPCAST)
-    b_do = load_rows(p_do, o_m, s_don, m_m, D, UPCAST)
-    b_lse = tl.load(p_lse + o_m, mask=m_m, other=0.0)
-    b_delta = tl.load(p_delta + o_m, mask=m_m, other=0.0)
+    b_lse, b_delta, m_read = load_statistics(p_lse, p_delta, o_m, m_m, SHORT)
+    b_q = load_rows(p_q, o_m, s_qn, m_read, D, UPCAST)
+    b_do = load_rows(p_do, o_m, s_don, m_read, D, UPCAST)
     if MASKED:
-        b_first = first_visible(p_positions, o_m, m_m, window, WINDOW)
+        b_position = tl.load(p_positions + o_m, mask=m_m, other=0)
+        b_first = first_seen(o_m, b_position, window, WINDOW)
     else:
         b_first = o_m
-    b_p = probabilities(b_q, b_k, b_lse, scale_log2, o_m, o_n, b_first, MASKED, PRECISION)
+    b_p = probabilities(
+        b_q, b_k, b_lse, b_poison, scale_log2, o_m, o_n, b_first, MASKED, SHORT, PRECISION
+    )
     b_dv = tl.dot(tl.trans(b_p.to(b_do.dtype)), b_do, b_dv, input_precision=PRECISION)
     b_dp = tl.dot(b_do, tl.trans(b_v), input_precision=PRECISION)
     b_ds = (b_p * (b_dp - b_delta[:, None])).to(b_q.dtype)
@@ -112,58 +154,66 @@ def add_key_gradients(
 
 @triton.jit
 def key_kernel(
-    p_q, p_k, p_v, p_do, p_dk, p_dv, p_lse, p_delta, p_positions, p_tiles,
+    p_q, p_k, p_v, p_do, p_dk, p_dv, p_lse, p_delta, p_positions, p_tiles, p_cos, p_sin,
     s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_don, s_doh, n_tokens, scale, scale_log2, window,
     KEY_HEADS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr,
-    WINDOW: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr, WINDOW: tl.constexpr,
+    TURN: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dk, dv of BN keys of one tile."""
+    """dk, dv of BN keys of one tile. TURN turns dk back: q and k come turned."""
     i_key, start, end, _, last = rows_of(p_tiles, KEY_HEADS, TILE, BN)
     if start < end:
         o_n = start + tl.arange(0, BN)
         m_n = o_n < end
-        b_k = load_rows(p_k + i_key * s_kh, o_n, s_kn, m_n, D, UPCAST)
-        b_v = load_rows(p_v + i_key * s_vh, o_n, s_vn, m_n, D, UPCAST)
+        b_poison, m_read = load_poison(p_lse + i_key * GROUP * n_tokens, o_n, m_n, SHORT)
+        b_k = load_rows(p_k + i_key * s_kh, o_n, s_kn, m_read, D, UPCAST)
+        b_v = load_rows(p_v + i_key * s_vh, o_n, s_vn, m_read, D, UPCAST)
         b_dk = tl.zeros([BN, D], tl.float32)
         b_dv = tl.zeros([BN, D], tl.float32)
         if WINDOW:  # queries past the window of the last key see none of this tile
             last = tl.minimum(last, start + BN - 1 + window)
+        diagonal = tl.minimum(start + BN, last)
         for i_group in range(GROUP):
             i_head = i_key * GROUP + i_group
             p_q_head = p_q + i_head * s_qh
             p_do_head = p_do + i_head * s_doh
-            p_lse_head = p_lse + i_head.to(tl.int64) * n_tokens
-            p_delta_head = p_delta + i_head.to(tl.int64) * n_tokens
-            diagonal = tl.minimum(start + BN, last)
+            p_lse_head = p_lse + i_head * n_tokens
+            p_delta_head = p_delta + i_head * n_tokens
             for i_m in range(start, diagonal, BM):
                 b_dk, b_dv = add_key_gradients(
-                    b_dk, b_dv, b_k, b_v, p_q_head, p_do_head, p_lse_head, p_delta_head,
-                    p_positions, i_m, last, o_n, s_qn, s_don, scale_log2, window, D, BM, True,
-                    WINDOW, UPCAST, PRECISION,
+                    b_dk, b_dv, b_k, b_v, b_poison, p_q_head, p_do_head, p_lse_head,
+                    p_delta_head, p_positions, i_m, last, o_n, s_qn, s_don, scale_log2, window,
+                    D, BM, True, SHORT, WINDOW, UPCAST, PRECISION,
                 )  # fmt: skip
             for i_m in range(start + (BN + BM - 1) // BM * BM, last, BM):
                 b_dk, b_dv = add_key_gradients(
-                    b_dk, b_dv, b_k, b_v, p_q_head, p_do_head, p_lse_head, p_delta_head,
-                    p_positions, i_m, last, o_n, s_qn, s_don, scale_log2, window, D, BM,
-                    SHORT or WINDOW, WINDOW, UPCAST, PRECISION,
+                    b_dk, b_dv, b_k, b_v, b_poison, p_q_head, p_do_head, p_lse_head,
+                    p_delta_head, p_positions, i_m, last, o_n, s_qn, s_don, scale_log2, window,
+                    D, BM, SHORT or WINDOW, SHORT, WINDOW, UPCAST, PRECISION,
                 )  # fmt: skip
-        store_rows(p_dk + i_key * D, b_dk * scale, o_n, KEY_HEADS * D, m_n, D)
+        b_position = tl.load(p_positions + o_n, mask=m_n, other=0)
+        b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_n, D // 2, TURN)
+        b_dk = b_dk * scale
+        store_turned(p_dk + i_key * D, b_dk, o_n, KEY_HEADS * D, m_n, b_cos, b_sin, D, TURN)
         store_rows(p_dv + i_key * D, b_dv, o_n, KEY_HEADS * D, m_n, D)
 
 
 @triton.jit
 def add_query_gradients(
-    b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, i_n, end, s_kn, s_vn, scale_log2, o_m, b_first,
-    D: tl.constexpr, BN: tl.constexpr, MASKED: tl.constexpr,
+    b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, p_lse, i_n, end, s_kn, s_vn, scale_log2,
+    o_m, b_first,
+    D: tl.constexpr, BN: tl.constexpr, MASKED: tl.constexpr, SHORT: tl.constexpr,
     UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Adds what keys [i_n, min(i_n + BN, end)) send to the query rows o_m."""
     o_n = i_n + tl.arange(0, BN)
     m_n = o_n < end
-    b_k = load_rows(p_k, o_n, s_kn, m_n, D, UPCAST)
-    b_v = load_rows(p_v, o_n, s_vn, m_n, D, UPCAST)
-    b_p = probabilities(b_q, b_k, b_lse, scale_log2, o_m, o_n, b_first, MASKED, PRECISION)
+    b_poison, m_read = load_poison(p_lse, o_n, m_n, SHORT)
+    b_k = load_rows(p_k, o_n, s_kn, m_read, D, UPCAST)
+    b_v = load_rows(p_v, o_n, s_vn, m_read, D, UPCAST)
+    b_p = probabilities(
+        b_q, b_k, b_lse, b_poison, scale_log2, o_m, o_n, b_first, MASKED, SHORT, PRECISION
+    )
     b_dp = tl.dot(b_do, tl.trans(b_v), input_precision=PRECISION)
     b_ds = (b_p * (b_dp - b_delta[:, None])).to(b_k.dtype)
     return tl.dot(b_ds, b_k, b_dq, input_precision=PRECISION)
@@ -171,22 +221,24 @@ def add_query_gradients(
 
 @triton.jit
 def query_kernel(
-    p_q, p_k, p_v, p_do, p_dq, p_lse, p_delta, p_positions, p_tiles,
+    p_q, p_k, p_v, p_do, p_dq, p_lse, p_delta, p_positions, p_tiles, p_cos, p_sin,
     s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_don, s_doh, n_tokens, scale, scale_log2, window,
     HEADS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr,
-    WINDOW: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr, WINDOW: tl.constexpr,
+    TURN: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dq of BM rows of one tile and query head."""
+    """dq of BM rows of one tile and query head. TURN turns dq back: q and k come turned."""
     i_head, start, end, first, _ = rows_of(p_tiles, HEADS, TILE, BM)
     if start < end:
         o_m = start + tl.arange(0, BM)
         m_m = o_m < end
-        b_q = load_rows(p_q + i_head * s_qh, o_m, s_qn, m_m, D, UPCAST)
-        b_do = load_rows(p_do + i_head * s_doh, o_m, s_don, m_m, D, UPCAST)
-        b_lse = tl.load(p_lse + i_head.to(tl.int64) * n_tokens + o_m, mask=m_m, other=0.0)
-        b_delta = tl.load(p_delta + i_head.to(tl.int64) * n_tokens + o_m, mask=m_m, other=0.0)
-        b_first = first_visible(p_positions, o_m, m_m, window, WINDOW)
+        p_lse += i_head * n_tokens
+        p_delta += i_head * n_tokens
+        b_lse, b_delta, m_read = load_statistics(p_lse, p_delta, o_m, m_m, SHORT)
+        b_q = load_rows(p_q + i_head * s_qh, o_m, s_qn, m_read, D, UPCAST)
+        b_do = load_rows(p_do + i_head * s_doh, o_m, s_don, m_read, D, UPCAST)
+        b_position = tl.load(p_positions + o_m, mask=m_m, other=0)
+        b_first = first_seen(o_m, b_position, window, WINDOW)
         p_k += (i_head // GROUP) * s_kh
         p_v += (i_head // GROUP) * s_vh
         b_dq = tl.zeros([BM, D], tl.float32)
@@ -194,12 +246,13 @@ def query_kernel(
             first += tl.maximum(start - window + 1 - first, 0) // BN * BN
         for i_n in range(first, start, BN):
             b_dq = add_query_gradients(
-                b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, i_n, end, s_kn, s_vn, scale_log2, o_m,
-                b_first, D, BN, SHORT or WINDOW, UPCAST, PRECISION,
+                b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, p_lse, i_n, end, s_kn, s_vn, scale_log2,
+                o_m, b_first, D, BN, SHORT or WINDOW, SHORT, UPCAST, PRECISION,
             )  # fmt: skip
         for i_n in range(start, end, BN):
             b_dq = add_query_gradients(
-                b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, i_n, end, s_kn, s_vn, scale_log2, o_m,
-                b_first, D, BN, True, UPCAST, PRECISION,
+                b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, p_lse, i_n, end, s_kn, s_vn, scale_log2,
+                o_m, b_first, D, BN, True, SHORT, UPCAST, PRECISION,
             )  # fmt: skip
-        store_rows(p_dq + i_head * D, b_dq * scale, o_m, HEADS * D, m_m, D)
+        b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_m, D // 2, TURN)
+        store_turned(p_dq + i_head * D, b_dq * scale, o_m, HEADS * D, m_m, b_cos, b_sin, D, TURN)

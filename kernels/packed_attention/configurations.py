@@ -14,7 +14,7 @@ import triton
 
 from ldm.kernels.packed_attention.work_list import LONG, SHORT
 
-KERNELS = ("forward_short", "forward_long", "backward_short", "delta", "key", "query")
+KERNELS = ("forward_short", "forward_long", "backward_short", "turn", "delta", "key", "query")
 HEAD_DIMS = (64, 128)
 
 
@@ -34,20 +34,22 @@ class Configuration:
 HOPPER: dict[tuple[int, str], Configuration] = {
     (64, "forward_short"): Configuration(SHORT, SHORT, 4, 1),
     (64, "forward_long"): Configuration(64, 64, 4, 3),
-    (64, "backward_short"): Configuration(SHORT, SHORT, 8, 1),
+    (64, "backward_short"): Configuration(SHORT, SHORT, 4, 1),
+    (64, "turn"): Configuration(64, 64, 4, 1),
     (64, "delta"): Configuration(LONG, LONG, 4, 1),
     (64, "key"): Configuration(64, 64, 4, 2),
     (64, "query"): Configuration(LONG, 64, 8, 2),
     (128, "forward_short"): Configuration(SHORT, SHORT, 4, 1),
     (128, "forward_long"): Configuration(64, 64, 4, 2),
     (128, "backward_short"): Configuration(SHORT, SHORT, 8, 1),
+    (128, "turn"): Configuration(64, 64, 4, 1),
     (128, "delta"): Configuration(LONG, LONG, 8, 1),
     (128, "key"): Configuration(64, 64, 8, 2),
     (128, "query"): Configuration(LONG, 64, 8, 2),
 }
 # Everywhere else operands sit in registers: narrower key blocks, or they spill.
 OTHERS = HOPPER | {
-    (64, "key"): Configuration(64, 64, 8, 2),
+    (64, "key"): Configuration(64, 32, 8, 2),
     (128, "query"): Configuration(LONG, 32, 8, 2),
 }
 # fp32 as three tf32 products keeps fp32's accuracy and needs small blocks not to spill.
@@ -77,6 +79,14 @@ def configuration(kernel: str, head_dim: int, arch: str, bits: int) -> Configura
 def default(kernel: str, head_dim: int, arch: str) -> Configuration:
     """What runs where nothing was tuned."""
     return (HOPPER if arch == "sm_90" else OTHERS)[head_dim, kernel]
+
+
+def key_stages(chosen: Configuration, plain: bool) -> int:
+    """Stages of the key kernel: one where heads share keys, with a window and for short tiles.
+
+    There a second stage spills, on sm_80 at both head dimensions.
+    """
+    return chosen.stages if plain else 1
 
 
 def triton_version() -> str:

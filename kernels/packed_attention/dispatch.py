@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +20,7 @@ import torch
 
 from ldm.kernels.packed_attention import naive, peers
 from ldm.kernels.packed_attention.work_list import WorkList
+from ldm.kernels.rotary import rotary
 
 VARIABLE = "LDM_ATTENTION"  # the environment variable that overrides the choice
 PROVIDERS = ("fused", *peers.FLASH_MODULES, "varlen", "naive")
@@ -33,13 +34,23 @@ log = logging.getLogger("ldm.kernels")
 class Segments:
     """Where the segments of a batch lie, in every form that some provider needs.
 
-    All tensors on the device of q; max_seqlen: the longest segment, a host integer.
+    All tensors on the device of q; max_seqlen: the longest segment, a host integer. With `angles`,
+    the table of `rotary_table` for at least max_seqlen positions, attention turns q and k by it.
     """
 
     cu_seqlens_S1: torch.Tensor  # int32, ascending, ends with the token count
     positions_N: torch.Tensor  # int32
     max_seqlen: int
     work_list: WorkList
+    angles: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    # cos_NC, sin_NC of every token, for providers that do not turn: gathered once for all layers
+    angles_N: tuple[torch.Tensor, torch.Tensor] | None = field(init=False, default=None)
+
+    def __post_init__(self):
+        if self.angles is not None:
+            angles_N = tuple(table.index_select(0, self.positions_N) for table in self.angles)
+            object.__setattr__(self, "angles_N", angles_N)
 
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Segments], torch.Tensor]
@@ -54,7 +65,8 @@ def packed_attention(
 ) -> torch.Tensor:
     """softmax(q kᵀ / √D) v over the tokens of the same segment up to each token, shape N H D.
 
-    H is a multiple of G. `provider`: one of PROVIDERS, else LDM_ATTENTION, else as measured.
+    q and k are turned before by `segments.angles`, if any. H is a multiple of G. `provider`: one of
+    PROVIDERS, else LDM_ATTENTION, else as measured.
     """
     attend = choose(q_NHD.device, q_NHD.dtype, q_NHD.shape[2], segments.max_seqlen, provider)
     return attend(q_NHD, k_NGD, v_NGD, segments)
@@ -132,15 +144,30 @@ def installed(provider: str) -> bool:
 @cache
 def load(provider: str) -> Attend:
     """The provider's function. Raises ImportError where it is not installed."""
-    if provider == "naive":
-        return lambda q, k, v, s: naive.packed_attention(q, k, v, s.cu_seqlens_S1, s.max_seqlen)
-    if provider == "varlen":
-        return peers.torch_varlen()
-    if provider in peers.FLASH_MODULES:
-        return peers.flash_attention(provider)
-    from ldm.kernels.packed_attention import fused
+    if provider == "fused":
+        from ldm.kernels.packed_attention import fused
 
-    return lambda q, k, v, s: fused.packed_attention(q, k, v, s.positions_N, s.work_list)
+        return lambda q, k, v, s: fused.packed_attention(
+            q, k, v, s.positions_N, s.work_list, angles=s.angles
+        )
+    if provider == "naive":
+        return _turned(
+            lambda q, k, v, s: naive.packed_attention(q, k, v, s.cu_seqlens_S1, s.max_seqlen)
+        )
+    if provider == "varlen":
+        return _turned(peers.torch_varlen())
+    return _turned(peers.flash_attention(provider))
+
+
+def _turned(attend: Attend) -> Attend:
+    """For a provider that knows no angles: turns q and k in a pass of its own."""
+
+    def turn_and_attend(q_NHD, k_NGD, v_NGD, segments: Segments) -> torch.Tensor:
+        if segments.angles_N is not None:
+            q_NHD, k_NGD = (rotary(x, *segments.angles_N) for x in (q_NHD, k_NGD))
+        return attend(q_NHD, k_NGD, v_NGD, segments)
+
+    return turn_and_attend
 
 
 @cache

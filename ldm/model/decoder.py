@@ -106,15 +106,13 @@ class Decoder(nn.Module):
         a = self.architecture
         tokens, longest = len(batch.positions_N), batch.max_seqlen
         tiles = WorkList(batch.short_tiles_C4, batch.long_tiles_C4, tokens)
-        segments = Segments(batch.cu_seqlens_S1, batch.positions_N, longest, tiles)
+        angles = self.angles(1 << (longest - 1).bit_length())  # few table sizes: each is compiled
+        segments = Segments(batch.cu_seqlens_S1, batch.positions_N, longest, tiles, angles)
         device = batch.positions_N.device
         packed_attention = choose(device, self.compute_dtype, a.head_dim, longest)
-        cos_NC, sin_NC = (t.index_select(0, batch.positions_N) for t in self.angles(longest))
 
         def attend(qkv_NX):
-            q_NHD, k_NGD, v_NGD = self._split(qkv_NX)
-            q_NHD, k_NGD = rotary(q_NHD, cos_NC, sin_NC), rotary(k_NGD, cos_NC, sin_NC)
-            return packed_attention(q_NHD, k_NGD, v_NGD, segments).flatten(1)
+            return packed_attention(*self._split(qkv_NX), segments).flatten(1)
 
         return attend
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from ldm.bench import compare, rows
@@ -35,6 +36,26 @@ def test_runs_that_disagree_widen_the_interval():
     assert [line["verdict"] for line in compare.verdicts(before, after)] == ["same"]
     before = compare.pooled(steady)
     assert [line["verdict"] for line in compare.verdicts(before, after)] == ["worse"]
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.03])
+def test_noise_is_no_regression_and_ten_percent_is_one(noise):
+    """40 measurements a run, 60 samples each, a tail of slow ones as on a busy machine."""
+    random = np.random.default_rng(0)
+
+    def run(factor):
+        made = []
+        for i in range(40):
+            samples = random.normal(100 * factor, 100 * noise, 60) + random.exponential(noise, 60)
+            p20, p50, p80 = np.percentile(samples, [20, 50, 80])
+            made.append(row(p20, p50, p80, shape=f"s{i}"))
+        return compare.pooled(made)
+
+    before = run(1.0)
+    same = [line["verdict"] for line in compare.verdicts(before, run(1.0))]
+    slower = [line["verdict"] for line in compare.verdicts(before, run(1.1))]
+    faster = [line["verdict"] for line in compare.verdicts(before, run(0.9))]
+    assert (set(same), set(slower), set(faster)) == ({"same"}, {"worse"}, {"better"})
 
 
 def test_devices_are_not_mixed():

@@ -30,6 +30,7 @@ def test_a_row_replaces_the_one_with_its_key(tmp_path):
 def result(provider, longest, p50, dim=64):
     shape = f"exp 128, 65536 tokens, 16 heads, hd{dim}, bf16"
     row = {"op": "packed_attention", "mode": "both", "metric": "us", "shape": shape}
+    row |= {"arch": "sm_90"}
     return row | {"provider": provider, "longest": longest, "p50": p50}
 
 
@@ -45,13 +46,25 @@ def test_dispatch_follows_what_was_measured():
             result(peer, 8192, 7.0),
             result("flash-attn-3", 64, 1.0),  # not repeatable: does not count
             result("ours", 8192, 5.0, dim=128),
-        ],
-        "sm_90",
+        ]
     )
     assert found == [
         {"arch": "sm_90", "head_dim": 64, "bits": 16, "longer_than": 1000}
         | {"provider": "flash-attn-3"}
     ]
+
+
+def test_dispatch_rows_are_imported_from_results(tmp_path, monkeypatch):
+    lines = [result("ours", 64, 10.0), result("torch varlen repeatable", 64, 5.0)]
+    file = tmp_path / "results.jsonl"
+    file.write_text("".join(json.dumps(x | {"p20": 1, "p80": 9}) + "\n" for x in lines))
+    arguments = ["tune", "dispatch", "--results", str(file), "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", arguments)
+    tune.main()
+    (row,) = json.loads((tmp_path / "dispatch.json").read_text())
+    assert (row["arch"], row["provider"], row["longer_than"]) == ("sm_90", "varlen", 0)
+    best = tune.dispatch.best("sm_90", tune.dispatch.torch.bfloat16, 64, 100, [row])
+    assert best == ("varlen", "measured, segments over 0")
 
 
 def test_use_changes_what_a_launch_takes(monkeypatch):

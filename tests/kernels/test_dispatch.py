@@ -2,12 +2,14 @@
 
 import itertools
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 
 from ldm.kernels.packed_attention import Segments, dispatch, packed_attention
 from ldm.kernels.packed_attention.work_list import build
+from ldm.kernels.rotary import rotary, rotary_table
 from tests.conftest import DEVICE
 from tests.kernels.reference_attention import attention
 
@@ -30,6 +32,16 @@ def test_providers_give_the_same_values(provider):
     qkv, segments, cu = example()
     out = packed_attention(*qkv, segments, provider=provider)
     torch.testing.assert_close(out, attention(*qkv, cu), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("provider", ["fused", "naive"])
+def test_providers_turn_alike(provider):
+    (q, k, v), segments, cu = example()
+    turned = replace(segments, angles=rotary_table(segments.max_seqlen, 64, DEVICE))
+    angles_N = [t[segments.positions_N.long()] for t in turned.angles]
+    expected = attention(rotary(q, *angles_N), rotary(k, *angles_N), v, cu)
+    out = packed_attention(q, k, v, turned, provider=provider)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("provider", [p for p in dispatch.PROVIDERS if p not in ("fused", "naive")])

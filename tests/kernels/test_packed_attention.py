@@ -3,13 +3,16 @@
 Without a GPU they run in Triton's interpreter, where bf16 is wrong: fp32 and fp16 there.
 """
 
+import functools
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
 from ldm.kernels.packed_attention import fused
 from ldm.kernels.packed_attention.work_list import LONG, SHORT, WorkList, build
+from ldm.kernels.rotary import rotary, rotary_table
 from tests.conftest import DEVICE
 from tests.kernels.reference_attention import attention
 
@@ -40,6 +43,30 @@ def gradients(function, q, k, v, do):
     return [out.detach(), *torch.autograd.grad(out, (q, k, v), do)]
 
 
+def check(lengths, heads, key_heads, dim, dtype, window=0, turn=False, change=lambda *x: x):
+    """The error of o, dq, dk, dv against fp64 is at most twice that of plain PyTorch in `dtype`."""
+    q, k, v, do, positions, cu, tiles = case(lengths, heads, key_heads, dim, dtype)
+    q, k, v, do = change(q, k, v, do)
+    angles = rotary_table(max(lengths), dim, DEVICE) if turn else None
+
+    def plain(q, k, v):
+        if turn:
+            q, k = (rotary(x, *(t[positions.long()] for t in angles)) for x in (q, k))
+        return attention(q, k, v, cu, window)
+
+    ours = gradients(
+        lambda *qkv: fused.packed_attention(*qkv, positions, tiles, window, angles), q, k, v, do
+    )
+    exact = gradients(plain, *(x.double() for x in (q, k, v, do)))
+    for label, x, y, z in zip(
+        ("o", "dq", "dk", "dv"), ours, gradients(plain, q, k, v, do), exact, strict=True
+    ):
+        # The floor is one rounding of the largest element: a lucky plain result may have no error.
+        floor = torch.finfo(dtype).eps * max(z.abs().max(), do.abs().max())
+        bound = 2 * max((y - z).abs().max(), floor)
+        assert (x - z).abs().max() <= bound, f"{label} of {lengths}"
+
+
 CASES = [(name, 2, 1, 64, window) for name in SEGMENTS for window in (0, 17)]
 CASES += [("around a tile", 2, 2, 64, 0), ("short", 4, 2, 128, 0), ("around a tile", 1, 1, 128, 17)]
 
@@ -47,23 +74,40 @@ CASES += [("around a tile", 2, 2, 64, 0), ("short", 4, 2, 128, 0), ("around a ti
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
 @pytest.mark.parametrize(("name", "heads", "key_heads", "dim", "window"), CASES)
 def test_error_is_at_most_twice_that_of_plain_pytorch(name, dtype, heads, key_heads, dim, window):
-    q, k, v, do, positions, cu, tiles = case(SEGMENTS[name], heads, key_heads, dim, dtype)
-    ours = gradients(
-        lambda *qkv: fused.packed_attention(*qkv, positions, tiles, window), q, k, v, do
-    )
-    plain = gradients(lambda *qkv: attention(*qkv, cu, window), q, k, v, do)
-    exact = gradients(
-        lambda *qkv: attention(*qkv, cu, window), *(x.double() for x in (q, k, v, do))
-    )
-    for label, x, y, z in zip(("o", "dq", "dk", "dv"), ours, plain, exact, strict=True):
-        # The floor is one rounding of the largest element: a lucky plain result may have no error.
-        floor = torch.finfo(dtype).eps * max(z.abs().max(), do.abs().max())
-        bound = 2 * max((y - z).abs().max(), floor)
-        assert (x - z).abs().max() <= bound, label
+    check(SEGMENTS[name], heads, key_heads, dim, dtype, window)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize(
+    ("name", "heads", "key_heads", "dim", "window"),
+    [("mixed", 1, 1, 64, 0), ("mixed", 2, 1, 64, 0), ("mixed", 1, 1, 128, 17)],
+)
+def test_turned_by_position(name, dtype, heads, key_heads, dim, window):
+    check([1, 63, 70, 0, 2, 40], heads, key_heads, dim, dtype, window, turn=True)
+
+
+def heads_first(q, k, v, do):
+    """The same values, each head's rows together in memory."""
+    return (x.transpose(0, 1).contiguous().transpose(0, 1) for x in (q, k, v, do))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_segments(seed):
+    """Lengths, heads, dtype, window, angles and strides drawn from a seed."""
+    random = np.random.default_rng(seed)
+    pool = [0, 0, 1, 2, SHORT - 1, SHORT, SHORT + 1, LONG - 1, LONG, LONG + 1, 2 * LONG + 9]
+    lengths = [int(n) for n in random.choice(pool, random.integers(1, 5))]
+    lengths = lengths if any(lengths) else [*lengths, 3]
+    key_heads, group = int(random.integers(1, 3)), int(random.integers(1, 3))
+    check(
+        lengths, key_heads * group, key_heads, 64, DTYPES[seed % len(DTYPES)],
+        window=int(random.choice([0, 0, 7, 65])), turn=bool(random.integers(2)),
+        change=heads_first if random.integers(2) else lambda *x: x,
+    )  # fmt: skip
 
 
 def test_eight_thousand_tiny_segments():
-    lengths = [1 + i % 3 for i in range(8192)]
+    lengths = [1 + i % 2 for i in range(8192)]
     q, k, v, _, positions, cu, tiles = case(lengths, 1, 1, 64, torch.float32)
     out = fused.packed_attention(q, k, v, positions, tiles)
     first = torch.tensor(cu[:-1])
@@ -76,25 +120,58 @@ def test_eight_thousand_tiny_segments():
     ).all()
 
 
-@pytest.mark.parametrize("touched", [1, 4])
-def test_a_segment_never_sees_another(touched):
-    lengths = [40, 20, 70, 3, 150, 9]
-    q, k, v, do, positions, cu, tiles = case(lengths, 2, 1, 64, torch.float32)
+LEAKS = [20, 30, 10, 70]  # three segments share a tile
 
-    def run(*qkv):
-        return gradients(lambda *x: fused.packed_attention(*x, positions, tiles), *qkv, do)
 
-    before = run(q, k, v)
-    rows = slice(cu[touched], cu[touched + 1])
-    q, k, v = (x.clone() for x in (q, k, v))
-    for x in (q, k, v):
-        x[rows] = 1e4
-    after = run(q, k, v)
-    others = torch.ones(cu[-1], dtype=torch.bool)
-    others[rows] = False
-    for x, y in zip(before, after, strict=True):
-        assert torch.equal(x[others], y[others])
-        assert not torch.equal(x, y)
+def run_leaks(heads, dtype, change=None):
+    """o, dq, dk, dv of segments LEAKS and one key head; change = (which input, rows, value)."""
+    *inputs, positions, _, tiles = case(LEAKS, heads, 1, 64, dtype)
+    angles = rotary_table(max(LEAKS), 64, DEVICE)
+    if change:
+        which, rows, value = change
+        inputs[which] = inputs[which].clone()
+        inputs[which][rows] = value
+    return gradients(lambda *x: fused.packed_attention(*x, positions, tiles, 0, angles), *inputs)
+
+
+untouched = functools.cache(run_leaks)
+
+
+def tokens_of(segment):
+    rows = torch.zeros(sum(LEAKS), dtype=torch.bool, device=DEVICE)
+    rows[sum(LEAKS[:segment]) : sum(LEAKS[: segment + 1])] = True
+    return rows
+
+
+@pytest.mark.parametrize("which", range(4), ids=("q", "k", "v", "do"))
+@pytest.mark.parametrize("segment", [1, 3])
+def test_a_segment_never_sees_another(which, segment):
+    own, before = tokens_of(segment), untouched(1, torch.float16)
+    after = run_leaks(1, torch.float16, (which, own, 1e3))
+    assert all(torch.equal(x[~own], y[~own]) for x, y in zip(before, after, strict=True))
+    assert not all(torch.equal(x, y) for x, y in zip(before, after))
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("which", range(4), ids=("q", "k", "v", "do"))
+@pytest.mark.parametrize(
+    ("value", "heads", "dtype"),
+    [
+        (NAN, 1, torch.float16),
+        (INF, 1, torch.float16),
+        (NAN, 2, torch.float16),
+        (-INF, 1, torch.float32),
+    ],
+)
+def test_a_nan_stays_in_its_segment(which, value, heads, dtype):
+    """Bitwise, though the short class multiplies segments of one tile: 0 · NaN would be NaN."""
+    own, before = tokens_of(1), untouched(heads, dtype)
+    after = run_leaks(heads, dtype, (which, (LEAKS[0] + 3, 0, 5), value))
+    assert all(torch.equal(x[~own], y[~own]) for x, y in zip(before, after, strict=True))
+    reached = [not x[own].isfinite().all() for x in after]
+    assert reached == [which < 3, True, True, True]  # do has no part in o
 
 
 def test_tokens_of_no_tile_are_zero_in_output_and_gradients():
@@ -107,7 +184,8 @@ def test_tokens_of_no_tile_are_zero_in_output_and_gradients():
 
 def test_backward_is_bitwise_repeatable():
     repeats = 1000 if DEVICE == "cuda" else 3
-    q, k, v, do, positions, _, tiles = case([50, 60, 300, 9], 4, 2, 64, torch.float16)
+    lengths = [50, 60, 300, 9] if DEVICE == "cuda" else [50, 9, 80]
+    q, k, v, do, positions, _, tiles = case(lengths, 4, 2, 64, torch.float16)
 
     def run():
         return gradients(lambda *x: fused.packed_attention(*x, positions, tiles), q, k, v, do)
@@ -117,10 +195,46 @@ def test_backward_is_bitwise_repeatable():
         assert all(torch.equal(x, y) for x, y in zip(first, run(), strict=True))
 
 
+def test_compiles_as_one_graph():
+    q, k, v, _, positions, _, tiles = case([20, 70], 2, 1, 64, torch.float32)
+    attend = lambda q, k, v: fused.packed_attention(q, k, v, positions, tiles) * 2
+    backend = "inductor" if DEVICE == "cuda" else "eager"  # the interpreter has nothing to compile
+    torch._dynamo.reset()
+    compiled = torch.compile(attend, fullgraph=True, backend=backend)
+    torch.testing.assert_close(compiled(q, k, v), attend(q, k, v))
+    if DEVICE == "cuda":
+        leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+        ours, theirs = (torch.autograd.grad(f(*leaves).sum(), leaves) for f in (compiled, attend))
+        assert all(torch.equal(x, y) for x, y in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+def test_a_cuda_graph_replays_with_other_lengths():
+    q, k, v, _, positions, _, tiles = case([100, 28, 64, 64], 2, 2, 64, torch.float16)
+    attend = lambda: fused.packed_attention(q, k, v, positions, tiles)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        attend()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = attend()
+    *_, other_positions, _, others = case([1, 200, 55], 2, 2, 64, torch.float16)
+    for old, new in zip(
+        (positions, tiles.short_C4, tiles.long_C4),
+        (other_positions, others.short_C4, others.long_C4),
+        strict=True,
+    ):
+        old.copy_(new)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(out, fused.packed_attention(q, k, v, other_positions, others))
+
+
 def test_opcheck():
     q, k, v, _, positions, _, tiles = case([20, 70], 2, 1, 64, torch.float32)
     q, k, v = (x.detach().clone().requires_grad_() for x in (q, k, v))
-    arguments = (q, k, v, positions, tiles.short_C4, tiles.long_C4, 0)
+    arguments = (q, k, v, positions, tiles.short_C4, tiles.long_C4, None, None, 0)
     # Tracing through the kernels needs a compiled one; the interpreter has none.
     tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
     if DEVICE == "cuda":
@@ -141,7 +255,20 @@ WRONG = {
     ),
     "positions": (lambda q, k, v, p, t: (q, k, v, p.long(), t), "positions: expected int32"),
     "work list": (lambda q, k, v, p, t: (q, k, v, p, build([0, 50])), "work list is for 50 tokens"),
+    "device": (lambda q, k, v, p, t: (q, k.to("meta"), v, p, t), "k: expected .* like q, got meta"),
+    "device of the work list": (
+        lambda q, k, v, p, t: (q, k, v, p, t.to("meta")),
+        "positions and work list: expected",
+    ),
     "window": (lambda q, k, v, p, t: (q, k, v, p, t, -1), "window: expected 0"),
+    "dtype of angles": (
+        lambda q, k, v, p, t: (q, k, v, p, t, 0, [x.half() for x in rotary_table(70, 64)]),
+        "cos: expected contiguous fp32",
+    ),
+    "angles of other heads": (
+        lambda q, k, v, p, t: (q, k, v, p, t, 0, rotary_table(70, 128, DEVICE)),
+        r"cos: expected positions × 32, got \(70, 64\)",
+    ),
 }
 
 
@@ -151,6 +278,14 @@ def test_bad_input_is_named_before_any_launch(name):
     q, k, v, _, positions, _, tiles = case([20, 70], 4, 2, 64, torch.float32)
     with pytest.raises(ValueError, match=message):
         fused.packed_attention(*change(q, k, v, positions, tiles))
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="there it would wait for the GPU; see check")
+@pytest.mark.parametrize("lengths", [[20, 70], [45, 45], [90], [19, 71]])
+def test_a_work_list_for_other_lengths_is_refused(lengths):
+    q, k, v, _, positions, *_ = case([20, 5, 65], 4, 2, 64, torch.float32)
+    with pytest.raises(ValueError, match=r"work list is for other lengths: .* the same cu_seqlens"):
+        fused.packed_attention(q, k, v, positions, build([0, *itertools.accumulate(lengths)]))
 
 
 def test_work_list_covers_every_token_once():
