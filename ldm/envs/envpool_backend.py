@@ -109,7 +109,7 @@ class EnvpoolEnv:
     def _bad(self, turn: Turn) -> np.ndarray | None:
         """The streams with bad values, None where there is none."""
         checked = zip(self._leaves, turn.observation)
-        if math.isfinite(turn.reward.sum()) and not any([spaces.check(*pair) for pair in checked]):
+        if math.isfinite(turn.reward.sum()) and not any(spaces.check(*pair) for pair in checked):
             return None
         bad = ~np.isfinite(turn.reward)
         for leaf, array in zip(self._leaves, turn.observation):
