@@ -104,12 +104,18 @@ def fill(
     int window, int piece, const int32_t[::1] windows_V1, int32_t[:, ::1] pieces_Q4,
     int32_t[:, ::1] rows_R2,
 ):
-    """Fills rows_R2, and the pieces that windows_V1 counts; those past them are zeros."""
+    """Fills rows_R2, and the pieces that windows_V1 counts; those past them are zeros.
+
+    Raises ValueError for an id outside the table.
+    """
     cdef Walk walk
     cdef Py_ssize_t v, i, windows = windows_V1.shape[0]
     cdef int32_t* places = <int32_t*>calloc(windows + 1, sizeof(int32_t))
     if places == NULL:
         raise MemoryError(f"no memory for {windows} windows")
+    if entries and not 0 <= ids[order[0]] <= ids[order[entries - 1]] < rows_R2.shape[0]:
+        free(places)
+        raise ValueError(f"a bag id is outside the table of {rows_R2.shape[0]} rows")
     with nogil:
         rows_R2[:, :] = 0
         pieces_Q4[windows_V1[windows - 1]:] = 0

@@ -109,6 +109,15 @@ def test_fixed_sizes_hold_the_same_plan(name):
     assert shapes(again) == shapes(fixed) and again.slots == fixed.slots
 
 
+@pytest.mark.parametrize("bad", [-1, ROWS])
+def test_an_id_outside_the_table_is_refused(bad):
+    kinds, ids, offsets, _ = (x.copy() for x in batch(30, 2))
+    ids[3] = bad
+    order = np.argsort(ids, kind="stable").astype(np.int32)
+    with pytest.raises(ValueError, match=f"outside the table of {ROWS} rows"):
+        native.embedding_plan(kinds, ids, offsets, order, ROWS)
+
+
 def test_sizes_are_those_of_the_kernels():
     assert (native.WINDOW, native.TILE, native.PIECE) == (twin.WINDOW, twin.TILE, twin.PIECE)
     assert native.GROUPS == KINDS + 2
