@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from ldm.config import load_recipe
 from ldm.envs.catalogue import find, load
@@ -18,7 +18,7 @@ from ldm.reference import zoo
 from ldm.reference.admission import SETTINGS, Card, Score
 from ldm.reference.check import Agreement, check
 
-console = Console(width=None if sys.stdout.isatty() else 160)
+console = Console(width=None if sys.stdout.isatty() else 200)
 
 
 def run(action: str, ids: list[str], folder: Path, sample: int, seed: int, workers: int) -> None:
@@ -103,7 +103,8 @@ def _check(cards: list[Card], folder: Path, sample: int, seed: int, workers: int
         admitted = [admitted[i] for i in sorted(chosen)]
     jobs = [(id, seed, folder) for id in admitted]
     results: list[Agreement] = run_jobs(check, jobs, workers, "check")
-    table = Table("environment", "policy", "reference", "again", "random", "again", "", box=None)
+    names = [Column(name, no_wrap=True) for name in ("environment", "policy")]
+    table = Table(*names, "reference", "again", "random", "again", "", box=None)
     for one in results:
         scores = one.card.reference, one.reference, one.card.random, one.random
         verdict = f"[red]{one.verdict}[/]" if one.verdict else "[green]agrees[/]"
@@ -111,6 +112,7 @@ def _check(cards: list[Card], folder: Path, sample: int, seed: int, workers: int
     console.print(table)
     agree = sum(not one.verdict for one in results)
     console.print(f"{agree} of {len(results)} agree with their cards within the intervals")
+    console.print("[dim]two intervals of the same mean part in 0.6% of pairs, by chance[/]")
     if agree < len(results):
         raise LdmError("cards that do not hold: see the table")
 
