@@ -140,10 +140,21 @@ def test_held_out_base_tasks_follow_from_their_names():
 CHECKED = json.loads((Path(__file__).parents[2] / "docs/environments.json").read_text())
 # told apart only by rewards, walls or rules that random play did not reach
 LOOKALIKES = [
+    ["bsuite/discounting_chain-0", "bsuite/discounting_chain-2"],
     ["envpool/HopperHop-v1", "envpool/HopperStand-v1"],
     ["envpool/MetaWorld/ButtonPressTopdown-v3", "envpool/MetaWorld/ButtonPressTopdownWall-v3"],
-    ["minigrid/BabyAI-BossLevel-v0", "minigrid/BabyAI-BossLevelNoUnlock-v0"],
+    ["inventory/Backlog-v0", "inventory/LostSales-v0"],
+    [
+        "minigrid/BabyAI-BossLevel-v0",
+        "minigrid/BabyAI-BossLevelNoUnlock-v0",
+        "minigrid/BabyAI-SynthSeq-v0",
+    ],
     ["minigrid/BabyAI-OpenDoorsOrderN2-v0", "minigrid/BabyAI-OpenDoorsOrderN2Debug-v0"],
+    ["neurogym/Yang19-ctxdlydm1", "neurogym/Yang19-ctxdlydm2", "neurogym/Yang19-multidlydm"],
+    ["neurogym/Yang19-ctxdm1", "neurogym/Yang19-ctxdm2", "neurogym/Yang19-multidm"],
+    ["neurogym/Yang19-dmc", "neurogym/Yang19-dnmc"],
+    ["nle/Gold", "nle/Score"],
+    ["nle/Oracle", "nle/Staircase", "nle/StaircasePet"],
 ]
 
 
@@ -167,7 +178,8 @@ def test_no_environment_stands_under_two_names():
 
 def test_the_committed_results_are_of_passed_checks_in_every_domain():
     passed = [entry for entry in CHECKED["environments"] if "reason" not in entry]
-    assert CHECKED["counts"]["passed"] == len(passed)
+    assert CHECKED["counts"]["passed"] == len(passed) >= 1500
+    assert len({entry["base_task"] for entry in passed}) >= 700
     assert {entry["domain"] for entry in passed} == set(DOMAINS)
     assert all(entry["digest"] and len(entry["rewards"]) == 2 for entry in passed)
 
