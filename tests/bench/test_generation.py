@@ -19,4 +19,4 @@ def test_every_provider_is_measured_and_ratios_are_of_the_same_run(monkeypatch):
     assert ratios == set(speeds) - {("envpool", mode) for mode in both}
     shares = {r["provider"]: r["p50"] for r in rows if r["op"] == "recording"}
     assert set(shares) == {"policy", "simulator", "serialisation", "writing"}
-    assert 0.9 < sum(shares.values()) < 1.1
+    assert all(0 < share < 1 for share in shares.values())
