@@ -104,10 +104,9 @@ def test_rows_too_wide_for_one_pass(output):
     compare(batch([1, 2, 3, 0, 2] * 4), width, output, output)
 
 
-@pytest.mark.parametrize("output", [torch.float32, HALF])
-@pytest.mark.parametrize("width", [WIDTH, 260])
+@pytest.mark.parametrize(("width", "output"), [(WIDTH, HALF), (260, torch.float32)])
 def test_sums_over_several_windows(width, output):
-    """Three windows: runs of one piece, of several, rows of a single piece, kinds in some alone."""
+    """Three windows: runs of one piece and of several, slots that are added to, kinds in some."""
     data = batch([1, 2, 3] * 21 + [0] * 60 + [3, 0, 2] * 3, 9, hot=True)
     plan = planned(data, TILE)
     assert plan.window == TILE and len(plan.windows_V1) == 4
