@@ -143,6 +143,7 @@ LOOKALIKES = [
     ["bsuite/discounting_chain-0", "bsuite/discounting_chain-2"],
     ["envpool/HopperHop-v1", "envpool/HopperStand-v1"],
     ["envpool/MetaWorld/ButtonPressTopdown-v3", "envpool/MetaWorld/ButtonPressTopdownWall-v3"],
+    ["grid2op/rte_case14_opponent-lines", "grid2op/rte_case14_realistic-lines"],
     ["inventory/Backlog-v0", "inventory/LostSales-v0"],
     [
         "minigrid/BabyAI-BossLevel-v0",
