@@ -23,7 +23,7 @@ class EnvpoolEnv:
     comes back as `started` at once, and the lost episode never ends.
 
     It talks to envpool's C++ object and leaves out the Python around it, which would cost a third
-    of a CartPole step (docs/decisions/0004-recording.md).
+    of a CartPole step (docs/decisions/0006-recording.md).
     """
 
     def __init__(self, spec: EnvSpec, num_envs: int, seed: int, threads: int = 1):
