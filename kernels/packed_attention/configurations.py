@@ -50,6 +50,7 @@ HOPPER: dict[tuple[int, str], Configuration] = {
 # Everywhere else operands sit in registers: narrower key blocks, or they spill.
 OTHERS = HOPPER | {
     (64, "key"): Configuration(64, 32, 8, 2),
+    (128, "key"): Configuration(64, 32, 8, 2),
     (128, "query"): Configuration(LONG, 32, 8, 2),
 }
 # fp32 as three tf32 products keeps fp32's accuracy and needs small blocks not to spill.
