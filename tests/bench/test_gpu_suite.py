@@ -5,8 +5,8 @@ import os
 import subprocess
 import sys
 
-from ldm.bench import gpu_session
-from ldm.bench.gpu_session import Part
+from ldm.bench import gpu_suite
+from ldm.bench.gpu_suite import Part
 
 
 def summary(folder):
@@ -20,7 +20,7 @@ def test_a_part_that_fails_or_hangs_is_recorded(tmp_path):
         Part("bad", 60, ("-c", "raise SystemExit('broken')")),
         Part("hangs", 1, ("-c", "import time; print('begun', flush=True); time.sleep(600)")),
     ]
-    outcomes = [gpu_session.run(part, tmp_path, environment) for part in parts]
+    outcomes = [gpu_suite.run(part, tmp_path, environment) for part in parts]
     assert outcomes == [True, False, False]
     lines = [(line["part"], line["outcome"], line["last"]) for line in summary(tmp_path)]
     assert lines == [
@@ -31,7 +31,7 @@ def test_a_part_that_fails_or_hangs_is_recorded(tmp_path):
 
 
 def test_links_stand_in_for_an_installation(tmp_path):
-    gpu_session.link_package(tmp_path)
+    gpu_suite.link_package(tmp_path)
     code = "import ldm.kernels, ldm.bench.rows as r, ldm._native.packer as p; print(p.__file__)"
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}
     result = subprocess.run(
@@ -41,5 +41,5 @@ def test_links_stand_in_for_an_installation(tmp_path):
 
 
 def test_parts_have_names_of_their_own(tmp_path):
-    names = [part.name for part in gpu_session.parts(tmp_path)]
+    names = [part.name for part in gpu_suite.parts(tmp_path)]
     assert len(names) == len(set(names)) and names[:3] == ["build", "facts", "tests"]

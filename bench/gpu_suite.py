@@ -1,6 +1,6 @@
 """Everything that wants a GPU, in one go on a fresh machine, results written as they come.
 
-    python bench/gpu_session.py --out DIR [--parts build,tests,…] [--commit HASH]
+    python bench/gpu_suite.py --out DIR [--parts build,tests,…] [--commit HASH]
 
 Needs PyTorch, Triton, numpy, Cython, setuptools and pytest, a C compiler, and no network; nothing
 has to be installed: the package is put together out of links in a temporary folder. Each part is a
@@ -77,7 +77,7 @@ def main() -> None:
         names = options.parts.split(",")
         unknown = set(names) - {part.name for part in chosen}
         if unknown:
-            sys.exit(f"gpu_session: no part {sorted(unknown)}; {[part.name for part in chosen]}")
+            sys.exit(f"gpu_suite: no part {sorted(unknown)}; {[part.name for part in chosen]}")
         chosen = [part for part in chosen if part.name in names]
     with tempfile.TemporaryDirectory() as site:
         link_package(Path(site))
@@ -88,7 +88,7 @@ def main() -> None:
         if options.commit:
             environment["LDM_COMMIT"] = options.commit
         failed = [part.name for part in chosen if not run(part, out, environment)]
-    sys.exit(f"gpu_session: failed: {', '.join(failed)}" if failed else None)
+    sys.exit(f"gpu_suite: failed: {', '.join(failed)}" if failed else None)
 
 
 def link_package(site: Path) -> None:
