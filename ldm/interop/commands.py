@@ -1,4 +1,4 @@
-"""What `ldm data` does; the words it takes are in ldm/cli.py."""
+"""What `ldm data` does; the words it takes are in ldm/cli/data.py."""
 
 import sys
 from collections.abc import Callable

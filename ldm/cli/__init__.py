@@ -1,0 +1,5 @@
+"""The command line."""
+
+from ldm.cli.command import dispatch, main
+
+__all__ = ["dispatch", "main"]
