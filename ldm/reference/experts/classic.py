@@ -8,7 +8,9 @@ from ldm.envs.spec import EnvSpec
 from ldm.reference.experts import Markov, expert
 
 
-@expert("envpool/CartPole-v1", "envpool/CartPole-v0", "gymnasium/CartPole-v1")
+@expert(
+    "envpool/CartPole-v1", "envpool/CartPole-v0", "gymnasium/CartPole-v1", "carl-bench/CartPole-*"
+)
 def cartpole(spec: EnvSpec) -> Markov:
     """Push to the side that linear feedback of (position, velocity, angle, its velocity) says."""
     gains = np.array([0.05, 0.15, 1.0, 0.35])
@@ -19,7 +21,7 @@ def cartpole(spec: EnvSpec) -> Markov:
     return Markov("scripted/cartpole@1", act)
 
 
-@expert("envpool/Pendulum-v1", "gymnasium/Pendulum-v1")
+@expert("envpool/Pendulum-v1", "gymnasium/Pendulum-v1", "carl-bench/Pendulum-*")
 def pendulum(spec: EnvSpec) -> Markov:
     """Pump energy until it is that of the upright rest, then hold it with proportional-derivative
     feedback; torque in ±2.
@@ -40,7 +42,7 @@ def pendulum(spec: EnvSpec) -> Markov:
     return Markov("scripted/pendulum@1", act)
 
 
-@expert("envpool/MountainCar-v0", "gymnasium/MountainCar-v0")
+@expert("envpool/MountainCar-v0", "gymnasium/MountainCar-v0", "carl-bench/MountainCar-*")
 def mountain_car(spec: EnvSpec) -> Markov:
     """Push along the velocity; far up the left slope turn round a little before the car stops."""
 
@@ -64,7 +66,7 @@ def mountain_car_continuous(spec: EnvSpec) -> Markov:
     return Markov("scripted/mountain-car-continuous@1", act)
 
 
-@expert("envpool/Acrobot-v1", "gymnasium/Acrobot-v1")
+@expert("envpool/Acrobot-v1", "gymnasium/Acrobot-v1", "carl-bench/Acrobot-*")
 def acrobot(spec: EnvSpec) -> Markov:
     """Torque along the elbow's velocity less half the shoulder's: it raises the energy."""
 

@@ -135,7 +135,7 @@ def blackjack_policy() -> np.ndarray:
     return hit
 
 
-@expert("envpool/Catch-*")
+@expert("envpool/Catch-*", "bsuite/catch*")
 def catch(spec: EnvSpec) -> Markov:
     """Step towards the column of the falling ball; the paddle is the mark in the last row."""
 
