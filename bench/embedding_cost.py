@@ -20,9 +20,14 @@ import torch
 from ldm.bench.lengths import lengths
 from ldm.bench.rows import table
 from ldm.bench.static import exact
-from ldm.bench.synthetic import packed_batch, plan_of
-from ldm.data.batch import ACTION, OBSERVATION, PATCH, PackedBatch, Tokens
-from ldm.kernels.token_embedding.configurations import GROUP, PARTS, configuration, patch_sums
+from ldm.bench.synthetic import PATCH_BYTES, packed_batch, plan_of
+from ldm.data.batch import ACTION, OBSERVATION, PATCH, PATCH_CHANNELS, PackedBatch, Tokens
+from ldm.kernels.token_embedding.configurations import (
+    GROUP,
+    configuration,
+    number_sums,
+    patch_sums,
+)
 from ldm.kernels.token_embedding.plan import TILE, tiles_a_window
 
 KINDS = (OBSERVATION, ACTION)
@@ -33,8 +38,9 @@ TOKENS, ROWS, WIDTH = 32_768, 65_536, 1024
 @dataclass(frozen=True)
 class Counts:
     """What a batch holds: tokens, those with numbers, distinct rows, weight rows that the tiles of
-    the forward read; and of its plan: windows, pieces, those that write slots or read them,
-    slots, those that are added up at the end."""
+    the forward read; and of its plan: windows, the most patches of one, windows with patches,
+    whether pieces wait for all windows, pieces, those that write slots or read them, slots, those
+    that are added up at the end."""
 
     tokens: int
     numbered: int
@@ -46,6 +52,9 @@ class Counts:
     tile_rows: int
     window: int
     windows: int
+    patches_a_window: int
+    patch_windows: int
+    whole: bool
     pieces: int
     slotted: int
     added: int
@@ -57,6 +66,7 @@ def counts(batch: PackedBatch, width: int, arch: str = "sm_90") -> Counts:
     t, plan = batch.tokens, batch.embedding
     chosen = configuration("forward", width, arch, 16)
     pieces = plan.pieces_Q4[: plan.windows_V1[-1]]
+    patches_V = np.bincount(t.patch_tokens_P[t.patch_tokens_P < len(t.kinds_N)] // plan.window)
     return Counts(
         tokens=len(t.kinds_N),
         numbered=int(sum((t.kinds_N == k).sum() for k in KINDS)),
@@ -67,7 +77,10 @@ def counts(batch: PackedBatch, width: int, arch: str = "sm_90") -> Counts:
         patch_bytes=t.patches_PX.shape[1],
         tile_rows=_tile_rows(t, plan.tiles_TM, chosen.BM, chosen.BK),
         window=plan.window,
-        windows=len(plan.windows_V1) - 1,
+        windows=len(plan.groups_VG),
+        patches_a_window=int(patches_V.max(initial=0)),
+        patch_windows=int((patches_V > 0).sum()),
+        whole=len(plan.windows_V1) - 1 < len(plan.groups_VG),
         pieces=len(pieces),
         slotted=int((pieces[:, 3] < 0).sum()),
         added=int(((pieces[:, 2] > 0) & (pieces[:, 2] % 2 == 1)).sum()),
@@ -119,21 +132,27 @@ def backward_bytes(
 ) -> dict[str, float]:
     """floor: inputs, one read of the output's gradient, one write of every weight's gradient.
 
-    ours: also the layout, the plan's pieces, the fp32 sums and de. Where one window of de and all
-    sums stay in the cache they are written once, when they leave it, and the slots of rows with
-    long runs read once, after the zeros of other rows. Else every window's are.
+    ours: also the layout, the plan's pieces, the fp32 sums and de. Where one window of de, its
+    numbers and patches and all sums stay in the cache, what is written is so once, when it leaves,
+    and the slots that are added up are read once, after the zeros of other rows. Else every
+    window's are. Where pieces wait for all windows, de of all tokens is written and read once.
     """
     vectors = c.tokens * width * size
     weights = (len(KINDS) * c.columns + c.patch_bytes + 1) * width
     floor = inputs(c, width, table_size) + vectors + (rows * width + weights) * table_size
-    sums = _capacity(c) * TILE // GROUP + PARTS * len(KINDS) * c.columns
-    sums += patch_sums(c.patch_bytes) * c.patch_bytes if c.patches else 0
+    numbers = number_sums(c.patch_bytes if c.patches else 0) * len(KINDS) * c.columns
+    gains = _capacity(c) * TILE // GROUP
+    patches = patch_sums(c.patch_bytes) * c.patch_bytes if c.patches else 0
+    sums = 4 * width * (gains + numbers + patches)
     scratch = min(c.window, c.tokens) * width * size
-    again = 4 * c.columns * c.numbered + c.patches * c.patch_bytes
-    live = scratch + 4 * width * (c.slots + sums)
-    cached = scratch + 4 * width * (c.slots + sums + c.summed)
-    small = 2 * vectors + (c.numbered + c.patches) * width * size + again
-    small += 4 * width * (c.slotted + c.added + c.summed + 2 * c.windows * sums)
+    live = scratch + sums + (0 if c.whole else 4 * width * c.slots)
+    live += 4 * c.columns * c.window + c.patches_a_window * c.patch_bytes
+    waiting = 4 * width * (c.slotted + c.added + c.summed)
+    cached = sums + (2 * vectors + waiting if c.whole else scratch)
+    cached += 0 if c.whole else 4 * width * (c.slots + c.summed)
+    small = 2 * vectors + (c.numbered + c.patches) * width * size + waiting
+    small += 4 * c.columns * c.numbered + c.patches * c.patch_bytes
+    small += 8 * width * (c.windows * (gains + numbers) + c.patch_windows * patches)
     index = layout(c) + 4 * c.entries + 16 * c.pieces + 8 * rows
     return {
         "floor": floor,
@@ -168,11 +187,20 @@ def control_batch(tokens: int, rows: int) -> PackedBatch:
     return with_bags(batch, [np.array([k, 8 + i // 256 % 8]) for i, k in enumerate(kinds)], rows)
 
 
-def image_batch(tokens: int, rows: int) -> PackedBatch:
-    """Half of the tokens are patches, with rows of their place (one of 100) and environment."""
-    batch = packed_batch([256] * (tokens // 256), rows=rows, bag=0, patches=tokens // 2)
-    places = np.where(batch.tokens.kinds_N.numpy() == PATCH, 16 + np.arange(tokens) // 2 % 100, 1)
+def image_batch(
+    tokens: int, rows: int, part: int = 2, patch_bytes: int = PATCH_BYTES
+) -> PackedBatch:
+    """One in `part` tokens is a patch, with rows of its place (one of 100) and environment."""
+    batch = packed_batch([256] * (tokens // 256), rows=rows, bag=0, patches=tokens // part)
+    t = batch.tokens
+    t.patches_PX = torch.zeros(len(t.patches_PX), patch_bytes, dtype=torch.uint8)
+    places = np.where(t.kinds_N.numpy() == PATCH, 16 + np.arange(tokens) // 2 % 100, 1)
     return with_bags(batch, [np.array([p, 8 + i // 256 % 8]) for i, p in enumerate(places)], rows)
+
+
+def frame_batch(tokens: int, rows: int) -> PackedBatch:
+    """One token in six is a patch of 28 × 28 × 4, as in the quick start's mix."""
+    return image_batch(tokens, rows, 6, 28 * 28 * PATCH_CHANNELS)
 
 
 def grid_batch(tokens: int, rows: int) -> PackedBatch:
@@ -234,6 +262,7 @@ def batches() -> dict[str, PackedBatch]:
     return {
         "control": control_batch(TOKENS, ROWS),
         "images": image_batch(TOKENS, ROWS),
+        "frames": frame_batch(TOKENS, ROWS),
         "grids": grid_batch(TOKENS, ROWS),
         "any rows": scattered,
     }

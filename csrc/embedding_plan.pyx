@@ -86,14 +86,15 @@ cdef struct Walk:
 
 def count(
     const int32_t[::1] ids, const int32_t[::1] order, const int32_t[::1] tokens_B, int entries,
-    int window, int piece, int32_t[::1] windows_V1,
+    int span, int piece, int32_t[::1] windows_V1,
 ):
-    """(runs, pieces, slots) of the first `entries` entries; fills windows_V1."""
+    """(runs, pieces, slots) of the first `entries` entries, runs cut every `span` tokens; fills
+    windows_V1."""
     cdef Walk walk
     cdef Py_ssize_t v
     with nogil:
         windows_V1[:] = 0
-        _walk(ids, order, tokens_B, entries, window, piece, &windows_V1[0], NULL, NULL, &walk)
+        _walk(ids, order, tokens_B, entries, span, piece, &windows_V1[0], NULL, NULL, &walk)
         for v in range(1, windows_V1.shape[0]):
             windows_V1[v] += windows_V1[v - 1]
     return walk.runs, walk.pieces, walk.slots
@@ -101,7 +102,7 @@ def count(
 
 def fill(
     const int32_t[::1] ids, const int32_t[::1] order, const int32_t[::1] tokens_B, int entries,
-    int window, int piece, const int32_t[::1] windows_V1, int32_t[:, ::1] pieces_Q4,
+    int span, int piece, const int32_t[::1] windows_V1, int32_t[:, ::1] pieces_Q4,
     int32_t[:, ::1] rows_R2,
 ):
     """Fills rows_R2, and the pieces that windows_V1 counts; those past them are zeros.
@@ -122,64 +123,72 @@ def fill(
         for v in range(windows - 1):
             places[v + 1] = windows_V1[v]
         if entries:
-            _walk(ids, order, tokens_B, entries, window, piece, places, &pieces_Q4[0, 0],
+            _walk(ids, order, tokens_B, entries, span, piece, places, &pieces_Q4[0, 0],
                   &rows_R2[0, 0], &walk)
     free(places)
 
 
 cdef void _walk(
     const int32_t[::1] ids, const int32_t[::1] order, const int32_t[::1] tokens, Py_ssize_t entries,
-    int window, int piece, int32_t* places, int32_t* pieces, int32_t* rows, Walk* walk,
+    int span, int piece, int32_t* places, int32_t* pieces, int32_t* rows, Walk* walk,
 ) noexcept nogil:
     # places[w + 1]: counts the pieces of window w, from where they are written to if `pieces`.
-    cdef Py_ssize_t start = 0, end, run, run_end, at, shared
-    cdef int32_t row, w, first
-    cdef bint only, short, alone
+    cdef Py_ssize_t start = 0, end, run, run_end, at, i, most, written
+    cdef int32_t row, w
+    cdef bint only
     walk.runs = walk.pieces = walk.slots = 0
     while start < entries:
         row = ids[order[start]]
         end = start + 1
         while end < entries and ids[order[end]] == row:
             end += 1
-        only = end - start <= piece and tokens[start] // window == tokens[end - 1] // window
-        first, shared, run = walk.slots, -1, start
-        alone = not only and _all_short(tokens, start, end, window, piece)
+        only = end - start <= piece and tokens[start] // span == tokens[end - 1] // span
+        run, written = start, 0
+        most = 1 if only else _longest(tokens, start, end, span, piece)
         while run < end:
-            w = tokens[run] // window
-            run_end = run + 1
-            while run_end < end and tokens[run_end] // window == w:
-                run_end += 1
+            w = tokens[run] // span
+            run_end = _end_of_run(tokens, run, end, span)
             walk.runs += 1
-            short = run_end - run <= piece
-            at = run
+            i, at = 0, run
             while at < run_end:
                 if pieces:
                     _piece(pieces + 4 * places[w + 1], at, min(at + piece, run_end),
-                           -1 if only else 2 * shared + 1 if short and shared >= 0
-                           else 2 * walk.slots, row if run_end == end and (only or alone) else -1)
+                           -1 if only else 2 * (walk.slots + i) + (i < written),
+                           row if run_end == end and most == 1 else -1)
                 places[w + 1] += 1
                 walk.pieces += 1
-                if not only and not (short and shared >= 0):
-                    if short:
-                        shared = walk.slots
-                    walk.slots += 1
+                i += 1
                 at += piece
+            written = max(written, i)
             run = run_end
         if rows:
-            rows[2 * row] = first
-            rows[2 * row + 1] = -1 if only or alone else walk.slots - first
+            rows[2 * row] = walk.slots
+            rows[2 * row + 1] = most if most > 1 else -1
+        if not only:
+            walk.slots += most
         start = end
 
 
-cdef bint _all_short(
-    const int32_t[::1] tokens, Py_ssize_t start, Py_ssize_t end, int window, int piece
+cdef Py_ssize_t _end_of_run(
+    const int32_t[::1] tokens, Py_ssize_t run, Py_ssize_t end, int span
 ) noexcept nogil:
-    # Whether no run in [start, end) has more than `piece` entries; entries ascend by token.
-    cdef Py_ssize_t i
-    for i in range(start, end - piece):
-        if tokens[i] // window == tokens[i + piece] // window:
-            return False
-    return True
+    # Of the entries from `run` that are of its window; entries of a row ascend by token.
+    cdef int32_t limit = (tokens[run] // span + 1) * span
+    while run < end and tokens[run] < limit:
+        run += 1
+    return run
+
+
+cdef Py_ssize_t _longest(
+    const int32_t[::1] tokens, Py_ssize_t start, Py_ssize_t end, int span, int piece
+) noexcept nogil:
+    # Pieces of the longest run of a row.
+    cdef Py_ssize_t most = 0, run_end
+    while start < end:
+        run_end = _end_of_run(tokens, start, end, span)
+        most = max(most, (run_end - start + piece - 1) // piece)
+        start = run_end
+    return most
 
 
 cdef void _piece(

@@ -47,8 +47,9 @@ HOPPER: dict[tuple[int, str], Configuration] = {
     (128, "key"): Configuration(64, 64, 8, 2),
     (128, "query"): Configuration(LONG, 64, 8, 2),
 }
-# Everywhere else operands sit in registers: narrower key blocks, or they spill.
+# Everywhere else operands sit in registers: more warps or narrower key blocks, or they spill.
 OTHERS = HOPPER | {
+    (128, "forward_long"): Configuration(64, 64, 8, 2),
     (64, "key"): Configuration(64, 32, 8, 2),
     (128, "key"): Configuration(64, 32, 8, 2),
     (128, "query"): Configuration(LONG, 32, 8, 2),

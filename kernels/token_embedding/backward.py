@@ -8,7 +8,8 @@ e is gathered again: fewer bytes than reading the output, which loses x̂ where 
 Three kernels take turns, window after window of tokens (`plan.py`): `prenorm` writes de of the
 window to scratch memory that stays in the cache, `weight` and `piece` sum it from there. What they
 sum across windows they read, add to and write back, each element by one program. `row` and `sum`
-then round the sums into the gradients.
+then round the sums into the gradients. Token `origin` has the first row of the scratch memory: that
+of the window, or the batch's where `piece` waits for all windows.
 """
 
 import triton
@@ -20,7 +21,7 @@ from ldm.kernels.token_embedding.forward import centred, embed, store_tile, tile
 @triton.jit
 def prenorm_kernel(
     p_table, p_features, p_patch, p_norm, p_ids, p_offsets, p_numbers, p_bytes, p_tiles, p_groups,
-    p_dout, p_rstd, p_de, p_gain, start, n_window, n_capacity, scale,
+    p_dout, p_rstd, p_de, p_gain, start, origin, n_window, n_capacity, scale,
     KINDS: tl.constexpr, F: tl.constexpr, X: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
     GROUP: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr, BK: tl.constexpr, BF: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -58,7 +59,7 @@ def prenorm_kernel(
                     b_mean += tl.sum(b_dx * b_x, 1) / D
                 if i_pass == 1 or BD >= D:
                     b_de = b_rstd[:, None] * (b_dx - b_x * b_mean[:, None])
-                    store_tile(p_de, b_de, o_n - start, m_n, o_d, D)
+                    store_tile(p_de, b_de, o_n - origin, m_n, o_d, D)
                     b_new = tl.sum(tl.where(m_d, b_dout * b_x, 0.0), 0)
                     if BD >= D:
                         b_gain += b_new
@@ -72,7 +73,8 @@ def prenorm_kernel(
 
 @triton.jit
 def weight_kernel(
-    p_numbers, p_bytes, p_de, p_tiles, p_groups, p_parts, start, n_window, n_capacity, scale,
+    p_numbers, p_bytes, p_de, p_tiles, p_groups, p_parts, start, origin, n_window, n_capacity,
+    scale,
     KINDS: tl.constexpr, F: tl.constexpr, X: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
     PARTS: tl.constexpr, PATCH_PARTS: tl.constexpr, BX: tl.constexpr, BD: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -107,7 +109,7 @@ def weight_kernel(
             o_p = i_patch + (i_tile - first) * TILE + tl.arange(0, TILE)
             m_in = (o_n >= 0)[:, None] & (o_x < X)[None, :]
             b_in = tl.load(p_bytes + o_p[:, None].to(tl.int64) * X + o_x[None, :], mask=m_in)
-            b_de = _window_rows(p_de, o_n, start, o_d, D)
+            b_de = _scratch_rows(p_de, o_n, origin, o_d, D)
             b_in = tl.where(m_in, centred(b_in), 0.0).to(b_de.dtype)
             b_acc = tl.dot(tl.trans(b_in), b_de, b_acc, input_precision=PRECISION)
         b_acc *= scale
@@ -117,18 +119,19 @@ def weight_kernel(
             m_in = (o_n >= 0)[:, None] & (o_x < F)[None, :]
             p_block = p_numbers + o_n[:, None].to(tl.int64) * F + o_x[None, :]
             b_in = tl.load(p_block, mask=m_in, other=0.0)
-            b_de = _window_rows(p_de, o_n, start, o_d, D)
+            b_de = _scratch_rows(p_de, o_n, origin, o_d, D)
             b_in = b_in.to(b_de.dtype)
             b_acc = tl.dot(tl.trans(b_in), b_de, b_acc, input_precision=PRECISION)
-    p_block = p_parts + (i_row + o_x)[:, None].to(tl.int64) * D + o_d[None, :]
-    m_block = (o_x < n_x)[:, None] & (o_d < D)[None, :]
-    b_acc += tl.load(p_block, mask=m_block & (start > 0), other=0.0)
-    tl.store(p_block, b_acc, mask=m_block)
+    if (start == 0) | (end > first):  # else the sums stay as they are
+        p_block = p_parts + (i_row + o_x)[:, None].to(tl.int64) * D + o_d[None, :]
+        m_block = (o_x < n_x)[:, None] & (o_d < D)[None, :]
+        b_acc += tl.load(p_block, mask=m_block & (start > 0), other=0.0)
+        tl.store(p_block, b_acc, mask=m_block)
 
 
 @triton.jit
-def _window_rows(p_de, o_n, start, o_d, D: tl.constexpr):
-    p_rows = p_de + (o_n - start)[:, None].to(tl.int64) * D + o_d[None, :]
+def _scratch_rows(p_de, o_n, origin, o_d, D: tl.constexpr):
+    p_rows = p_de + (o_n - origin)[:, None].to(tl.int64) * D + o_d[None, :]
     return tl.load(p_rows, mask=(o_n >= 0)[:, None] & (o_d < D)[None, :], other=0.0)
 
 

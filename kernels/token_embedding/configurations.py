@@ -16,13 +16,19 @@ import triton
 KERNELS = ("forward", "prenorm", "weight", "piece", "row", "sum", "gain")
 # What the results' last bits depend on, so no row may change them (beside plan.py's constants):
 GROUP = 32  # tokens that share a sum of the gain's gradient in every window, at least any BM
-PARTS = 4  # sums that share the tiles of a window and a kind
+PARTS = 4  # sums at most that share the tiles of a window and a kind
 PROGRAMS = 1024  # that share the pieces of a window; no sum depends on it
+LARGE = 512  # bytes of a patch: its rows alone are work for all multiprocessors
+
+
+def number_sums(patch_bytes: int) -> int:
+    """Sums that share the numbers of a kind and a window: fewer beside large patches."""
+    return PARTS // 2 if patch_bytes >= LARGE else PARTS
 
 
 def patch_sums(patch_bytes: int) -> int:
     """Sums that share the patches of a window: the fewer, the more rows there are to share out."""
-    return max(1, min(PARTS, 512 // max(patch_bytes, 1)))
+    return max(1, min(PARTS, LARGE // max(patch_bytes, 1)))
 
 
 @dataclass(frozen=True)

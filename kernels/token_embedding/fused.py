@@ -15,9 +15,9 @@ from ldm.kernels.token_embedding import backward as bwd
 from ldm.kernels.token_embedding import plan as planning
 from ldm.kernels.token_embedding.configurations import (
     GROUP,
-    PARTS,
     PROGRAMS,
     configuration,
+    number_sums,
     patch_sums,
 )
 from ldm.kernels.token_embedding.forward import forward_kernel
@@ -117,7 +117,7 @@ def check_plan(plan: Plan, table_RD: torch.Tensor, tokens: int, entries: int, ki
         expected |= {
             "tokens": (plan.tokens_B, (entries,)),
             "pieces": (plan.pieces_Q4, (len(plan.pieces_Q4), 4)),
-            "windows": (plan.windows_V1, (windows + 1,)),
+            "windows": (plan.windows_V1, (2 if len(plan.windows_V1) == 2 else windows + 1,)),
             "rows": (plan.rows_R2, (len(table_RD), 2)),
         }
     for name, (x, shape) in expected.items():
@@ -216,58 +216,108 @@ def _backward(
     slots: int,
     rstd_N: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    tokens, (kinds, columns, width) = len(dout_ND), features_KFD.shape
-    capacity = tiles_a_window(window, kinds)
-    patch_bytes = len(patch_XD) if len(patches_PX) else 0  # without patches no sums of them
-    patch_parts, numbers = patch_sums(patch_bytes), PARTS * kinds * columns
-    sums = rstd_N.new_empty if tokens else rstd_N.new_zeros
-    de_WD = dout_ND.new_empty(min(window, tokens), width)
-    groups = capacity * (TILE // GROUP)
-    gains_GD = sums(groups, width)
-    parts_ID = sums(numbers + patch_parts * patch_bytes, width)
-    slots_SD = rstd_N.new_empty(slots, width)
-    dtable_RD = torch.empty_like(table_RD)
-    facts = _shared(table_RD, features_KFD, patch_XD, dout_ND.dtype)
-    scale = patch_scale(patch_XD)
-    prenorm, weight, piece = (
-        _configuration(kernel, dout_ND, width) for kernel in ("prenorm", "weight", "piece")
-    )
-    blocks = PARTS * kinds * triton.cdiv(columns, weight.BK)
-    blocks += patch_parts * triton.cdiv(patch_bytes, weight.BK)
+    tokens, width = dout_ND.shape
+    inputs = (table_RD, features_KFD, patch_XD, norm_D)
+    inputs += (bag_ids_B, bag_offsets_N1, features_NF, patches_PX, tiles_TM, groups_VG)
+    new = rstd_N.new_empty if tokens else rstd_N.new_zeros
+    gains_GD = new(_groups(window, features_KFD), width)
+    parts_ID = new(sum(_parts(features_KFD, patches_PX)), width)
+    slots_SD, dtable_RD = new(slots, width), torch.empty_like(table_RD)
+    whole = len(windows_V1) == 2  # pieces of all tokens: de of all must be there
+    de_WD = dout_ND.new_empty(tokens if whole else window, width)
     for start in range(0, tokens, window):
-        launch(
-            bwd.prenorm_kernel, groups, prenorm.warps, prenorm.stages,
-            table_RD, features_KFD, patch_XD, norm_D, bag_ids_B, bag_offsets_N1, features_NF,
-            patches_PX, tiles_TM, groups_VG, dout_ND, rstd_N, de_WD, gains_GD, start, window,
-            capacity, scale, GROUP=GROUP, BM=prenorm.BM, BD=prenorm.BD, BK=prenorm.BK,
-            BF=triton.next_power_of_2(columns), **facts,
-        )  # fmt: skip
-        launch(
-            bwd.weight_kernel, blocks * triton.cdiv(width, weight.BD), weight.warps, weight.stages,
-            features_NF, patches_PX, de_WD, tiles_TM, groups_VG, parts_ID, start, window, capacity,
-            scale, PARTS=PARTS, PATCH_PARTS=patch_parts, BX=weight.BK, BD=weight.BD,
-            **facts | {"X": patch_bytes},
-        )  # fmt: skip
-        programs = min(PROGRAMS, len(pieces_Q4))
-        if programs:
-            launch(
-                bwd.piece_kernel, programs * triton.cdiv(width, piece.BD),
-                piece.warps, piece.stages,
-                de_WD, tokens_B, pieces_Q4, windows_V1, slots_SD, dtable_RD, start, window,
-                programs, D=width, BE=piece.BM, BD=piece.BD,
-            )  # fmt: skip
+        at = (start, 0 if whole else start, window)
+        _prenorm(at, inputs, dout_ND, rstd_N, de_WD, gains_GD)
+        _weight(at, inputs, de_WD, parts_ID)
+        if not whole or start + window >= tokens:
+            _piece(at, de_WD, (tokens_B, pieces_Q4, windows_V1), slots_SD, dtable_RD)
     # Sums before rows, whose zeros drive everything else out of the cache.
-    dfeatures_KFD = _sum("sum", parts_ID[:numbers].view(PARTS, -1), features_KFD)
-    dpatch_XD = torch.zeros_like(patch_XD)
-    if patch_bytes:
-        dpatch_XD = _sum("sum", parts_ID[numbers:].view(patch_parts, -1), patch_XD)
+    dfeatures_KFD, dpatch_XD = _weight_gradients(parts_ID, features_KFD, patch_XD, patches_PX)
     dnorm_D = _sum("gain", gains_GD, norm_D)
+    _row(slots_SD, rows_R2, dtable_RD, dout_ND)
+    return dtable_RD, dfeatures_KFD, dpatch_XD, dnorm_D
+
+
+def _groups(window: int, features_KFD) -> int:
+    """Groups of tokens in a window, each with a sum of the gain's gradient."""
+    return tiles_a_window(window, len(features_KFD)) * (TILE // GROUP)
+
+
+def _parts(features_KFD, patches_PX) -> tuple[int, int]:
+    """Rows of fp32 sums for the weights of numbers, and for that of patches if there are any."""
+    kinds, columns, _ = features_KFD.shape
+    patch_bytes = _patch_bytes(patches_PX)
+    numbers = number_sums(patch_bytes) * kinds * columns
+    return numbers, patch_sums(patch_bytes) * patch_bytes
+
+
+def _patch_bytes(patches_PX) -> int:
+    """0 without patches: then there are no sums of them."""
+    return patches_PX.shape[1] if len(patches_PX) else 0
+
+
+def _prenorm(at, inputs, dout_ND, rstd_N, de_WD, gains_GD) -> None:
+    """de of a window into scratch memory, and its part of the gain's gradient."""
+    table_RD, features_KFD, patch_XD = inputs[:3]
+    chosen = _configuration("prenorm", dout_ND, dout_ND.shape[1])
+    launch(
+        bwd.prenorm_kernel, len(gains_GD), chosen.warps, chosen.stages,
+        *inputs, dout_ND, rstd_N, de_WD, gains_GD, *at, tiles_a_window(at[-1], len(features_KFD)),
+        patch_scale(patch_XD), GROUP=GROUP, BM=chosen.BM, BD=chosen.BD, BK=chosen.BK,
+        BF=triton.next_power_of_2(features_KFD.shape[1]),
+        **_shared(table_RD, features_KFD, patch_XD, dout_ND.dtype),
+    )  # fmt: skip
+
+
+def _weight(at, inputs, de_WD, parts_ID) -> None:
+    """Adds a window's products of numbers and patches with de to the sums."""
+    table_RD, features_KFD, patch_XD = inputs[:3]
+    features_NF, patches_PX, *tiles = inputs[6:]
+    (kinds, columns, width), patch_bytes = features_KFD.shape, _patch_bytes(patches_PX)
+    parts, patch_parts = number_sums(patch_bytes), patch_sums(patch_bytes)
+    chosen = _configuration("weight", de_WD, width)
+    blocks = parts * kinds * triton.cdiv(columns, chosen.BK)
+    blocks += patch_parts * triton.cdiv(patch_bytes, chosen.BK)
+    facts = _shared(table_RD, features_KFD, patch_XD, de_WD.dtype) | {"X": patch_bytes}
+    launch(
+        bwd.weight_kernel, blocks * triton.cdiv(width, chosen.BD), chosen.warps, chosen.stages,
+        features_NF, patches_PX, de_WD, *tiles, parts_ID, *at, tiles_a_window(at[-1], kinds),
+        patch_scale(patch_XD), PARTS=parts, PATCH_PARTS=patch_parts, BX=chosen.BK, BD=chosen.BD,
+        **facts,
+    )  # fmt: skip
+
+
+def _piece(at, de_WD, pieces, slots_SD, dtable_RD) -> None:
+    """Sums de over the pieces that begin in the window of the scratch memory's first token."""
+    _, origin, window = at
+    width, programs = de_WD.shape[1], min(PROGRAMS, len(pieces[1]))
+    if programs:
+        chosen = _configuration("piece", de_WD, width)
+        launch(
+            bwd.piece_kernel, programs * triton.cdiv(width, chosen.BD), chosen.warps, chosen.stages,
+            de_WD, *pieces, slots_SD, dtable_RD, origin, window, programs,
+            D=width, BE=chosen.BM, BD=chosen.BD,
+        )  # fmt: skip
+
+
+def _row(slots_SD, rows_R2, dtable_RD, dout_ND) -> None:
+    """Rows that no piece has written: sums of slots, or zeros."""
+    width = dtable_RD.shape[1]
     chosen = _configuration("row", dout_ND, width)
     launch(
-        bwd.row_kernel, len(table_RD) * triton.cdiv(width, chosen.BD), chosen.warps, chosen.stages,
+        bwd.row_kernel, len(dtable_RD) * triton.cdiv(width, chosen.BD), chosen.warps, chosen.stages,
         slots_SD, rows_R2, dtable_RD, D=width, BE=chosen.BM, BD=chosen.BD,
     )  # fmt: skip
-    return dtable_RD, dfeatures_KFD, dpatch_XD, dnorm_D
+
+
+def _weight_gradients(parts_ID, features_KFD, patch_XD, patches_PX):
+    """Their parts added up; zeros for the patch map of a batch without patches."""
+    numbers, patches = _parts(features_KFD, patches_PX)
+    dfeatures_KFD = _sum("sum", parts_ID[:numbers].view(-1, features_KFD.numel()), features_KFD)
+    if not patches:
+        return dfeatures_KFD, torch.zeros_like(patch_XD)
+    dpatch_XD = _sum("sum", parts_ID[numbers:].view(-1, patch_XD.numel()), patch_XD)
+    return dfeatures_KFD, dpatch_XD
 
 
 def _sum(kernel: str, parts: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -6,10 +6,11 @@ memory that a cache holds, and sum it from there before the next window overwrit
     tiles   TILE tokens of one kind each, −1 where there is none; kind after kind in every window
     pieces  of the bag entries sorted by row: at most PIECE entries of one row and one window
 
-A row owns `slots`, fp32 sums in memory: one that its short runs are added to, window after window,
-and one for every piece of a longer run. The last of short runs alone writes the row, and needs no
-slot where it is the only one; with longer runs the slots are added up at the end. Where rows hardly
-repeat within windows there is one window, of all tokens.
+A row owns `slots`, fp32 sums in memory, as many as its longest run has pieces: the first piece of
+every run is added to the first slot, window after window, the second to the second. Where that is
+one slot the last piece writes the row, and where that piece is the only one there is no slot; other
+rows' slots are added up at the end. Where rows hardly repeat within windows, runs are cut by rows
+alone, and what they sum stays in memory until all windows are done.
 
 Sizes of tiles and groups depend on the token count and the window alone. `ldm._native.plan` is the
 fast builder; this one is its twin, and what runs where the packer made none.
@@ -33,7 +34,7 @@ class Plan:
     groups_VG: torch.Tensor  # int32: first tile of kinds 0 … K + 1, their end, patches before
     tokens_B: torch.Tensor  # int32, the token of every entry in the order of the rows
     pieces_Q4: torch.Tensor  # int32: entries from, to, 2 × slot + whether added or −1, row or −1
-    windows_V1: torch.Tensor  # int32, first piece of every window
+    windows_V1: torch.Tensor  # int32, first piece of every window; of all of them, if two numbers
     rows_R2: torch.Tensor  # int32: first slot, slots (−1: a piece writes it)
     window: int
     slots: int
@@ -89,15 +90,15 @@ def build(
     window = max(min(window, tokens), 1)
     order = bag_order_B[bag_order_B < entries].long()
     token_B = torch.arange(tokens).repeat_interleave(bag_offsets_N1.diff().long())[order]
-    row_B = bag_ids_B[order].long()
-    starts = _runs(row_B, token_B // window)
+    row_B, span = bag_ids_B[order].long(), window
+    starts = _runs(row_B, token_B // span)
     if len(starts) > tokens:  # sums in memory would cost more than the gradient itself
-        window = max(tokens, 1)
-        starts = _runs(row_B, token_B // window)
+        span = max(tokens, 1)
+        starts = _runs(row_B, token_B // span)
     pieces_Q4, rows_R2, slots = _pieces(starts, row_B, rows)
-    of_Q = token_B[pieces_Q4[:, 0]] // window
+    of_Q = token_B[pieces_Q4[:, 0]] // span
     by_window = torch.argsort(of_Q, stable=True)
-    windows_V1 = torch.searchsorted(of_Q[by_window], torch.arange(-(-tokens // window) + 1))
+    windows_V1 = torch.searchsorted(of_Q[by_window], torch.arange(-(-tokens // span) + 1))
     tokens_B = torch.zeros(len(bag_ids_B), dtype=torch.int32)
     tokens_B[:entries] = token_B.int()
     arrays = (tokens_B, pieces_Q4[by_window].int(), windows_V1.int(), rows_R2.int())
@@ -116,20 +117,17 @@ def _pieces(starts: torch.Tensor, row_B: torch.Tensor, rows: int):
     row_of_run = row_B[starts].tolist()
     pieces, rows_R2, slots = [], torch.zeros(rows, 2, dtype=torch.int64), 0
     for row, of_row in groupby(zip(row_of_run, runs), key=lambda pair: pair[0]):
-        spans = [span for _, span in of_row]
-        first, shared = slots, None
+        spans, written = [span for _, span in of_row], 0
+        most = max(-(-(end - start) // PIECE) for start, end in spans)
         for start, end in spans:
-            if end - start <= PIECE and len(spans) == 1:
-                pieces.append((start, end, -1, -1))
-            elif end - start <= PIECE and shared is not None:
-                pieces.append((start, end, 2 * shared + 1, -1))
-            else:
-                shared = slots if end - start <= PIECE else shared
-                for at in range(start, end, PIECE):
-                    pieces.append((at, min(at + PIECE, end), 2 * slots, -1))
-                    slots += 1
-        rows_R2[row] = torch.tensor([first, slots - first])
-        if all(end - start <= PIECE for start, end in spans):
-            pieces[-1] = (*pieces[-1][:3], row)  # it writes the row
-            rows_R2[row, 1] = -1
+            for i, at in enumerate(range(start, end, PIECE)):
+                slot = 2 * (slots + i) + (i < written)
+                pieces.append((at, min(at + PIECE, end), slot, -1))
+            written = max(written, i + 1)
+        rows_R2[row] = torch.tensor([slots, most if most > 1 else -1])
+        if most == 1:
+            alone = len(spans) == 1
+            pieces[-1] = (*pieces[-1][:2], -1 if alone else pieces[-1][2], row)
+            slots -= alone
+        slots += most
     return torch.tensor(pieces, dtype=torch.int64).view(-1, 4), rows_R2, slots

@@ -9,9 +9,9 @@ from ldm.kernels.token_embedding import backward as bwd
 from ldm.kernels.token_embedding.configurations import (
     GROUP,
     KERNELS,
-    PARTS,
     Configuration,
     default,
+    number_sums,
     patch_sums,
     tuned,
 )
@@ -64,8 +64,8 @@ def arguments(kernel: str, width: int, element: str, chosen: Configuration, **fa
     if kernel in ("sum", "gain"):
         pointers["p_out"] = table
     constants = {
-        "KINDS": 2, "F": 64, "X": 256, "D": width, "TILE": TILE, "GROUP": GROUP, "PARTS": PARTS,
-        "PATCH_PARTS": patch_sums(256),
+        "KINDS": 2, "F": 64, "X": 256, "D": width, "TILE": TILE, "GROUP": GROUP,
+        "PARTS": number_sums(256), "PATCH_PARTS": patch_sums(256),
         "BM": chosen.BM, "BD": chosen.BD, "BK": chosen.BK, "BF": 64, "BE": chosen.BM,
         "BX": chosen.BK, "PRECISION": "tf32x3" if element == "fp32" else "tf32",
     }  # fmt: skip

@@ -34,19 +34,18 @@ def embedding_plan(
     tokens_B = make(len(bag_ids_B))
     sorted_by = (bag_ids_B, bag_order_B, tokens_B)
     entries = native.entry_tokens(bag_offsets_N1, bag_order_B, tokens_B)
-    windows_V1 = make(-(-tokens // window) + 1)
-    runs, pieces, slots = native.count(*sorted_by, entries, window, PIECE, windows_V1)
+    windows, span = -(-tokens // window), window
+    windows_V1 = make(windows + 1)
+    runs, pieces, slots = native.count(*sorted_by, entries, span, PIECE, windows_V1)
     if runs > tokens and not fixed:  # sums in memory would cost more than the gradient itself
-        window = tokens
-        windows_V1 = make(2)
-        runs, pieces, slots = native.count(*sorted_by, entries, window, PIECE, windows_V1)
-    windows = len(windows_V1) - 1
+        span, windows_V1 = tokens, make(2)
+        runs, pieces, slots = native.count(*sorted_by, entries, span, PIECE, windows_V1)
     if fixed:
         capacity = len(bag_ids_B)
         pieces = capacity // PIECE + min(capacity, windows * rows)
-        slots = min(rows, capacity // 2) + 2 * capacity // PIECE
+        slots = min(rows, capacity // 2) + capacity // PIECE
     pieces_Q4, rows_R2 = make(pieces, 4), make(rows, 2)
-    native.fill(*sorted_by, entries, window, PIECE, windows_V1, pieces_Q4, rows_R2)
+    native.fill(*sorted_by, entries, span, PIECE, windows_V1, pieces_Q4, rows_R2)
     tiles_TM = make(windows * (-(-window // TILE) + GROUPS), TILE)
     groups_VG = make(windows, GROUPS + 2)
     native.tiles(kinds_N, GROUPS, window, TILE, tiles_TM, groups_VG)

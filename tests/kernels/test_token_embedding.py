@@ -20,7 +20,7 @@ HALF = torch.bfloat16 if DEVICE == "cuda" else torch.float16
 WEIGHTS = ("table", "features", "patch", "norm")
 
 
-def batch(kinds, counts=None, hot=False, seed=0):
+def batch(kinds, counts=None, hot=False, seed=0, rows=ROWS):
     """kinds_N … patch_tokens_P: bags of 0 to 4 ids, or of `counts`."""
     generator = torch.Generator().manual_seed(seed)
     kinds = torch.tensor(kinds, dtype=torch.uint8)
@@ -29,7 +29,7 @@ def batch(kinds, counts=None, hot=False, seed=0):
         counts = torch.randint(0, 5, (n,), generator=generator)
     else:
         counts = torch.full((n,), counts)
-    ids = torch.randint(1, ROWS - 1, (int(counts.sum()),), generator=generator).int()
+    ids = torch.randint(1, rows - 1, (int(counts.sum()),), generator=generator).int()
     if hot:
         ids[torch.rand(len(ids), generator=generator) < 0.9] = 3
     features = torch.randn(n, NUMBERS, generator=generator) * ((kinds == 1) | (kinds == 2))[:, None]
@@ -40,18 +40,18 @@ def batch(kinds, counts=None, hot=False, seed=0):
     return [x.to(DEVICE) for x in (kinds, ids, offsets, features, patches, tokens)]
 
 
-def weights(width=WIDTH, dtype=torch.float32):
+def weights(width=WIDTH, dtype=torch.float32, rows=ROWS):
     generator = torch.Generator().manual_seed(1)
-    shapes = ((ROWS, width), (2, NUMBERS, width), (PATCH_BYTES, width), (width,))
+    shapes = ((rows, width), (2, NUMBERS, width), (PATCH_BYTES, width), (width,))
     made = [torch.randn(shape, generator=generator) for shape in shapes]
     made[3][0] = 0  # a gain of zero: the output alone would not tell the gradient
     return [x.to(DEVICE, dtype) for x in made]
 
 
-def planned(data, window):
+def planned(data, window, rows=ROWS):
     """The plan of `data` with windows of `window` tokens."""
     kinds, ids, offsets = (x.cpu() for x in data[:3])
-    return build(kinds, ids, offsets, ids.argsort(stable=True), ROWS, 2, window).to(DEVICE)
+    return build(kinds, ids, offsets, ids.argsort(stable=True), rows, 2, window).to(DEVICE)
 
 
 def results(function, made, dout):
@@ -61,9 +61,9 @@ def results(function, made, dout):
     return [out.detach(), *torch.autograd.grad(out, made, dout.to(out.dtype))]
 
 
-def compare(data, width, table, output, plan=None):
+def compare(data, width, table, output, plan=None, rows=ROWS):
     """The error of ours is at most twice that of plain PyTorch in the output's precision."""
-    made = weights(width, table)
+    made = weights(width, table, rows)
     dout = torch.randn(len(data[0]), width, generator=torch.Generator().manual_seed(2))
     dout = dout.to(DEVICE, output)
     ours = results(lambda *w: fused.token_embedding(*w, *data, plan, output), made, dout)
@@ -114,6 +114,13 @@ def test_sums_over_several_windows(width, output):
     if width != WIDTH:
         assert width > default("prenorm", block(width), 32).BD
     compare(data, width, output, output, plan)
+
+
+def test_rows_that_hardly_repeat_are_summed_after_all_windows():
+    data = batch([1, 2, 3, 0] * 35, 3, rows=300)
+    plan = planned(data, TILE, rows=300)
+    assert (len(plan.groups_VG), len(plan.windows_V1)) == (3, 2)
+    compare(data, WIDTH, torch.float32, torch.float32, plan, rows=300)
 
 
 @pytest.mark.parametrize("entries", [4000, 3 * PIECE, PIECE - 1])
@@ -267,7 +274,9 @@ def test_the_dispatched_result_has_the_dtype_asked_for():
     assert dispatch.token_embedding(*made, *data, dtype=HALF).dtype == HALF
 
 
-@pytest.mark.parametrize("made", [cost.control_batch, cost.image_batch, cost.grid_batch])
+@pytest.mark.parametrize(
+    "made", [cost.control_batch, cost.image_batch, cost.frame_batch, cost.grid_batch]
+)
 def test_both_directions_move_little_more_than_they_must(made):
     rows, width = 65_536, 1024
     counted = cost.counts(made(16_384, rows), width)
