@@ -1,6 +1,7 @@
 """MiniGrid tasks of finding a goal or a door: search on the map of what has been seen so far."""
 
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 
@@ -21,15 +22,16 @@ class Mapper:
 
     def __init__(self):
         self.kind = np.zeros((SIDE, SIDE), np.int8)
+        self.colour = np.zeros((SIDE, SIDE), np.int8)
         self.state = np.zeros((SIDE, SIDE), np.int8)
         self.position = np.array([SIDE // 2, SIDE // 2])
         self.heading = 0
-        self.carrying = False
+        self.held = EMPTY  # the kind of what the agent carries
 
     def see(self, heading: int, view: np.ndarray) -> None:
         """view: (7, 7, 3) of (column from the left, row from afar), kind, colour and state."""
         self.heading = heading
-        self.carrying = view[VIEW // 2, VIEW - 1, 0] == KEY
+        self.held = int(view[VIEW // 2, VIEW - 1, 0])
         column, row = np.nonzero(view[..., 0] != UNSEEN)
         right, ahead = column - VIEW // 2, VIEW - 1 - row
         x, y = (
@@ -38,8 +40,8 @@ class Mapper:
             + np.outer(right, HEADINGS[(heading + 1) % 4])
         ).T
         elsewhere = (right != 0) | (ahead != 0)  # what the agent carries shows in its own cell
-        self.kind[x[elsewhere], y[elsewhere]] = view[column, row, 0][elsewhere]
-        self.state[x[elsewhere], y[elsewhere]] = view[column, row, 2][elsewhere]
+        for channel, layer in enumerate((self.kind, self.colour, self.state)):
+            layer[x[elsewhere], y[elsewhere]] = view[column, row, channel][elsewhere]
         if self.kind[tuple(self.position)] == UNSEEN:
             self.kind[tuple(self.position)] = EMPTY
 
@@ -53,15 +55,23 @@ class Mapper:
         free = (self.kind == EMPTY) | (self.kind == FLOOR) | (self.kind == GOAL)
         return free | ((self.kind == DOOR) & (self.state == OPEN))
 
-    def choose(self) -> int:
-        """The first action of the shortest way to the goal, else through a door that can be opened,
-        else to the key, else to where something unseen is next."""
+    def aims(self) -> list[tuple[np.ndarray, int]]:
+        """Cells to face and what to do there, in the order of preference: the goal, else a door
+        that can be opened, else the key, else where something unseen is next."""
+        goal, unseen = (self.kind == GOAL, FORWARD), (self.kind == UNSEEN, FORWARD)
+        return [goal, (self.closed(), TOGGLE), (self.keys(), PICK_UP), unseen]
+
+    def closed(self) -> np.ndarray:
+        """The doors that can be opened now."""
         shut = (self.kind == DOOR) & (self.state != OPEN)
-        doors = shut & ((self.state != LOCKED) | self.carrying)
-        keys = (self.kind == KEY) & (not self.carrying)
-        unseen = self.kind == UNSEEN
-        aims = [(self.kind == GOAL, FORWARD), (doors, TOGGLE), (keys, PICK_UP), (unseen, FORWARD)]
-        for target, last in aims:
+        return shut & ((self.state != LOCKED) | (self.held == KEY))
+
+    def keys(self) -> np.ndarray:
+        return (self.kind == KEY) & (self.held != KEY)
+
+    def choose(self) -> int:
+        """The first action of the shortest way to what is preferred of all that can be reached."""
+        for target, last in self.aims():
             if target.any() and (action := self.search(target, last)) is not None:
                 return action
         return LEFT
@@ -93,16 +103,17 @@ class GridSearch:
 
     id = "scripted/grid-search@1"
 
-    def __init__(self):
+    def __init__(self, mapper: Callable[[str], Mapper] = lambda mission: Mapper()):
+        self.mapper = mapper  # of a mission
         self.maps: list[Mapper] = []
 
     def act(self, turn: Turn) -> Arrays:
-        heading, view = turn.observation[:2]
+        heading, view, mission = turn.observation
         actions = np.zeros(len(heading), np.int32)
         self.maps = self.maps or [Mapper() for _ in heading]
         for i, started in enumerate(turn.started):
             if started:
-                self.maps[i] = Mapper()
+                self.maps[i] = self.mapper(bytes(mission[i]).rstrip(b"\0").decode())
             else:
                 self.maps[i].did(int(turn.action[0][i]))
             self.maps[i].see(int(heading[i]), view[i])
@@ -120,6 +131,10 @@ FAMILIES = (
     "Unlock-",
     "FourRooms",
     "MultiRoom",
+    "DistShift",
+    "WFC",
+    "LockedRoom",
+    "Dynamic-Obstacles",
 )
 
 
