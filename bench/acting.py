@@ -18,7 +18,7 @@ from ldm.envs.make import make
 from ldm.model.decoder import Decoder
 from ldm.model.memory import keep_freed_memory
 from ldm.model.presets import architecture
-from ldm.parallel import run_jobs
+from ldm.parallel.jobs import run_jobs
 from ldm.policy import Policy
 from ldm.policy.policy import acting_dtype, cast_blocks
 

@@ -32,7 +32,7 @@ from ldm.envs import spaces
 from ldm.envs.catalogue import find
 from ldm.envs.make import make
 from ldm.errors import LdmError
-from ldm.parallel import quiet_and_narrow
+from ldm.parallel.local_pool import quiet_and_narrow
 
 CORES = 2
 SEED = 7

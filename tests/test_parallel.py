@@ -7,9 +7,9 @@ import time
 import pytest
 from rich.console import Console
 
-from ldm import parallel
 from ldm.errors import LdmError
-from ldm.parallel import run_jobs
+from ldm.parallel import progress
+from ldm.parallel.jobs import run_jobs
 
 
 def square(x, error_at=-1):
@@ -40,8 +40,8 @@ def test_results_come_in_the_order_of_the_jobs():
 def test_the_bar_counts_sizes_and_tells_rate_and_time_left(monkeypatch):
     written = io.StringIO()
     terminal = Console(file=written, force_terminal=True, width=120)
-    monkeypatch.setattr(parallel, "console", terminal)
-    monkeypatch.setattr(parallel.sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(progress, "console", terminal)
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
     run_jobs(square, [(1,), (2,), (3,)], 1, "square", size=lambda job: 1000 * job[0])
     shown = written.getvalue()
     assert "6000/6000" in shown

@@ -27,7 +27,7 @@ from ldm.data.encoded import Encoded
 from ldm.data.manifest import checksum, read_environment, read_manifest, write_manifest
 from ldm.data.samples import Damage, read_tar, write_tar
 from ldm.errors import LdmError, nearest
-from ldm.parallel import run_jobs
+from ldm.parallel.jobs import run_jobs
 from ldm.seeds import derive
 
 BLOCK = 1024  # segments a sample holds at most

@@ -20,7 +20,7 @@ from ldm.envs.check import Check, check
 from ldm.envs.groups import group
 from ldm.envs.processes import MARK, kill_marked
 from ldm.envs.spec import EnvSpec
-from ldm.parallel import run_jobs
+from ldm.parallel.jobs import run_jobs
 
 SCHEMA = 1  # rises when the check asks for more
 SECONDS = 420  # an environment may take; workers have deadlines of their own, envpool has none

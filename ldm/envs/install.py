@@ -19,7 +19,7 @@ from contextlib import contextmanager
 
 from ldm.envs.groups import Group
 from ldm.errors import LdmError
-from ldm.parallel import console, progress_bar
+from ldm.parallel.progress import console, progress_bar
 
 TAIL = 12  # lines of a failed command that the error repeats
 

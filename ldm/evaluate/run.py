@@ -9,7 +9,7 @@ from ldm.envs.catalogue import find
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.evaluate.rollouts import key, model_folder, play
-from ldm.parallel import run_jobs
+from ldm.parallel.jobs import run_jobs
 from ldm.policy import digest
 from ldm.reference.admission import Card, read_card
 

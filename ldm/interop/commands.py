@@ -10,7 +10,7 @@ from rich.table import Table
 from ldm.data import tools
 from ldm.data.manifest import read_manifest
 from ldm.errors import LdmError
-from ldm.parallel import progress_bar
+from ldm.parallel.progress import progress_bar
 
 
 def show(data: str) -> None:

@@ -16,7 +16,8 @@ from ldm.data.manifest import write_manifest
 from ldm.envs.catalogue import find
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
-from ldm.parallel import console, run_jobs
+from ldm.parallel.jobs import run_jobs
+from ldm.parallel.progress import console
 from ldm.record.job import Tally, record_shards
 from ldm.record.plan import ShardPlan, plan
 from ldm.reference.admission import Card, read_card

@@ -13,7 +13,7 @@ from ldm.config import load_recipe
 from ldm.envs.catalogue import find, load
 from ldm.envs.spec import DOMAINS
 from ldm.errors import LdmError
-from ldm.parallel import run_jobs
+from ldm.parallel.jobs import run_jobs
 from ldm.reference import zoo
 from ldm.reference.admission import SETTINGS, Card, Score
 from ldm.reference.check import Agreement, check

@@ -8,7 +8,8 @@ from ldm.envs.catalogue import find
 from ldm.envs.groups import group
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
-from ldm.parallel import console, run_jobs
+from ldm.parallel.jobs import run_jobs
+from ldm.parallel.progress import console
 from ldm.reference import experts, zoo
 from ldm.reference.admission import card_folder, read_card, settings_key, write_card
 from ldm.reference.choose import blank, choose

@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ldm.data.atomic import disk_errors, write_bytes
 from ldm.errors import LdmError
-from ldm.parallel import progress_bar
+from ldm.parallel.progress import progress_bar
 from ldm.train.flops import peak_flops, segment_squares, step_flops
 
 PACKAGES = ("ldm", "torch", "numpy", "safetensors")

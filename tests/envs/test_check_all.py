@@ -32,7 +32,7 @@ def lines(path) -> list[str]:
 
 
 def test_one_that_fails_hangs_or_crashes_does_not_stop_the_others(faulty, tmp_path, monkeypatch):
-    monkeypatch.setattr("ldm.parallel.ATTEMPTS", 1)
+    monkeypatch.setattr("ldm.parallel.jobs.ATTEMPTS", 1)
     path = tmp_path / "check.jsonl"
     fine, raises = faulty("fine"), faulty("raise")
     # only a process of ours can be hung or killed by an environment that lives in it

@@ -1,4 +1,4 @@
-"""Jobs on a Ray cluster, for `parallel.run_jobs`: pip install "ldm[ray]".
+"""Jobs on a Ray cluster, for `run_jobs`: pip install "ldm[ray]".
 
 Every machine needs this package and the run's folder at the same path (a shared file system).
 """
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from ldm.errors import LdmError
-from ldm.parallel import quiet_and_narrow
+from ldm.parallel.local_pool import quiet_and_narrow
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
 

@@ -1,0 +1,62 @@
+"""Jobs in processes of this machine, for `run_jobs`."""
+
+import ctypes
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+class LocalPool:
+    """One process a lane, so that a death names its job. Lanes outlive their jobs: imports stay."""
+
+    deaths = (BrokenProcessPool,)
+
+    def __init__(self):
+        self._idle: list[ProcessPoolExecutor] = []
+        self._busy: dict[Future, ProcessPoolExecutor] = {}
+
+    def submit(self, function: Callable, job: tuple) -> Future:
+        for future, lane in list(self._busy.items()):
+            if future.done():
+                del self._busy[future]
+                broken = isinstance(future.exception(), BrokenProcessPool)
+                self._idle += [] if broken else [lane]
+        lane = self._idle.pop() if self._idle else _lane()
+        future = lane.submit(function, *job)
+        self._busy[future] = lane
+        return future
+
+    def close(self) -> None:
+        lanes = [*self._idle, *self._busy.values()]
+        processes = [p for lane in lanes for p in (lane._processes or {}).values()]
+        for process in processes:
+            process.terminate()
+        for lane in lanes:
+            lane.shutdown(cancel_futures=True)  # ends at once: its process is gone
+
+
+def _lane() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start_process)
+
+
+def _start_process() -> None:
+    """Only the parent answers Ctrl-C, and no process outlives a parent that was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    quiet_and_narrow()
+
+
+def quiet_and_narrow() -> None:
+    """One thread a process, and no warnings: one a process would bury the progress."""
+    warnings.simplefilter("ignore")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
