@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
@@ -46,13 +47,14 @@ class DeepSpeedEngine:
         self.universal = saved is not None and saved["world"] != self.world
         self.deepspeed = deepspeed
         self.optimizer = adamw(model, config)
-        self.engine, *_ = deepspeed.initialize(
-            model=LossOf(model), optimizer=self.optimizer, config=self._settings(model, config)
-        )
+        with redirect_stdout(None):  # one of its optimisers prints
+            self.engine, *_ = deepspeed.initialize(
+                model=LossOf(model), optimizer=self.optimizer, config=self._settings(model, config)
+            )
 
     def _settings(self, model: nn.Module, config: TrainConfig) -> dict:
         size = sum(p.numel() for p in model.parameters())
-        return {
+        settings = {
             "train_micro_batch_size_per_gpu": 1,  # a batch of ours is one already
             "gradient_accumulation_steps": config.micro_batches,
             "gradient_clipping": config.clip,
@@ -66,6 +68,11 @@ class DeepSpeedEngine:
             "checkpoint": {"load_universal": self.universal},
             "steps_per_print": 10**9,
         }
+        if config.micro_batches > 1:  # docs/decisions/0007-micro-batches-under-deepspeed.md
+            settings["data_types"] = {"grad_accum_dtype": "fp32"}
+            if config.zero_stage == 1:  # whose ranks add up once a step
+                settings["communication_data_type"] = "fp32"
+        return settings
 
     def backward(self, batches: list) -> Loss:
         labels = sum(batch.label_count for batch in batches)
@@ -88,7 +95,8 @@ class DeepSpeedEngine:
             group["lr"] = rate
         with record_function("ldm.optimiser"):
             self.engine.step()
-        return self.engine.get_global_grad_norm()
+        norm = self.engine.get_global_grad_norm()  # a float where it is not finite
+        return torch.as_tensor(norm, dtype=torch.float32, device=self.device)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """All ranks take part; only rank 0 keeps them."""
@@ -111,7 +119,8 @@ class DeepSpeedEngine:
             if self.rank == 0:
                 convert(folder)
             dist.barrier()
-        self.engine.load_checkpoint(str(folder), tag=tag)
+        with redirect_stdout(None):
+            self.engine.load_checkpoint(str(folder), tag=tag)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         dist.all_reduce(values)
