@@ -82,13 +82,14 @@ def test_gpu_side_never_imports_a_simulator(part):
 
 
 def test_workers_import_only_what_a_foreign_interpreter_has():
+    ours = {"ldm.envs.periods"}  # of problems that are ours, which live in our own interpreter
     files = [ROOT / "ldm/envs/worker.py", ROOT / "ldm/envs/spaces.py"]
     files += sources("ldm/envs/adapters")
     wrong = {
         f"{path.name}: {name}"
         for path in files
         for name in imports(path)
-        if name.split(".")[0] == "ldm"
+        if name.split(".")[0] == "ldm" and name not in ours
     }
     assert not wrong
 

@@ -1,8 +1,9 @@
 """Defending networks: variants of our own of textbook problems. Rewards are near one a period."""
 
-import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiBinary
+
+from ldm.envs.periods import Periods
 
 
 def build(make: str, split: str, **options):
@@ -10,25 +11,7 @@ def build(make: str, split: str, **options):
     return DEFENCES[make](**options)
 
 
-class Defence(gymnasium.Env):
-    """A fixed number of periods; subclasses fill in `_start`, `_defend` and `_observe`."""
-
-    horizon: int
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.period = 0
-        self._start()
-        return self._observe(), {}
-
-    def step(self, action):
-        self.period += 1
-        reward, over = self._defend(action)
-        truncated = self.period == self.horizon and not over
-        return self._observe(), float(reward), bool(over), truncated, {}
-
-
-class Containment(Defence):
+class Containment(Periods):
     """Malware that spreads over a network (Kephart and White 1991).
 
     An infected host infects each neighbour with probability `spread` a period; one host a period
@@ -56,7 +39,7 @@ class Containment(Defence):
         self.infected = np.zeros(self.hosts, bool)
         self.infected[self.np_random.integers(self.hosts)] = True
 
-    def _defend(self, action):
+    def _act(self, action):
         if action:
             self.infected[action - 1] = False
         escapes = (1 - self.spread) ** (self.links & self.infected).sum(1)
@@ -71,7 +54,7 @@ class Containment(Defence):
         return (self.np_random.random(self.hosts) < chance).astype(np.int8)
 
 
-class Detection(Defence):
+class Detection(Periods):
     """When to shut an intruder out (Hammar and Stadler 2022, optimal stopping).
 
     The intrusion begins with probability `begins` a period. Alerts are Poisson with mean `quiet`
@@ -90,7 +73,7 @@ class Detection(Defence):
     def _start(self):
         self.attacked, self.mean, self.alerts = False, self.quiet, self.quiet
 
-    def _defend(self, action):
+    def _act(self, action):
         if action:
             return (10 if self.attacked else -10), True
         self.attacked |= self.np_random.random() < self.begins
@@ -102,7 +85,7 @@ class Detection(Defence):
         return np.float32([self.alerts / self.loud, self.mean / self.loud])
 
 
-class FlipIt(Defence):
+class FlipIt(Periods):
     """Taking a resource back without knowing who holds it (van Dijk, Juels, Oprea, Rivest 2013).
 
     The attacker takes it every `every` periods from a hidden phase on, or with probability 1 /
@@ -120,7 +103,7 @@ class FlipIt(Defence):
         self.phase = int(self.np_random.integers(self.every))
         self.since = self.lost = self.shown = 0
 
-    def _defend(self, action):
+    def _act(self, action):
         reward = 1.0 if not self.lost else 0.0
         self.since += 1
         if action:
@@ -138,7 +121,7 @@ class FlipIt(Defence):
         return np.float32([self.since / self.every, self.shown / self.every])
 
 
-class Honeypot(Defence):
+class Honeypot(Periods):
     """Catching an intruder who walks towards the data (security games; Tambe 2011).
 
     Layers of `width` hosts; the intruder starts in the first and moves each period to a host of the
@@ -159,7 +142,7 @@ class Honeypot(Defence):
     def _start(self):
         self.layer, self.host = 0, int(self.np_random.integers(self.width))
 
-    def _defend(self, action):
+    def _act(self, action):
         if self.np_random.random() < self.rests:
             return 0.0, False
         chances = self.moves[self.layer, self.host]
@@ -179,7 +162,7 @@ class Honeypot(Defence):
         return shown
 
 
-class Filtering(Defence):
+class Filtering(Periods):
     """Keeping a server up under a flood (throttling; Yau and others 2005).
 
     Each of `sources` sends Poisson traffic, ten times as much while it floods; floods begin with
@@ -198,7 +181,7 @@ class Filtering(Defence):
         self.floods = np.zeros(self.sources, bool)
         self.traffic = np.full(self.sources, self.mean)
 
-    def _defend(self, action):
+    def _act(self, action):
         changes = self.np_random.random(self.sources)
         self.floods = np.where(self.floods, changes > 0.1, changes < self.begins)
         honest = self.np_random.poisson(self.mean, self.sources).astype(np.float64)

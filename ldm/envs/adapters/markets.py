@@ -6,9 +6,10 @@ splits are the same. Rewards are in units of the price's deviation a step, or as
 
 from math import erf
 
-import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
+
+from ldm.envs.periods import Periods
 
 
 def build(make: str, split: str, **options):
@@ -16,23 +17,11 @@ def build(make: str, split: str, **options):
     return MARKETS[make](**options)
 
 
-class Market(gymnasium.Env):
-    """A fixed number of periods; subclasses fill in `_start`, `_trade` and `_observe`."""
-
-    horizon: int
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.period = 0
-        self._start()
-        return np.float32(self._observe()), {}
-
-    def step(self, action):
-        self.period += 1
-        self.last = self.period == self.horizon
-        reward, over = self._trade(action)
-        truncated = self.last and not over
-        return np.float32(self._observe()), float(reward), bool(over), truncated, {}
+class Market(Periods):
+    @property
+    def last(self) -> bool:
+        """Whether this is the last period."""
+        return self.period == self.horizon
 
     def _draw(self, *shape):
         return self.np_random.standard_normal(shape or None)
@@ -60,7 +49,7 @@ class Execution(Market):
     def _start(self):
         self.held, self.moved = self.block, 0.0
 
-    def _trade(self, action):
+    def _act(self, action):
         sold = self.held if self.last else self.held * float(action[0])
         received = self.moved - self.temporary * sold
         self.held -= sold
@@ -90,7 +79,7 @@ class MarketMaking(Market):
     def _start(self):
         self.inventory, self.move = 0, 0.0
 
-    def _trade(self, action):
+    def _act(self, action):
         chance = self.rate * np.exp(-self.decay * np.asarray(action, np.float64))
         sells, buys = self.np_random.random(2) < chance
         sells &= self.inventory > -self.limit
@@ -150,7 +139,7 @@ class Hedging(Geometric):
         d = np.log(self.price / self.strike) / deviation + deviation / 2
         return self.price * _normal(d) - self.strike * _normal(d - deviation)
 
-    def _trade(self, action):
+    def _act(self, action):
         cost = self.fee * self.price * abs(float(action[0]) - self.shares)
         self.shares = float(action[0])
         gain = self.shares * self._move() - cost
@@ -174,7 +163,7 @@ class Stopping(Geometric):
         self.action_space = Discrete(2)
         self.observation_space = Box(np.float32([0, -np.inf]), np.float32([1, np.inf]))
 
-    def _trade(self, action):
+    def _act(self, action):
         if action:
             discount = np.exp(-self.rate * (self.period - 1))
             return 100 * discount * max(self.strike - self.price, 0.0), True
@@ -203,7 +192,7 @@ class Portfolio(Market):
     def _start(self):
         self.signals, self.positions = self._draw(self.assets), np.zeros(self.assets)
 
-    def _trade(self, action):
+    def _act(self, action):
         traded = np.asarray(action, np.float64) - self.positions
         self.positions = self.positions + traded
         returns = self.strength * self.signals + self._draw(self.assets)

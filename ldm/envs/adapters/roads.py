@@ -2,9 +2,10 @@
 otherwise; rewards are near one.
 """
 
-import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
+
+from ldm.envs.periods import Periods
 
 
 def build(make: str, split: str, **options):
@@ -12,25 +13,7 @@ def build(make: str, split: str, **options):
     return ROADS[make](**options)
 
 
-class Road(gymnasium.Env):
-    """A fixed number of periods; subclasses fill in `_start`, `_drive` and `_observe`."""
-
-    horizon: int
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.period = 0
-        self._start()
-        return np.float32(self._observe()), {}
-
-    def step(self, action):
-        self.period += 1
-        reward, over = self._drive(action)
-        truncated = self.period == self.horizon and not over
-        return np.float32(self._observe()), float(reward), bool(over), truncated, {}
-
-
-class Cruise(Road):
+class Cruise(Periods):
     """Following a car whose speed wanders and which brakes hard now and then.
 
     Action: acceleration in shares of 3 m/s², 0.2 s a period. Reward: 1 − ((gap − headway · speed −
@@ -49,7 +32,7 @@ class Cruise(Road):
         self.speed = 20 + 3 * self.np_random.standard_normal()
         self.gap = 5 + self.headway * self.speed + 10 * self.np_random.random()
 
-    def _drive(self, action):
+    def _act(self, action):
         if self.np_random.random() < self.braking:
             self.aim = self.np_random.uniform(5, 30)
         pull = np.clip(0.5 * (self.aim - self.leader), -4, 2)
@@ -66,7 +49,7 @@ class Cruise(Road):
         return [self.gap / 50, self.speed / 10, (self.leader - self.speed) / 10]
 
 
-class Tracking(Road):
+class Tracking(Periods):
     """Keeping a kinematic bicycle (Rajamani 2012) on a winding road, at constant speed.
 
     Action: steering angle in shares of 0.5 rad, 0.1 s a period. The road's curvature is a smoothed
@@ -88,7 +71,7 @@ class Tracking(Road):
             smooth[i] = 0.9 * smooth[i - 1] + 0.1 * curvature if i else 0.0
         self.curvature, self.offset, self.heading = smooth, 0.0, 0.0
 
-    def _drive(self, action):
+    def _act(self, action):
         step, length = 0.1 * self.speed, 2.7
         turn = np.tan(0.5 * float(action[0])) / length
         self.offset += step * np.sin(self.heading)
@@ -102,7 +85,7 @@ class Tracking(Road):
         return [self.offset / 3, self.heading, *(20 * ahead)]
 
 
-class Approach(Road):
+class Approach(Periods):
     """Passing a traffic light with as little energy as possible.
 
     Action: acceleration in shares of 2 m/s², 0.5 s a period. The light, `distance` ahead, shows red
@@ -121,7 +104,7 @@ class Approach(Road):
         self.speed = self.np_random.uniform(8, 16)
         self.wait = self.np_random.uniform(0, 2 * self.red)
 
-    def _drive(self, action):
+    def _act(self, action):
         push = float(action[0])
         self.speed = float(np.clip(self.speed + 0.5 * 2 * push, 0, 20))
         self.left -= 0.5 * self.speed
@@ -135,7 +118,7 @@ class Approach(Road):
         return [self.left / 100, self.speed / 10, self.wait / 20]
 
 
-class Signals(Road):
+class Signals(Periods):
     """Traffic lights of junctions in a row (store and forward; Gazis and Potts 1963).
 
     Every junction serves its main road (action 0) or the crossing one (1), 5 s a period; a change
@@ -155,7 +138,7 @@ class Signals(Road):
         self.queues = self.np_random.integers(0, 6, (self.junctions, 2)).astype(np.float64)
         self.served = np.zeros(self.junctions, np.int64)
 
-    def _drive(self, action):
+    def _act(self, action):
         chosen = np.reshape(action, -1).astype(np.int64)
         changes, self.served = chosen != self.served, chosen
         coming = self.np_random.poisson(self.main)
@@ -171,7 +154,7 @@ class Signals(Road):
         return np.column_stack([self.queues / 10, self.served]).reshape(-1)
 
 
-class Ramp(Road):
+class Ramp(Periods):
     """Metering the on-ramp of a motorway (cell transmission model; Daganzo 1994).
 
     Action: share of the ramp's capacity that may enter before the last but one of `cells` cells, 10
@@ -190,7 +173,7 @@ class Ramp(Road):
         self.density, self.queue = np.full(self.cells, 0.1), 0.0
         self.peak = self.np_random.uniform(0.6, 1.0)
 
-    def _drive(self, action):
+    def _act(self, action):
         swell = self.peak * np.sin(np.pi * self.period / self.horizon)
         noise = self.np_random.uniform(0.8, 1.2, 2)
         arrive, wait = self.load * 0.25 * swell * noise[0], self.ramp * 0.2 * swell * noise[1]

@@ -5,9 +5,10 @@ Demand is Poisson unless the class says otherwise. Rewards are minus the costs o
 what was earned, over the costs of an ordinary one, so that they are near one.
 """
 
-import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
+
+from ldm.envs.periods import Periods
 
 
 def build(make: str, split: str, **options):
@@ -15,21 +16,11 @@ def build(make: str, split: str, **options):
     return PROBLEMS[make](**options)
 
 
-class Problem(gymnasium.Env):
-    """A fixed number of periods; subclasses fill in `_start`, `_period` and `_observe`."""
+class Problem(Periods):
+    """Subclasses fill in `_period`, which returns the reward: none ends before its time."""
 
-    horizon: int
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.period = 0
-        self._start()
-        return np.float32(self._observe()), {}
-
-    def step(self, action):
-        self.period += 1
-        reward = self._period(action)
-        return np.float32(self._observe()), float(reward), False, self.period == self.horizon, {}
+    def _act(self, action):
+        return self._period(action), False
 
     def _box(self, low, high):
         return Box(np.float32(low), np.float32(high))
