@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +33,9 @@ class Loader:
     """Iterates the batches of steps `step`, `step + 1`, … without end, as torch CPU tensors (pinned
     where there is CUDA).
 
-    folder: of the mix. fixed_for: steps of the run for which all batches shall have the same
-    shapes, `capacities`, the most that any of them needs; without it arrays are as long as each
-    batch needs, labels and the tokens they read filled up to a multiple of `grain`. waited: seconds
-    that the consumer waited so far. Close it when done.
+    folder: of the mix. capacities: sizes that all batches shall have, of `largest`; without them
+    arrays are as long as each batch needs, labels and the tokens they read filled up to a multiple
+    of `grain`. waited: seconds that the consumer waited so far. Close it when done.
     Raises LdmError where `world` does not divide the streams, or a shard is missing or damaged.
     """
 
@@ -46,25 +45,18 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         step: int = 0,
-        fixed_for: int | None = None,
+        capacities: Capacities | None = None,
         grain: int = 1,
     ):
         self.folder, self.manifest = Path(folder), read_manifest(folder, "mix")
         settings = self.manifest["settings"]
-        streams = len(self.manifest["streams"])
-        if streams % world:
-            divisors = [n for n in range(1, streams + 1) if streams % n == 0]
-            raise LdmError(
-                f"{world} ranks cannot share the {streams} streams of {folder} evenly: use one of "
-                f"{', '.join(map(str, divisors))} ranks, or mix again with another mix.streams"
-            )
-        self.step, self.waited, self._grain = step, 0.0, grain
+        self.step, self.waited = step, 0.0
+        self.capacities, self._grain = capacities, grain
         self._bin_tokens, self._rows = settings["mix"]["bin_tokens"], settings["tokens"]["rows"]
         self._shards, self._streams = [], []
-        for s in range(rank, streams, world):
+        for s in share(self.manifest, rank, world):
             self._streams.append(Stream(self.folder, self.manifest, s, len(self._shards), step))
             self._shards += self.manifest["streams"][s]
-        self.capacities = self._largest(fixed_for) if fixed_for else None
         self._capacity = len(self._streams) * (self._bin_tokens // self.manifest["shortest"] + 1)
         self._cache = Cache(self.folder)
         self._ready: queue.Queue = queue.Queue(AHEAD)
@@ -98,13 +90,6 @@ class Loader:
             except queue.Empty:
                 continue
 
-    def _largest(self, steps: int) -> Capacities:
-        """What the largest of the first `steps` batches needs: a function of the mix alone."""
-        held = sum(stream.contents(steps) for stream in self._streams).max(axis=0)
-        tokens, bags, labels, patches = (-(-int(n) // GRAIN) * GRAIN for n in held)
-        context = self.manifest["settings"]["tokens"]["context"]
-        return Capacities(bags, patches, labels, min(labels, tokens), context)
-
     def _work(self) -> None:
         try:
             while not self._closed.is_set():
@@ -134,7 +119,8 @@ class MicroBatches:
     """Iterates the steps' batches in `count` parts, each with its share of this rank's streams.
 
     Part i of rank r is what rank r + i × world of count × world ranks would get: together the parts
-    are the rank's batch. Arguments and errors as for Loader.
+    are the rank's batch. fixed_for: steps of the run in which all parts shall have the same shapes.
+    Other arguments and errors as for Loader.
     """
 
     def __init__(
@@ -148,18 +134,14 @@ class MicroBatches:
         grain: int = 1,
     ):
         ranks, world = range(rank, count * world, world), count * world
-        self._loaders = [Loader(folder, r, world, step, fixed_for, grain) for r in ranks]
+        self.capacities = largest(folder, fixed_for, ranks, world) if fixed_for else None
+        self._loaders = [Loader(folder, r, world, step, self.capacities, grain) for r in ranks]
 
     def __iter__(self) -> "MicroBatches":
         return self
 
     def __next__(self) -> list[PackedBatch]:
         return [next(loader) for loader in self._loaders]
-
-    def capacities(self) -> list[dict] | None:
-        """Of each part, where they are fixed."""
-        found = [loader.capacities for loader in self._loaders]
-        return None if None in found else [asdict(capacities) for capacities in found]
 
     @property
     def waited(self) -> float:
@@ -169,6 +151,30 @@ class MicroBatches:
     def close(self) -> None:
         for loader in self._loaders:
             loader.close()
+
+
+def largest(folder: Path, steps: int, ranks: Sequence[int] = (0,), world: int = 1) -> Capacities:
+    """What the largest of the first `steps` batches of these ranks needs. Errors as for Loader."""
+    manifest, found = read_manifest(folder, "mix"), []
+    for rank in ranks:
+        streams = [Stream(folder, manifest, s, 0, 0) for s in share(manifest, rank, world)]
+        found.append(sum(stream.contents(steps) for stream in streams))
+    held = np.concatenate(found).max(axis=0)
+    tokens, bags, labels, patches = (-(-int(n) // GRAIN) * GRAIN for n in held)
+    context = manifest["settings"]["tokens"]["context"]
+    return Capacities(bags, patches, labels, min(labels, tokens), context)
+
+
+def share(manifest: dict, rank: int, world: int) -> range:
+    """The streams that a rank serves. Raises LdmError where `world` does not divide them."""
+    streams = len(manifest["streams"])
+    if streams % world:
+        divisors = [n for n in range(1, streams + 1) if streams % n == 0]
+        raise LdmError(
+            f"{world} ranks cannot share the {streams} streams of the mix evenly: use one of "
+            f"{', '.join(map(str, divisors))} ranks, or mix again with another mix.streams"
+        )
+    return range(rank, streams, world)
 
 
 class Stream:

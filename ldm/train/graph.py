@@ -14,7 +14,7 @@ WARM = 3  # calls before recording: they compile, choose algorithms, make the op
 
 
 class GraphEngine(TorchEngine):
-    """The engine of one process, for batches of one shape on CUDA."""
+    """The engine of one process, for batches of one shape on CUDA. `load` before the first step."""
 
     capturable = True
 
@@ -35,13 +35,13 @@ class GraphEngine(TorchEngine):
             self.inputs = batch.to(self.device), torch.zeros((), device=self.device)
         copy_into(self.inputs[0], batch)
         self.inputs[1].fill_(count)
-        share, per_label = (value.detach().clone() for value in self.add_gradients())
+        share, per_label = (value.clone() for value in self.add_gradients())
         return Loss.of(share, per_label, batch)
 
     def _add_gradients(self) -> tuple[torch.Tensor, torch.Tensor]:
         share, per_label, gradients = self.gradients(*self.inputs)
         torch._foreach_add_([parameter.grad for parameter in self.parameters], gradients)
-        return share, per_label
+        return share.detach(), per_label.detach()  # kept by the graph, without autograd's
 
     def update(self, rate: float) -> torch.Tensor:
         for group in self.optimizer.param_groups:
@@ -60,6 +60,8 @@ class Graphed:
 
     Its tensors must stay where they are, those it returns are overwritten by the next call, and it
     may not wait for the device. What it did in the first calls is kept: they are no rehearsal.
+    All run on one stream, since autograd goes back to the stream on which it first saw a weight,
+    and recording ends with an error where it meets another.
     """
 
     def __init__(self, function: Callable):
@@ -72,15 +74,16 @@ class Graphed:
         if self.calls <= WARM:
             return self._aside()
         if self.graph is None:
-            torch.cuda.empty_cache()  # what the first calls held: the graph has memory of its own
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):  # records, computes nothing
+            # the loader's threads go on pinning memory, which "global" would not let them
+            mode = {"stream": self.stream, "capture_error_mode": "thread_local"}
+            with torch.cuda.graph(self.graph, **mode):  # records, computes nothing
                 self.outputs = self.function()
         self.graph.replay()
         return self.outputs
 
     def _aside(self):
-        """On a stream of its own, as recording will be."""
+        """On the stream where recording will be."""
         current = torch.cuda.current_stream()
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):

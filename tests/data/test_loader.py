@@ -10,7 +10,7 @@ from examples import flat, recipe, record, run_here
 from ldm.data import loader as module
 from ldm.data import mix
 from ldm.data.codec import Codec
-from ldm.data.loader import Loader, MicroBatches
+from ldm.data.loader import Loader, MicroBatches, largest
 from ldm.data.manifest import read_environment, read_manifest
 from ldm.errors import LdmError
 
@@ -108,8 +108,8 @@ STEPS = 40
 @pytest.mark.parametrize("world", [1, 2])
 def test_with_fixed_capacities_no_shape_changes_and_nothing_else_does(folder, world):
     plain, shapes, most = Loader(folder, 1 % world, world), set(), np.zeros(3, int)
-    fixed = Loader(folder, 1 % world, world, fixed_for=STEPS)
-    capacities = fixed.capacities
+    capacities = largest(folder, STEPS, [1 % world], world)
+    fixed = Loader(folder, 1 % world, world, capacities=capacities)
     with closing(plain), closing(fixed):
         for _ in range(STEPS):
             want, got = next(plain), next(fixed)
@@ -122,6 +122,16 @@ def test_with_fixed_capacities_no_shape_changes_and_nothing_else_does(folder, wo
     assert len(shapes) == 1
     sizes = [capacities.bag_entries, capacities.patches, capacities.labels]
     np.testing.assert_array_equal(sizes, -(-most // 64) * 64)  # the most that any batch needs
+
+
+def test_all_micro_batches_of_a_run_have_the_same_shapes(folder):
+    with closing(MicroBatches(folder, 0, 1, 0, 4, fixed_for=STEPS)) as parts:
+        shapes = {
+            tuple(value.shape for value in flat(part).values() if np.ndim(value))
+            for micro in islice(parts, STEPS)
+            for part in micro
+        }
+    assert len(shapes) == 1
 
 
 def check_filled(got: dict, want: dict) -> None:
@@ -149,7 +159,8 @@ def test_labels_come_in_few_lengths_where_asked(folder):
 
 
 def test_further_than_asked_for_a_batch_may_need_more_than_there_is_room_for(folder):
-    with closing(Loader(folder, fixed_for=1)) as loader, pytest.raises(ValueError) as error:
+    loader = Loader(folder, capacities=largest(folder, 1))
+    with closing(loader), pytest.raises(ValueError) as error:
         for _ in range(200):
             next(loader)
     assert "arrays were made for" in str(error.value)
