@@ -160,38 +160,39 @@ def merge(spec: EnvSpec) -> Markov:
     return Markov("scripted/snake-2048@1", act)
 
 
+def around(cell: Cell, side: int) -> list[Cell]:
+    rows = range(max(cell[0] - 1, 0), min(cell[0] + 2, side))
+    columns = range(max(cell[1] - 1, 0), min(cell[1] + 2, side))
+    return [(r, c) for r in rows for c in columns if (r, c) != cell]
+
+
+def safest(board: np.ndarray, mines: int) -> Cell:
+    """A hidden cell (negative) that some number proves safe, given what numbers prove to be mines;
+    else the one with the lowest estimated chance: the largest that a number beside it gives it."""
+    hidden, found, safe = cells(board < 0), set(), set()
+    numbers = [(int(board[cell]), set(around(cell, len(board)))) for cell in cells(board >= 0)]
+    for _ in range(4):  # what is proved proves more
+        for count, near in numbers:
+            closed = near & hidden
+            if len(closed - safe) == count:
+                found |= closed - safe
+            if len(closed & found) == count:
+                safe |= closed - found
+    if safe:
+        return min(safe)
+    chance = {cell: (mines - len(found)) / len(hidden) for cell in hidden - found}
+    for count, near in numbers:
+        closed = (near & hidden) - found
+        for cell in closed:
+            chance[cell] = max(chance[cell], (count - len(near & found)) / len(closed))
+    return min(chance, key=lambda cell: (chance[cell], cell), default=(0, 0))
+
+
 @expert("envpool/Minesweeper-v0")
 def sweep(spec: EnvSpec) -> Markov:
-    """A cell that some number proves safe, given what numbers prove to be mines; else the one with
-    the lowest estimated chance: the largest that a neighbouring number gives it."""
-
-    def around(cell: Cell, side: int) -> list[Cell]:
-        rows = range(max(cell[0] - 1, 0), min(cell[0] + 2, side))
-        columns = range(max(cell[1] - 1, 0), min(cell[1] + 2, side))
-        return [(r, c) for r in rows for c in columns if (r, c) != cell]
-
-    def choose(board: np.ndarray, mines: int) -> Cell:
-        hidden, found, safe = cells(board < 0), set(), set()
-        numbers = [(int(board[cell]), set(around(cell, len(board)))) for cell in cells(board > 0)]
-        for _ in range(4):  # what is proved proves more
-            for count, near in numbers:
-                closed = near & hidden
-                if len(closed - safe) == count:
-                    found |= closed - safe
-                if len(closed & found) == count:
-                    safe |= closed - found
-        if safe:
-            return min(safe)
-        chance = {cell: (mines - len(found)) / len(hidden) for cell in hidden - found}
-        for count, near in numbers:
-            closed = (near & hidden) - found
-            for cell in closed:
-                chance[cell] = max(chance[cell], (count - len(near & found)) / len(closed))
-        return min(chance, key=lambda cell: (chance[cell], cell), default=(0, 0))
-
     def act(observation: Arrays) -> Arrays:
         boards, mines = observation[0], observation[2]
-        return [np.array([choose(b, int(m)) for b, m in zip(boards, mines)], np.int32)]
+        return [np.array([safest(b, int(m)) for b, m in zip(boards, mines)], np.int32)]
 
     return Markov("scripted/deduce-mines@1", act)
 
