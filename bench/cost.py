@@ -70,7 +70,7 @@ def model(
     work = flops(lengths, heads, dim, mode)
     moved = bytes_moved(lengths, heads, key_heads, dim, mode)
     arch = "sm_80" if roof.name.startswith("A100") else "sm_90"
-    tiles = [default(f"forward_{kind}", dim, arch) for kind in ("short", "long")]
+    tiles = [default(f"forward_{kind}", dim, arch, 16) for kind in ("short", "long")]
     floor = roof.seconds(work, moved)
     short = sum(n for n in lengths if n <= SHORT) / sum(lengths)
     line = {

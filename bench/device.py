@@ -26,7 +26,7 @@ def token_embedding(seconds: float, notes: Callable[[str], None]) -> Iterator[di
             "forward": cost.forward_bytes(counts, WIDTH)["floor"],
             "backward": cost.backward_bytes(counts, WIDTH, cost.ROWS)["floor"],
         }
-        weights, grad, forwards = _embedders(batch.to("cuda"))
+        weights, grad, forwards = embedders(batch.to("cuda"))
         for mode in floor:
             calls = {}
             for provider, forward in forwards.items():
@@ -40,7 +40,7 @@ def token_embedding(seconds: float, notes: Callable[[str], None]) -> Iterator[di
             yield from timed_rows("token_embedding", mode, shape, calls, floor[mode], seconds)
 
 
-def _embedders(batch: PackedBatch):
+def embedders(batch: PackedBatch):
     """(weights, gradient of the output, providers). Liger embeds one row a token and no more."""
     tokens = batch.tokens
     numbers, patch_bytes = tokens.features_NF.shape[1], tokens.patches_PX.shape[1]

@@ -29,6 +29,7 @@ from ldm.kernels.token_embedding.configurations import (
     patch_sums,
 )
 from ldm.kernels.token_embedding.plan import TILE, tiles_a_window
+from ldm.kernels.tuned import columns
 
 KINDS = (OBSERVATION, ACTION)
 CACHE = 32e6  # of the 40 MB of an A100 and the 50 MB of an H100 or H200
@@ -64,7 +65,7 @@ class Counts:
 
 def counts(batch: PackedBatch, width: int, arch: str = "sm_90") -> Counts:
     t, plan = batch.tokens, batch.embedding
-    chosen = configuration("forward", width, arch, 16)
+    chosen = configuration("forward", columns(width), arch, 16)
     pieces = plan.pieces_Q4[: plan.windows_V1[-1]]
     patches_V = np.bincount(t.patch_tokens_P[t.patch_tokens_P < len(t.kinds_N)] // plan.window)
     return Counts(

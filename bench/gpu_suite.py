@@ -3,13 +3,16 @@
     python bench/gpu_suite.py --out DIR [--parts build,tests,…] [--commit HASH]
 
 Needs PyTorch, Triton, numpy, Cython, setuptools and pytest, a C compiler, and no network; nothing
-has to be installed: the package is put together out of links in a temporary folder. Each part is a
-process with its own time limit; one that fails or runs over is recorded and the rest goes on.
+has to be installed: the package is put together out of links in a temporary folder. Peers that are
+not installed may lie in a folder that PYTHONPATH names: pip install --no-deps --target peers
+liger-kernel==0.8.5. Each part is a process with its own time limit; one that fails or runs over is
+recorded and the rest goes on.
 
     DIR/summary.jsonl     part, outcome, seconds, last line of output
     DIR/log.txt           what they printed
     DIR/<device>.jsonl    result rows (`ldm bench compare`, `ldm bench plot`)
-    DIR/configurations.json, DIR/dispatch.json    to go to kernels/packed_attention/
+    DIR/<operation>.json  configurations, to go to kernels/<operation>/configurations.json
+    DIR/dispatch.json     to go to kernels/packed_attention/
     DIR/profile.txt       one training step, kernel by kernel
 """
 
@@ -43,6 +46,7 @@ def parts(out: Path) -> Iterator[Part]:
     bench = ("-m", "ldm.bench.runner", "run")
     to = ("--out", str(out))
     train = ("-m", "ldm.bench.gpu_training", *to)
+    tune = ("-m", "ldm.bench.tune", "kernels")
     facts = "import json, ldm.bench.rows as rows; print(json.dumps(rows.provenance()))"
     attention = ("tests/kernels/test_packed_attention.py", "tests/kernels/test_dispatch.py")
     tests = ("-m", "pytest", "-q", "--import-mode=append")
@@ -51,13 +55,16 @@ def parts(out: Path) -> Iterator[Part]:
     yield Part("facts", 60, ("-c", facts))
     yield Part("tests", 540, (*tests, *attention))
     yield Part("attention", 540, (*bench, "packed_attention", "--seconds", "1", *to))
-    yield Part("tune", 540, ("-m", "ldm.bench.tune", "kernels", *to))
+    yield Part("tune attention", 540, (*tune, "packed_attention", *to))
     yield Part("tuned", 540, (*bench, "packed_attention", "--seconds", "1", *to))
     yield Part("dispatch", 60, ("-m", "ldm.bench.tune", "dispatch", *to))
     yield Part("turned", 240, (*bench, "turned_attention", "--seconds", "1", *to))
     yield Part("train", 300, (*train, "--what", "speed"))
     yield Part("profile", 180, (*train, "--what", "profile"))
+    yield Part("tune embedding", 400, (*tune, "token_embedding", *to))
     yield Part("embedding", 180, (*bench, "token_embedding", *to))
+    yield Part("tune loss", 400, (*tune, "action_loss", *to))
+    yield Part("rows", 240, (*bench, "row_operations", *to))
     yield Part("optimiser", 120, (*bench, "optimiser", *to))
     yield Part("other tests", 540, (*tests, "tests/kernels", "tests/model", *others))
 
@@ -82,7 +89,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as site:
         link_package(Path(site))
         # The repository's own ldm/ lacks what is linked in, so it must not come first on the path.
-        environment = os.environ | {"PYTHONPATH": site, "PYTHONSAFEPATH": "1"}
+        paths = [site, *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
         environment |= {"PYTHONUNBUFFERED": "1"}
         environment.pop("TRITON_INTERPRET", None)
         if options.commit:
@@ -135,10 +143,10 @@ def run(part: Part, out: Path, environment: dict) -> bool:
 
 def adopt(part: Part, out: Path) -> None:
     """What tuning found so far counts for the parts that follow."""
-    found = out / "configurations.json"
-    if part.name == "tune" and found.exists():
-        target = ROOT / "kernels" / "packed_attention" / found.name
-        target.write_text(found.read_text())
+    for folder in (ROOT / "kernels").iterdir() if part.name.startswith("tune ") else ():
+        found = out / f"{folder.name}.json"
+        if found.exists():
+            (folder / "configurations.json").write_text(found.read_text())
 
 
 def stop(process: subprocess.Popen) -> None:

@@ -9,6 +9,7 @@ from ldm.bench.attention import first_line
 from ldm.bench.device import call_of, timed_rows
 from ldm.bench.row_cost import CLASSES, LABELS, MODES, TOKENS, WIDTH, Case, cases, floor_bytes
 from ldm.data.batch import SLOTS
+from ldm.kernels.rms_norm.naive import EPSILON
 
 
 def measure(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
@@ -49,13 +50,18 @@ def on_gpu(name: str, case: Case) -> list[torch.Tensor]:
     return [*made, rows.int(), slots.int(), classes.int(), values, smooth]
 
 
+def our_loss(hidden, gate, slot, out, rows, *labels):
+    """The Triton action loss of the case's inputs."""
+    from ldm.kernels.action_loss import fused
+
+    return fused.action_loss(hidden, rows, gate, slot, out, *labels)
+
+
 def providers(name: str, case: Case, notes: Callable[[str], None]) -> dict[str, Callable]:
     """Functions of the case's inputs."""
     found = {"eager": case.function, "compile": torch.compile(case.function)}
     if name == "action_loss":
-        from ldm.kernels.action_loss import fused
-
-        found["ours"] = lambda h, g, s, o, rows, *rest: fused.action_loss(h, rows, g, s, o, *rest)
+        found["ours"] = our_loss
     try:
         found |= liger(name)
     except ImportError as error:
@@ -64,12 +70,18 @@ def providers(name: str, case: Case, notes: Callable[[str], None]) -> dict[str, 
 
 
 def liger(name: str) -> dict[str, Callable]:
-    """Raises ImportError where Liger is not installed; empty where it has no such operation."""
-    from liger_kernel.ops.rms_norm import LigerRMSNormFunction
-    from liger_kernel.ops.swiglu import LigerSiLUMulFunction
+    """Liger's version, of 0.8.5; empty where it has no such operation.
+
+    Not in place, which would overwrite the output's gradient: calls are repeated here.
+    Raises ImportError where Liger is not installed.
+    """
+    from liger_kernel.ops.fused_add_rms_norm import LigerFusedAddRMSNormFunction as AddNorm
+    from liger_kernel.ops.rms_norm import LigerRMSNormFunction as Norm
+    from liger_kernel.ops.swiglu import LigerFusedGateUpSiLUMulFunction as SwiGLU
 
     functions = {
-        "rms_norm": lambda x, norm: LigerRMSNormFunction.apply(x, norm, 1e-6),
-        "swiglu": lambda x: LigerSiLUMulFunction.apply(*x.chunk(2, -1)),
+        "rms_norm": lambda x, norm: Norm.apply(x, norm, EPSILON, 0.0, "llama", False),
+        "residual + rms_norm": lambda x, y, norm: AddNorm.apply(x, y, norm, EPSILON)[::-1],
+        "swiglu": SwiGLU.apply,
     }
     return {"Liger": functions[name]} if name in functions else {}

@@ -1,20 +1,20 @@
-"""Finds the best configuration of every attention kernel on the GPU that is there.
+"""Finds the best configuration of every kernel on the GPU that is there.
 
-    python -m ldm.bench.tune kernels [--rounds 20]        rows of configurations.json
+    python -m ldm.bench.tune kernels [OPERATION…] [--rounds 20] [--out DIR]
+        rows of kernels/OPERATION/configurations.json, or of DIR/OPERATION.json
     python -m ldm.bench.tune dispatch --results FILE [--out DIR]
-                                                           rows of dispatch.json, from results that
-                                                           `ldm bench` wrote, on any machine
+        rows of packed attention's dispatch.json, from results that `ldm bench` wrote
 
-A candidate must first compile ahead of time without stack and within the shared memory; then it
-takes turns with the default on the operation's own distributions. It is kept where its geometric
-mean over them is at least LEAST faster.
+A candidate must first compile ahead of time without stack and within the shared memory, in every
+variant that ships; then it takes turns with the default on inputs that spend their time in its
+kernel. It is kept where its geometric mean over them is at least LEAST faster.
 """
 
 import argparse
 import json
 import os
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
 from itertools import product
 from math import exp, log
 from multiprocessing import get_context
@@ -22,81 +22,58 @@ from pathlib import Path
 from statistics import fmean, median
 
 from ldm.bench import rows
-from ldm.kernels.packed_attention import configurations as known
+from ldm.bench.tune_operations import OPERATIONS
+from ldm.kernels import dispatch as devices
+from ldm.kernels import tuned
 from ldm.kernels.packed_attention import dispatch
-from ldm.kernels.packed_attention.configurations import Configuration
-from ldm.kernels.packed_attention.work_list import LONG, SHORT
 
 LEAST = 0.02
-TUNING_TOKENS = 131_072  # enough that no launch waits for Python
-# kernel → (mode that runs it, distributions that spend their time in it)
-JUDGED_BY = {
-    "forward_short": ("forward", ("const 64", "tiny")),
-    "forward_long": ("forward", ("exp 128", "exp 512", "dense 8k")),
-    "backward_short": ("backward", ("const 64", "tiny")),
-    "key": ("backward", ("exp 128", "exp 512", "dense 8k")),
-    "query": ("backward", ("exp 128", "exp 512", "dense 8k")),
-}
+BITS = 16  # what is tuned: fp32 is for tests and small models
 
 
-def candidates(kernel: str) -> Iterator[Configuration]:
-    """Block sizes that divide the tile; warps and stages that make sense for them."""
-    tile = SHORT if kernel.endswith("_short") else LONG
-    if tile == SHORT:  # holds a whole tile, no loop to pipeline
-        yield from (Configuration(SHORT, SHORT, warps, 1) for warps in (4, 8))
-        return
-    for m, n, warps, stages in product((32, 64, 128), (32, 64, 128), (4, 8), (2, 3)):
-        owned = n if kernel == "key" else m  # the rows that programs share out
-        if owned <= tile and max(m, n) >= 64 and (m * n > 32 * 64 or warps == 4):
-            yield Configuration(m, n, warps, stages)
-
-
-def compiles(kernel: str, dim: int, arch: str, chosen: Configuration) -> bool:
-    """Ahead of time, plain and turned: no stack, shared memory within the limit."""
+def compiles(operation: str, kernel: str, size: int, arch: str, chosen) -> bool:
+    """Ahead of time, in every variant of sixteen bits: no stack, shared memory within the limit."""
     from ldm.kernels.ahead_of_time import SHARED_LIMIT, compile_for
-    from ldm.kernels.packed_attention.shipped import SIXTEEN_BITS, arguments
 
-    names = [name for name in SIXTEEN_BITS if name in (kernel, f"{kernel} turned")]
+    module = import_module(f"ldm.kernels.{operation}.shipped")
+    variants = {
+        (name, element)
+        for name, _, element, _ in module.shipped(arch)
+        if name.split()[0] == kernel and element != "fp32"
+    }
     try:
-        used = [compile_for(arch=arch, **arguments(name, dim, "bf16", chosen)) for name in names]
+        for name, element in sorted(variants):
+            used = compile_for(arch=arch, **module.arguments(name, size, element, chosen))
+            if used.stack or used.shared > SHARED_LIMIT[arch]:
+                return False
     except Exception as error:
-        print(f"{kernel} hd{dim} {chosen}: does not compile: {error}"[:200], flush=True)
+        print(f"{operation} {kernel} {size} {chosen}: does not compile: {error}"[:200], flush=True)
         return False
-    return all(u.stack == 0 and u.shared <= SHARED_LIMIT[arch] for u in used)
+    return True
 
 
-def pruned(kernel: str, dim: int, arch: str) -> list[Configuration]:
+def pruned(operation: str, kernel: str, size: int, arch: str) -> list:
     """The default first, then every other candidate that compiles cleanly."""
-    first = known.default(kernel, dim, arch)
-    others = [c for c in candidates(kernel) if c != first]
-    jobs = [(kernel, dim, arch, c) for c in others]
+    subject = OPERATIONS[operation]
+    first = subject.tuned.default(kernel, size, arch, BITS)
+    others = [c for c in subject.candidates(kernel, size) if c != first]
+    jobs = [(operation, kernel, size, arch, c) for c in others]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         clean = list(pool.map(compiles, *zip(*jobs)))
     return [first, *(c for c, good in zip(others, clean) if good)]
 
 
-def use(kernel: str, dim: int, arch: str, chosen: Configuration) -> None:
-    """Makes launches of this process take `chosen`."""
-    known.tuned()[arch, known.triton_version(), dim, kernel] = chosen
-    known.configuration.cache_clear()
-
-
-def tune(kernel: str, dim: int, arch: str, rounds: int) -> tuple[Configuration, float]:
+def tune(operation: str, kernel: str, size: int, arch: str, rounds: int) -> tuple[object, float]:
     """(best configuration, its time over the default's): all once, then the best four at length."""
-    from ldm.bench.attention import PROVIDERS, call_of, inputs
-
-    mode, names = JUDGED_BY[kernel]
-    calls = []
-    for name in names:
-        qkv, do, segments, _ = inputs(name, 1024 // dim, dim, TUNING_TOKENS)
-        calls.append(call_of(PROVIDERS["ours"](), "ours", mode, qkv, do, segments))
-    found = pruned(kernel, dim, arch)
+    subject = OPERATIONS[operation]
+    found = pruned(operation, kernel, size, arch)
+    calls = subject.calls(kernel, size)
     first = found[0]
     for turns, keep in ((3, 4), (rounds, 1)):
         scores = {c: [] for c in found}
         for _ in range(turns):
             for chosen in found:
-                use(kernel, dim, arch, chosen)
+                subject.tuned.use(kernel, size, arch, BITS, chosen)
                 scores[chosen].append(_times(calls))
         score = {c: fmean(log(median(column)) for column in zip(*t)) for c, t in scores.items()}
         ranked = sorted(score, key=score.get)
@@ -119,20 +96,20 @@ def _times(calls) -> list[float]:
         return [float("inf")] * len(calls)
 
 
-def tune_all(path: Path, rounds: int) -> None:
+def tune_all(operation: str, path: Path, rounds: int) -> None:
     """Writes a row after every kernel, so that a run that is stopped keeps what it found."""
     import torch
 
-    arch = dispatch.architecture(torch.device("cuda"))
-    for dim, kernel in product(known.HEAD_DIMS, JUDGED_BY):
-        best, ratio = tune(kernel, dim, arch, rounds)
+    arch, subject = devices.architecture(torch.device("cuda")), OPERATIONS[operation]
+    for size, kernel in product(subject.sizes, subject.modes):
+        best, ratio = tune(operation, kernel, size, arch, rounds)
         keep = ratio <= 1 - LEAST
-        chosen = best if keep else known.default(kernel, dim, arch)
-        use(kernel, dim, arch, chosen)
-        print(f"{arch} {kernel} hd{dim}: {best}, {ratio:.3f} of the default's time", flush=True)
+        chosen = best if keep else subject.tuned.default(kernel, size, arch, BITS)
+        row = subject.tuned.use(kernel, size, arch, BITS, chosen)
+        name = f"{arch} {operation} {kernel} {size}"
+        print(f"{name}: {best}, {ratio:.3f} of the default's time", flush=True)
         if keep:
-            row = known.as_row(arch, dim, kernel, chosen)
-            replace_rows(path, [row], ("arch", "triton", "head_dim", "kernel"))
+            replace_rows(path, [row], tuned.KEY)
 
 
 def replace_rows(path: Path, new: list[dict], key: tuple[str, ...]) -> None:
@@ -179,16 +156,24 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("kernels", "dispatch"))
+    parser.add_argument("operations", nargs="*", help=f"of {', '.join(OPERATIONS)}; default: all")
     parser.add_argument("--rounds", type=int, default=20, help="timed rounds of the last four")
     parser.add_argument("--results", type=Path, help="of `ldm bench`; default: of this GPU in out")
-    parser.add_argument("--out", type=Path, default=Path(dispatch.__file__).parent)
+    parser.add_argument("--out", type=Path, help="default: where launches read them")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
+    unknown = set(options.operations) - OPERATIONS.keys()
+    if unknown:
+        parser.error(f"no operation {sorted(unknown)}: expected {', '.join(OPERATIONS)}")
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
     if options.what == "kernels":
-        tune_all(options.out / "configurations.json", options.rounds)
+        for operation in options.operations or OPERATIONS:
+            path = options.out / f"{operation}.json" if options.out else tuned.path(operation)
+            tune_all(operation, path, options.rounds)
         return
-    found = dispatch_rows(rows.read(options.results or rows.path(options.out)))
-    replace_rows(options.out / "dispatch.json", found, ("arch", "head_dim", "bits", "longer_than"))
+    folder = options.out or tuned.path("packed_attention").parent
+    found = dispatch_rows(rows.read(options.results or rows.path(folder)))
+    replace_rows(folder / "dispatch.json", found, ("arch", "head_dim", "bits", "longer_than"))
     print(json.dumps(found))
 
 

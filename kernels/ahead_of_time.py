@@ -63,7 +63,7 @@ def launch_arguments(kernel, chosen, element: str, pointers: dict, constants: di
     """What `compile_for` takes beside the architecture, for a launch of `kernel` as `chosen`, which
     has `warps` and `stages`.
 
-    pointers: element types of the arguments p_… that are no `element`; scale and epsilon are fp32,
+    pointers: element types of the arguments p_… that are no `element`; scale… and epsilon are fp32,
     other arguments int32. constants: of many kernels; those that this one names are taken.
     """
     types = {}
@@ -71,7 +71,8 @@ def launch_arguments(kernel, chosen, element: str, pointers: dict, constants: di
         if parameter.name.startswith("p_"):
             types[parameter.name] = "*" + pointers.get(parameter.name, element)
         elif not parameter.is_constexpr:
-            types[parameter.name] = "fp32" if parameter.name in ("scale", "epsilon") else "i32"
+            real = parameter.name.startswith(("scale", "epsilon"))
+            types[parameter.name] = "fp32" if real else "i32"
     return {
         "kernel": kernel,
         "types": types,

@@ -13,14 +13,20 @@ def choose(device: torch.device, dtype: torch.dtype) -> str:
     if device.type == "cpu":
         return "cpu"
     known = dtype != torch.float64 and architecture(device) in COMPILED_FOR
-    return "fused" if known and _has_triton() else "naive"
+    return "fused" if known and there("triton") else "naive"
 
 
 def architecture(device: torch.device) -> str:
-    """As in "sm_90"."""
+    """As in "sm_90"; "cpu" where it is no GPU."""
+    if device.type != "cuda":
+        return "cpu"
     return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
 
 
 @cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
+def there(module: str) -> bool:
+    """Whether a module is installed; nothing is imported but its parents."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

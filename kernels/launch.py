@@ -19,8 +19,7 @@ def launch(kernel, grid: int, warps: int, stages: int, *arguments, **constants) 
     wrap_triton(kernel)[(grid,)](*arguments, **constants, num_warps=warps, num_stages=stages)
 
 
-def architecture(device: torch.device) -> str:
-    """As in "sm_90"; "none" where it is no GPU."""
-    if device.type != "cuda":
-        return "none"
-    return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+def precision(*dtypes: torch.dtype) -> str:
+    """Of matrix products: three of tf32 where all is fp32, which keep its accuracy; nothing that
+    sixteen bits would ask about."""
+    return "tf32x3" if all(dtype == torch.float32 for dtype in dtypes) else "tf32"

@@ -1,6 +1,9 @@
-"""Block sizes of the action loss's kernels; `tests/kernels/test_ahead_of_time.py` compiles all."""
+"""Block sizes of the action loss's kernels; the size that `kernels/tuned.py` keys by is the columns
+of the width, the bits those of an element of the hidden states."""
 
 from dataclasses import dataclass
+
+from ldm.kernels.tuned import Tuned
 
 KERNELS = ("forward", "logit", "row", "slot", "class", "sum")
 SPANS = 8  # of labels that share a sum of the weights' gradients; the last bits depend on it
@@ -17,8 +20,8 @@ class Configuration:
     stages: int
 
 
-def configuration(kernel: str, bits: int) -> Configuration:
-    """bits: of an element of the hidden states. fp32 is three tf32 products, in small blocks."""
+def default(kernel: str, columns: int, arch: str, bits: int) -> Configuration:
+    """What runs where nothing was tuned; fp32 is three tf32 products, in small blocks."""
     if kernel == "sum":
         return Configuration(8, 0, 256, 4, 1)
     if bits == 32:
@@ -28,3 +31,6 @@ def configuration(kernel: str, bits: int) -> Configuration:
     if kernel == "class":
         return Configuration(64, 64, 64, 4, 2)
     return Configuration(64, 64, 128 if kernel == "row" else 32, 8, 2)
+
+
+configuration = Tuned("action_loss", Configuration, default)

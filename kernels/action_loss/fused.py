@@ -10,8 +10,10 @@ from torch.library import triton_op
 from ldm.kernels.action_loss import backward as bwd
 from ldm.kernels.action_loss.configurations import SPANS, configuration
 from ldm.kernels.action_loss.forward import forward_kernel
-from ldm.kernels.launch import DTYPES, INTERPRETED, launch
+from ldm.kernels.dispatch import architecture
+from ldm.kernels.launch import DTYPES, INTERPRETED, launch, precision
 from ldm.kernels.sums import sum_parts
+from ldm.kernels.tuned import columns
 
 
 def action_loss(
@@ -61,12 +63,16 @@ def check(hidden_UD, gate_AD, slot_AD, out_CD) -> None:
 
 
 def _facts(hidden_UD, out_CD) -> dict:
-    fp32 = hidden_UD.dtype == torch.float32
     return {
         "C": out_CD.shape[0],
         "D": out_CD.shape[1],
-        "PRECISION": "tf32x3" if fp32 else "tf32",  # ignored for sixteen bits
+        "PRECISION": precision(hidden_UD.dtype),
     }
+
+
+def _configuration(kernel: str, hidden_UD: torch.Tensor):
+    arch, bits = architecture(hidden_UD.device), hidden_UD.element_size() * 8
+    return configuration(kernel, columns(hidden_UD.shape[1]), arch, bits)
 
 
 @triton_op("ldm::action_loss", mutates_args=())
@@ -83,7 +89,7 @@ def _forward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     losses_L, lse_L, total_L = (torch.empty_like(values_L) for _ in range(3))
     if len(rows_L):
-        c = configuration("forward", hidden_UD.element_size() * 8)
+        c = _configuration("forward", hidden_UD)
         launch(
             forward_kernel, triton.cdiv(len(rows_L), c.BM), c.warps, c.stages,
             hidden_UD, rows_L, gate_AD, slot_AD, out_CD, slots_L, classes_L, values_L, smooth_L,
@@ -111,16 +117,16 @@ def _backward(
     labels, width = len(rows_L), hidden_UD.shape[1]
     if not labels:
         return tuple(torch.zeros_like(x) for x in (hidden_UD, gate_AD, slot_AD, out_CD))
-    facts, bits = _facts(hidden_UD, out_CD), hidden_UD.element_size() * 8
+    facts = _facts(hidden_UD, out_CD)
     dz_LC = hidden_UD.new_empty(labels, len(out_CD))
-    c = configuration("logit", bits)
+    c = _configuration("logit", hidden_UD)
     launch(
         bwd.logit_kernel, triton.cdiv(labels, c.BM), c.warps, c.stages,
         hidden_UD, rows_L, gate_AD, slot_AD, out_CD, slots_L, classes_L, values_L, smooth_L,
         dloss_L, lse_L, total_L, dz_LC, labels, BM=c.BM, BC=c.BC, BK=c.BD, **facts,
     )  # fmt: skip
     dhidden_UD = torch.empty_like(hidden_UD)
-    c = configuration("row", bits)
+    c = _configuration("row", hidden_UD)
     launch(
         bwd.row_kernel, triton.cdiv(len(hidden_UD), c.BM) * triton.cdiv(width, c.BD),
         c.warps, c.stages,
@@ -130,21 +136,21 @@ def _backward(
     parts = lambda like: lse_L.new_empty(SPANS, *like.shape)
     dgate, dslot, dout = parts(gate_AD), parts(slot_AD), parts(out_CD)
     span = triton.cdiv(labels, SPANS)
-    c = configuration("slot", bits)
+    c = _configuration("slot", hidden_UD)
     blocks = SPANS * triton.cdiv(width, c.BD)
     launch(
         bwd.slot_kernel, blocks * triton.cdiv(len(gate_AD), c.BC), c.warps, c.stages,
         hidden_UD, rows_L, out_CD, slots_L, classes_L, dz_LC, dgate, dslot, labels, span,
         A=len(gate_AD), BM=c.BM, BA=c.BC, BC=c.BC, BD=c.BD, **facts,
     )  # fmt: skip
-    c = configuration("class", bits)
+    c = _configuration("class", hidden_UD)
     blocks = SPANS * triton.cdiv(width, c.BD)
     launch(
         bwd.class_kernel, blocks * triton.cdiv(len(out_CD), c.BC), c.warps, c.stages,
         hidden_UD, rows_L, gate_AD, slot_AD, slots_L, classes_L, dz_LC, dout, labels, span,
         BM=c.BM, BC=c.BC, BD=c.BD, **facts,
     )  # fmt: skip
-    c = configuration("sum", bits)
+    c = _configuration("sum", hidden_UD)
     pairs = ((dgate, gate_AD), (dslot, slot_AD), (dout, out_CD))
     return dhidden_UD, *(sum_parts(p.view(SPANS, -1), like, c) for p, like in pairs)
 

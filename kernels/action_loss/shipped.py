@@ -31,7 +31,10 @@ def shipped(arch: str) -> Iterator[tuple[str, int, str, Configuration]]:
     for kernel in KERNELS:
         for width in WIDTHS if kernel in ("forward", "logit") else WIDTHS[1:]:
             for element in TYPES:
-                yield kernel, width, element, configuration(kernel, 32 if element == "fp32" else 16)
+                for chosen in configuration.all(
+                    kernel, width, arch, 32 if element == "fp32" else 16
+                ):
+                    yield kernel, width, element, chosen
 
 
 def arguments(kernel: str, width: int, element: str, chosen: Configuration, **facts) -> dict:

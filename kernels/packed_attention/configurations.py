@@ -1,18 +1,10 @@
-"""Which block sizes each kernel runs with: tuned rows as data, a default for everything else.
+"""Block sizes of the attention kernels; the size that `kernels/tuned.py` keys by is the head
+dimension."""
 
-A row of `configurations.json` is keyed by architecture, Triton version, head dimension and kernel;
-the best one flips between Triton versions. `tests/kernels/test_ahead_of_time.py` compiles every row
-and every default for sm_80 and sm_90 and refuses any that spills.
-"""
-
-import json
-from dataclasses import asdict, dataclass
-from functools import cache
-from pathlib import Path
-
-import triton
+from dataclasses import dataclass
 
 from ldm.kernels.packed_attention.work_list import LONG, SHORT
+from ldm.kernels.tuned import Tuned
 
 KERNELS = ("forward_short", "forward_long", "backward_short", "turn", "delta", "key", "query")
 HEAD_DIMS = (64, 128)
@@ -58,29 +50,14 @@ OTHERS = HOPPER | {
 FP32 = {64: Configuration(32, 32, 8, 1), 128: Configuration(16, 16, 4, 1)}
 
 
-@cache
-def tuned() -> dict[tuple[str, str, int, str], Configuration]:
-    """Tuned rows by (architecture, Triton major.minor, head dimension, kernel)."""
-    rows = json.loads((Path(__file__).parent / "configurations.json").read_text())
-    return {
-        (row["arch"], row["triton"], row["head_dim"], row["kernel"]): Configuration(
-            row["BM"], row["BN"], row["warps"], row["stages"]
-        )
-        for row in rows
-    }
-
-
-@cache
-def configuration(kernel: str, head_dim: int, arch: str, bits: int) -> Configuration:
-    """The configuration of a kernel; `arch` as in "sm_90", `bits` of one element."""
+def default(kernel: str, head_dim: int, arch: str, bits: int) -> Configuration:
+    """What runs where nothing was tuned."""
     if bits == 32:
         return FP32[head_dim]
-    return tuned().get((arch, triton_version(), head_dim, kernel), default(kernel, head_dim, arch))
-
-
-def default(kernel: str, head_dim: int, arch: str) -> Configuration:
-    """What runs where nothing was tuned."""
     return (HOPPER if arch == "sm_90" else OTHERS)[head_dim, kernel]
+
+
+configuration = Tuned("packed_attention", Configuration, default)
 
 
 def key_stages(chosen: Configuration, plain: bool) -> int:
@@ -89,14 +66,3 @@ def key_stages(chosen: Configuration, plain: bool) -> int:
     There a second stage spills, on sm_80 at both head dimensions.
     """
     return chosen.stages if plain else 1
-
-
-def triton_version() -> str:
-    """Major and minor."""
-    return ".".join(triton.__version__.split(".")[:2])
-
-
-def as_row(arch: str, head_dim: int, kernel: str, chosen: Configuration) -> dict:
-    """A row of configurations.json for the Triton that runs."""
-    key = {"arch": arch, "triton": triton_version(), "head_dim": head_dim, "kernel": kernel}
-    return key | asdict(chosen)

@@ -13,19 +13,18 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
+from ldm.kernels.dispatch import COMPILED_FOR, architecture, there
 from ldm.kernels.packed_attention import naive, peers
+from ldm.kernels.packed_attention.configurations import HEAD_DIMS
 from ldm.kernels.packed_attention.work_list import WorkList
 from ldm.kernels.rotary import rotary
 
 VARIABLE = "LDM_ATTENTION"  # the environment variable that overrides the choice
 PROVIDERS = ("fused", *peers.FLASH_MODULES, "varlen", "naive")
-COMPILED_FOR = ("sm_80", "sm_90")
-HEAD_DIMS = (64, 128)
 
 log = logging.getLogger("ldm.kernels")
 
@@ -96,13 +95,6 @@ def choose(
     return attend
 
 
-def architecture(device: torch.device) -> str:
-    """As in "sm_90"; "cpu" where it is none."""
-    if device.type != "cuda":
-        return "cpu"
-    return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
-
-
 def best(
     arch: str, dtype: torch.dtype, head_dim: int, max_seqlen: int, rows: list[dict] | None = None
 ) -> tuple[str, str]:
@@ -131,14 +123,10 @@ def measured() -> list[dict]:
     return json.loads((Path(__file__).parent / "dispatch.json").read_text())
 
 
-@cache
 def installed(provider: str) -> bool:
-    """Whether its module is there; nothing is imported but parents of that module."""
+    """Whether its module is there."""
     modules = peers.FLASH_MODULES | {"fused": "triton", "varlen": "torch.nn.attention.varlen"}
-    try:
-        return provider not in modules or find_spec(modules[provider]) is not None
-    except ModuleNotFoundError:
-        return False
+    return provider not in modules or there(modules[provider])
 
 
 @cache

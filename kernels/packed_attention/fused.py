@@ -8,7 +8,8 @@ import math
 import torch
 from torch.library import triton_op
 
-from ldm.kernels.launch import DTYPES, INTERPRETED, architecture, launch
+from ldm.kernels.dispatch import architecture
+from ldm.kernels.launch import DTYPES, INTERPRETED, launch, precision
 from ldm.kernels.packed_attention import backward as bwd
 from ldm.kernels.packed_attention.configurations import HEAD_DIMS, configuration, key_stages
 from ldm.kernels.packed_attention.forward import (
@@ -113,12 +114,11 @@ def _check_lengths(positions_N: torch.Tensor, work_list: WorkList) -> None:
 
 def _shared(q_NHD, window: int) -> dict:
     """Compile-time facts that all kernels with products take."""
-    fp32 = q_NHD.dtype == torch.float32
     return {
         "D": q_NHD.shape[2],
         "WINDOW": window > 0,
         "UPCAST": _upcast(q_NHD),
-        "PRECISION": "tf32x3" if fp32 else "tf32",  # ignored for sixteen-bit operands
+        "PRECISION": precision(q_NHD.dtype),
     }
 
 

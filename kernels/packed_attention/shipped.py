@@ -6,16 +6,16 @@ heads, a "window", or "short" tiles where they have no kernel of their own.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+from ldm.kernels.ahead_of_time import launch_arguments
 from ldm.kernels.packed_attention import backward as bwd
 from ldm.kernels.packed_attention import forward as fwd
 from ldm.kernels.packed_attention.configurations import (
-    FP32,
     HEAD_DIMS,
     Configuration,
-    default,
+    configuration,
     key_stages,
-    tuned,
 )
 from ldm.kernels.packed_attention.work_list import LONG, SHORT
 
@@ -51,43 +51,27 @@ PRODUCTS = tuple(name for name in SIXTEEN_BITS if name not in ("turn", "delta"))
 def shipped(arch: str) -> Iterator[tuple[str, int, str, Configuration]]:
     """(name, head dimension, element type, configuration) for `arch`."""
     for dim in HEAD_DIMS:
-        for name in SIXTEEN_BITS:
-            kernel = name.split()[0]
-            chosen = {default(kernel, dim, arch)}
-            chosen |= {c for (a, _, d, k), c in tuned().items() if (a, d, k) == (arch, dim, kernel)}
-            yield from ((name, dim, "bf16", c) for c in sorted(chosen, key=str))
-        yield from ((name, dim, "fp32", FP32[dim]) for name in THIRTY_TWO_BITS)
+        for bits, names in ((16, SIXTEEN_BITS), (32, THIRTY_TWO_BITS)):
+            for name in names:
+                for chosen in configuration.all(name.split()[0], dim, arch, bits):
+                    yield name, dim, "bf16" if bits == 16 else "fp32", chosen
 
 
 def arguments(name: str, dim: int, element: str, chosen: Configuration) -> dict:
     """What `ahead_of_time.compile_for` takes beside the architecture, for 16 query heads."""
     kernel, *words = name.split()
-    function = FUNCTIONS[kernel]
-    types = {}
-    for argument in function.arg_names:
-        if argument in ("p_positions", "p_tiles"):
-            types[argument] = "*i32"
-        elif argument in ("p_lse", "p_delta", "p_cos", "p_sin"):
-            types[argument] = "*fp32"
-        elif argument.startswith("p_"):
-            types[argument] = f"*{element}"
-        elif argument.startswith("s_") or argument in ("n_tokens", "window"):
-            types[argument] = "i32"
-        elif argument.startswith("scale"):
-            types[argument] = "fp32"
-    known = {
+    pointers = dict.fromkeys(("p_positions", "p_tiles"), "i32")
+    pointers |= dict.fromkeys(("p_lse", "p_delta", "p_cos", "p_sin"), "fp32")
+    constants = {
         "HEADS": 16, "KEY_HEADS": 16, "GROUP": 1, "D": dim, "BM": chosen.BM, "BN": chosen.BN,
         "TILE": LONG, "SHORT": False, "TURN": False, "WINDOW": False, "UPCAST": False,
         "PRECISION": "tf32x3" if element == "fp32" else "tf32",
     }  # fmt: skip
     for word in words:
-        known |= FACTS[word]
+        constants |= FACTS[word]
     if kernel in ("query", "delta", "turn"):
-        known["BM"] = min(chosen.BM, known["TILE"])
-    constants = {argument: known[argument] for argument in function.arg_names if argument in known}
-    plain = not {"grouped", "window", "short"} & set(words)
-    stages = key_stages(chosen, plain) if kernel == "key" else chosen.stages
-    return {
-        "kernel": function, "types": types, "constants": constants,
-        "warps": chosen.warps, "stages": stages,
-    }  # fmt: skip
+        constants["BM"] = min(chosen.BM, constants["TILE"])
+    if kernel == "key":
+        plain = not {"grouped", "window", "short"} & set(words)
+        chosen = replace(chosen, stages=key_stages(chosen, plain))
+    return launch_arguments(FUNCTIONS[kernel], chosen, element, pointers, constants)

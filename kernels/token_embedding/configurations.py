@@ -1,17 +1,9 @@
-"""Which block sizes each kernel runs with: tuned rows as data, a default for everything else.
+"""Block sizes of the token embedding's kernels; the size that `kernels/tuned.py` keys by is the
+columns of the width, the bits those of an element of the output."""
 
-A row of `configurations.json` is keyed by architecture, Triton version, columns (the power of two
-that holds the width), kernel and bits of an element of the output.
-`tests/kernels/test_ahead_of_time.py` compiles every row and every default for sm_80 and sm_90 and
-refuses any that spills.
-"""
-
-import json
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
-import triton
+from ldm.kernels.tuned import Tuned
 
 KERNELS = ("forward", "prenorm", "weight", "piece", "row", "sum", "gain")
 # What the results' last bits depend on, so no row may change them (beside plan.py's constants):
@@ -42,13 +34,8 @@ class Configuration:
     stages: int
 
 
-def block(width: int) -> int:
-    """The columns that configurations are keyed by."""
-    return max(triton.next_power_of_2(width), 64)
-
-
-def default(kernel: str, columns: int, bits: int) -> Configuration:
-    """What runs where nothing was tuned; bits of an element of the output.
+def default(kernel: str, columns: int, arch: str, bits: int) -> Configuration:
+    """What runs where nothing was tuned, on any architecture.
 
     `forward` and `prenorm` hold whole rows where their registers suffice, else work in two passes.
     """
@@ -68,25 +55,4 @@ def default(kernel: str, columns: int, bits: int) -> Configuration:
     return Configuration(128, 16, 0, 4, 1)  # "gain", of many parts with few columns
 
 
-@cache
-def tuned() -> dict[tuple[str, str, int, str, int], Configuration]:
-    """Tuned rows by (architecture, Triton major.minor, columns, kernel, bits)."""
-    rows = json.loads((Path(__file__).parent / "configurations.json").read_text())
-    return {
-        (row["arch"], row["triton"], row["columns"], row["kernel"], row["bits"]): Configuration(
-            row["BM"], row["BD"], row["BK"], row["warps"], row["stages"]
-        )
-        for row in rows
-    }
-
-
-@cache
-def configuration(kernel: str, width: int, arch: str, bits: int) -> Configuration:
-    """The configuration of a kernel; `arch` as in "sm_90", `bits` of an element of the output."""
-    key = (arch, triton_version(), block(width), kernel, bits)
-    return tuned().get(key, default(kernel, block(width), bits))
-
-
-def triton_version() -> str:
-    """Major and minor."""
-    return ".".join(triton.__version__.split(".")[:2])
+configuration = Tuned("token_embedding", Configuration, default)

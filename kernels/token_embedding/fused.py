@@ -8,7 +8,8 @@ import torch
 import triton
 from torch.library import triton_op
 
-from ldm.kernels.launch import DTYPES, INTERPRETED, architecture, launch
+from ldm.kernels.dispatch import architecture
+from ldm.kernels.launch import DTYPES, INTERPRETED, launch, precision
 from ldm.kernels.rms_norm.naive import EPSILON
 from ldm.kernels.sums import sum_parts
 from ldm.kernels.token_embedding import backward as bwd
@@ -22,6 +23,7 @@ from ldm.kernels.token_embedding.configurations import (
 )
 from ldm.kernels.token_embedding.forward import forward_kernel
 from ldm.kernels.token_embedding.plan import TILE, Plan, tiles_a_window
+from ldm.kernels.tuned import columns as columns_of
 
 
 def token_embedding(
@@ -135,7 +137,8 @@ def check_tensor(name: str, x: torch.Tensor, kind: torch.dtype, shape, device) -
 
 
 def _configuration(kernel: str, out: torch.Tensor, width: int):
-    return configuration(kernel, width, architecture(out.device), out.element_size() * 8)
+    arch, bits = architecture(out.device), out.element_size() * 8
+    return configuration(kernel, columns_of(width), arch, bits)
 
 
 def _shared(table_RD, features_KFD, patch_XD, dtype) -> dict:
@@ -149,11 +152,6 @@ def _shared(table_RD, features_KFD, patch_XD, dtype) -> dict:
         "TILE": TILE,
         "PRECISION": precision(table_RD.dtype, dtype),
     }
-
-
-def precision(weight: torch.dtype, output: torch.dtype) -> str:
-    """Of a matrix product: fp32 weights keep fp32's accuracy where the output does too."""
-    return "tf32x3" if weight == output == torch.float32 else "tf32"  # ignored for sixteen bits
 
 
 @triton_op("ldm::token_embedding", mutates_args=())

@@ -10,10 +10,9 @@ from ldm.kernels.token_embedding.configurations import (
     GROUP,
     KERNELS,
     Configuration,
-    default,
+    configuration,
     number_sums,
     patch_sums,
-    tuned,
 )
 from ldm.kernels.token_embedding.forward import forward_kernel
 from ldm.kernels.token_embedding.plan import TILE
@@ -46,10 +45,8 @@ def shipped(arch: str) -> Iterator[tuple[str, int, str, Configuration]]:
                 if element == "fp32" and (width > 1024 or kernel in ("sum", "gain")):
                     continue  # the same program as at another width or type
                 bits = 32 if element == "fp32" else 16
-                chosen = {default(kernel, width, bits)}
-                key = (arch, width, kernel, bits)
-                chosen |= {c for (a, _, *k), c in tuned().items() if (a, *k) == key}
-                yield from ((kernel, width, element, c) for c in sorted(chosen, key=str))
+                for chosen in configuration.all(kernel, width, arch, bits):
+                    yield kernel, width, element, chosen
 
 
 def arguments(kernel: str, width: int, element: str, chosen: Configuration, **facts) -> dict:

@@ -1,19 +1,49 @@
 import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
 
 import pytest
 
 from ldm.bench import tune
-from ldm.kernels.packed_attention.configurations import Configuration
+from ldm.bench.tune import OPERATIONS
+from ldm.kernels import tuned
 from ldm.kernels.packed_attention.work_list import LONG, SHORT
+from ldm.kernels.token_embedding.configurations import GROUP
+from ldm.kernels.token_embedding.plan import TILE
+
+KERNELS = [(name, kernel) for name, o in OPERATIONS.items() for kernel in o.modes]
 
 
-@pytest.mark.parametrize("kernel", tune.JUDGED_BY)
-def test_candidates_divide_their_tile(kernel):
-    found = list(tune.candidates(kernel))
-    assert len(found) == len(set(found)) >= 2
-    tile = SHORT if kernel.endswith("_short") else LONG
+@pytest.mark.parametrize(("operation", "kernel"), KERNELS)
+def test_candidates_are_configurations_that_a_launch_can_take(operation, kernel):
+    subject = OPERATIONS[operation]
+    found = list(subject.candidates(kernel, subject.sizes[0]))
+    assert 2 <= len(found) == len(set(found)) <= 80
     for c in found:
+        assert isinstance(c, subject.tuned.make)
+        assert all(x == 0 or x & (x - 1) == 0 for x in (*asdict(c).values(),) if x != c.stages)
+
+
+@pytest.mark.parametrize("kernel", OPERATIONS["packed_attention"].modes)
+def test_candidates_of_attention_divide_their_tile(kernel):
+    tile = SHORT if kernel.endswith("_short") else LONG
+    for c in OPERATIONS["packed_attention"].candidates(kernel, 64):
         assert tile % (c.BN if kernel == "key" else c.BM) == 0
+
+
+@pytest.mark.parametrize("kernel", ["forward", "prenorm", "weight"])
+def test_candidates_of_the_embedding_divide_a_group_or_are_a_tile(kernel):
+    for c in OPERATIONS["token_embedding"].candidates(kernel, 1024):
+        assert (c.BM == TILE) if kernel == "weight" else (GROUP % c.BM == 0)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_rows_in_the_repository_are_whole(operation):
+    subject = OPERATIONS[operation].tuned
+    for row in tuned.read(operation):
+        assert set(row) == {*tuned.KEY, *subject.make.__dataclass_fields__}
 
 
 def test_a_row_replaces_the_one_with_its_key(tmp_path):
@@ -67,10 +97,75 @@ def test_dispatch_rows_are_imported_from_results(tmp_path, monkeypatch):
     assert best == ("varlen", "measured, segments over 0")
 
 
-def test_use_changes_what_a_launch_takes(monkeypatch):
-    rows = {}
-    monkeypatch.setattr(tune.known, "tuned", lambda: rows)
-    chosen = Configuration(64, 128, 8, 1)
-    tune.use("key", 64, "sm_99", chosen)
-    assert tune.known.configuration("key", 64, "sm_99", 16) == chosen
-    tune.known.configuration.cache_clear()
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_use_changes_what_a_launch_takes_and_a_row_brings_it_back(operation, monkeypatch):
+    subject = OPERATIONS[operation]
+    known, size, kernel = subject.tuned, subject.sizes[0], next(iter(subject.modes))
+    monkeypatch.setattr(known, "rows", {})
+    chosen = list(subject.candidates(kernel, size))[-1]
+    row = known.use(kernel, size, "sm_99", 16, chosen)
+    assert known(kernel, size, "sm_99", 16) == chosen != known(kernel, size, "sm_90", 16)
+    assert chosen in known.all(kernel, size, "sm_99", 16)
+    monkeypatch.setattr(tuned, "read", lambda _: [row])
+    again = tuned.Tuned(operation, known.make, known.default)
+    assert again(kernel, size, "sm_99", 16) == chosen
+    assert again(kernel, size, "sm_99", 32) == known.default(kernel, size, "sm_99", 32)
+
+
+COMPILES = """
+import sys
+from dataclasses import replace
+from ldm.bench.tune import OPERATIONS, compiles
+operation, kernel, field, value = sys.argv[1:]
+subject = OPERATIONS[operation]
+size = subject.sizes[0]
+chosen = subject.tuned.default(kernel, size, "sm_90", 16)
+wide = replace(chosen, **{field: int(value)})
+print([compiles(operation, kernel, size, "sm_90", c) for c in (chosen, wide)])
+"""
+
+
+@pytest.mark.parametrize(
+    "job", ["token_embedding forward warps 4", "action_loss class BC 1024"], ids=str.split
+)
+def test_what_spills_or_asks_for_too_much_memory_is_no_candidate(job):
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", COMPILES, *job.split()]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert result.stdout.splitlines()[-1] == "[True, False]", result.stdout
+
+
+class FakeClock:
+    """Seconds of a call: what the configuration in use asks for."""
+
+    def __init__(self, tuned, times):
+        self.tuned, self.times = tuned, times
+
+    def __call__(self, calls):
+        return [self.times.get(self.tuned("row", 1024, "sm_90", 16), 2.0)]
+
+
+@pytest.mark.parametrize(("best", "kept"), [(1.0, True), (1.99, False)])
+def test_a_kernel_keeps_what_is_clearly_faster(best, kept, tmp_path, monkeypatch):
+    """The search without a GPU: the calls' times stand in for it."""
+    subject = OPERATIONS["token_embedding"]
+    monkeypatch.setattr(subject.tuned, "rows", {})
+    first = subject.tuned.default("row", 1024, "sm_90", 16)
+    fast = replace(first, warps=8)
+    only = replace(subject, modes={"row": "backward"}, calls=lambda *_: [])
+    monkeypatch.setitem(OPERATIONS, "token_embedding", only)
+    monkeypatch.setattr(tune, "pruned", lambda *_: [first, replace(first, BM=4), fast])
+    monkeypatch.setattr(tune, "_times", FakeClock(subject.tuned, {fast: best}))
+    monkeypatch.setattr(tune.devices, "architecture", lambda _: "sm_90")
+    path = tmp_path / "token_embedding.json"
+    tune.tune_all("token_embedding", path, 2)
+    found = json.loads(path.read_text()) if path.exists() else []
+    assert [row["warps"] for row in found] == ([8] if kept else [])
+    assert subject.tuned("row", 1024, "sm_90", 16) == (fast if kept else first)
+
+
+def test_an_operation_that_is_none_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["tune", "kernels", "attention"])
+    with pytest.raises(SystemExit):
+        tune.main()
+    assert "expected packed_attention, token_embedding, action_loss" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ldm.kernels.action_loss import fused, naive
-from ldm.kernels.action_loss.configurations import SPANS, configuration
+from ldm.kernels.action_loss.configurations import SPANS, default
 from tests.conftest import DEVICE
 
 WIDTH, SLOTS = 40, 70
@@ -82,7 +82,7 @@ def test_error_is_at_most_twice_that_of_plain_pytorch(name, weight, hidden):
 
 def test_a_width_over_several_blocks():
     width = 100
-    assert width > configuration("row", 32).BD
+    assert width > default("row", 128, "any", 32).BD
     compare(weights(4, 6, width=width), labels([1, 2, 0, 1], 6))
 
 

@@ -11,8 +11,9 @@ import torch
 import ldm.kernels.token_embedding as dispatch
 from ldm.bench import embedding_cost as cost
 from ldm.kernels.token_embedding import cpu, fused, naive
-from ldm.kernels.token_embedding.configurations import block, default
+from ldm.kernels.token_embedding.configurations import default
 from ldm.kernels.token_embedding.plan import PIECE, TILE, build
+from ldm.kernels.tuned import columns
 from tests.conftest import DEVICE
 
 ROWS, WIDTH, NUMBERS, PATCH_BYTES = 11, 40, 64, 48
@@ -100,7 +101,7 @@ def test_error_is_at_most_twice_that_of_plain_pytorch(name, table, output):
 @pytest.mark.parametrize("output", [torch.float32, HALF])
 def test_rows_too_wide_for_one_pass(output):
     width = 300 if output == torch.float32 else 600
-    assert width > default("prenorm", block(width), torch.finfo(output).bits).BD
+    assert width > default("prenorm", columns(width), "any", torch.finfo(output).bits).BD
     compare(batch([1, 2, 3, 0, 2] * 4), width, output, output)
 
 
@@ -112,7 +113,7 @@ def test_sums_over_several_windows(width, output):
     assert plan.window == TILE and len(plan.windows_V1) == 4
     assert {int(x) for x in plan.pieces_Q4[:, 2] % 2} == {0, 1}
     if width != WIDTH:
-        assert width > default("prenorm", block(width), 32).BD
+        assert width > default("prenorm", columns(width), "any", 32).BD
     compare(data, width, output, output, plan)
 
 

@@ -1,0 +1,74 @@
+"""Which block sizes each kernel runs with: what was measured to be faster, else a default.
+
+`<operation>/configurations.json` holds rows {"arch", "triton", "kernel", "size", "bits", then the
+fields of the operation's Configuration}, written by `python -m ldm.bench.tune kernels`. The best
+one flips between Triton versions, so a row holds for the major and minor version that it was
+measured with. `tests/kernels/test_ahead_of_time.py` compiles every row and every default for sm_80
+and sm_90 and refuses any that spills.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+KEY = ("arch", "triton", "kernel", "size", "bits")
+
+
+class Tuned:
+    """The configurations of one operation; called, the one of a launch.
+
+    make: its dataclass. default(kernel, size, arch, bits): what runs where nothing was tuned. size:
+    what the operation keys by, a head dimension or `columns`; bits of an element.
+    """
+
+    def __init__(self, operation: str, make: type, default: Callable):
+        self.operation, self.make, self.default = operation, make, default
+        self.rows = {_key(row): self._configuration(row) for row in read(operation)}
+
+    def __call__(self, kernel: str, size: int, arch: str, bits: int):
+        """The configuration of a kernel; `arch` as in "sm_90"."""
+        found = self.rows.get((arch, triton_version(), kernel, size, bits))
+        return found or self.default(kernel, size, arch, bits)
+
+    def all(self, kernel: str, size: int, arch: str, bits: int) -> list:
+        """The default and every row of any Triton version, for compiling ahead of time."""
+        rows = {
+            c for (a, _, *key), c in self.rows.items() if (a, *key) == (arch, kernel, size, bits)
+        }
+        return sorted({self.default(kernel, size, arch, bits), *rows}, key=str)
+
+    def use(self, kernel: str, size: int, arch: str, bits: int, chosen) -> dict:
+        """Makes launches of this process take `chosen`; the row that says so for good."""
+        key = (arch, triton_version(), kernel, size, bits)
+        self.rows[key] = chosen
+        return dict(zip(KEY, key, strict=True)) | asdict(chosen)
+
+    def _configuration(self, row: dict):
+        return self.make(**{name: value for name, value in row.items() if name not in KEY})
+
+
+def path(operation: str) -> Path:
+    return Path(__file__).parent / operation / "configurations.json"
+
+
+def read(operation: str) -> list[dict]:
+    return json.loads(path(operation).read_text())
+
+
+def _key(row: dict) -> tuple:
+    return tuple(row[name] for name in KEY)
+
+
+def columns(width: int) -> int:
+    """What widths are keyed by: the power of two that holds them, at least 64."""
+    return max(1 << (width - 1).bit_length(), 64)
+
+
+@cache
+def triton_version() -> str:
+    """Major and minor."""
+    import triton
+
+    return ".".join(triton.__version__.split(".")[:2])
