@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from stable_baselines3.common.logger import Logger
 
 from ldm.config import ReferenceConfig
 from ldm.envs.interface import VectorEnv
@@ -122,6 +123,7 @@ class Search:
             if candidate.model is None:
                 seed = derive(self.seed, self.spec.id, candidate.name)
                 candidate.model = candidate.build(self.env, self.spec.horizon, seed)
+                candidate.model.set_logger(Logger(None, []))  # its own leaves a folder in /tmp
                 self.journal.restore(candidate)
             model = candidate.model
             model.learn(

@@ -1,3 +1,5 @@
+import tempfile
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,13 @@ def test_the_same_seed_and_steps_give_the_same_weights(tmp_path):
         actor, _ = learn(find("envpool/Catch-v0"), config, 7, tmp_path / f"search-{name}")
         actor.save(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_learners_leave_no_logs_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    config = ReferenceConfig(budget_steps=1000, budget_seconds=600.0)
+    learn(find("envpool/Catch-v0"), config, 0, tmp_path / "search")
+    assert not list(tmp_path.glob("SB3*"))
 
 
 @pytest.mark.parametrize("id", ["envpool/CartPole-v1", "envpool/Pendulum-v1"])
