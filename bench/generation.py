@@ -158,12 +158,13 @@ def ours(case: Case, num_envs: int, threads: int) -> Iterator[Open]:
     env = make(case.id, num_envs, SEED, processes=threads)
     env.reset()
     actions = _actions(case, num_envs, *spaces.leaves(env.action))
-    yield _stepping(env.step, [[action] for action in actions]), [os.getpid(), *_workers(env)]
+    yield _stepping(env.step, [[action] for action in actions]), _processes_of(env)
     env.close()
 
 
-def _workers(env) -> list[int]:
-    return getattr(env, "pids", [])  # of an environment in worker processes
+def _processes_of(env) -> list[int]:
+    workers = env.pids if env.spec.backend == "worker" else []
+    return [os.getpid(), *workers]
 
 
 @contextmanager
@@ -190,7 +191,7 @@ def recording(case: Case, num_envs: int, threads: int) -> Iterator[Open]:
             writing.append(writer.submit(write, shard, made))
             return before
 
-        yield run, [os.getpid(), *_workers(env)]
+        yield run, _processes_of(env)
     env.close()
 
 

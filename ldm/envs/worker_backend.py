@@ -193,6 +193,11 @@ class WorkerEnv:
         """What processes.marked finds the workers, and all that they start, by."""
         return [worker.mark for worker in self._workers]
 
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the workers that run now."""
+        return [worker.process.pid for worker in self._workers]
+
     def close(self) -> None:
         """Lets the environments close, then kills what is left. May be called twice."""
         if not self._finalizer.alive:

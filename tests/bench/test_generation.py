@@ -20,3 +20,10 @@ def test_every_provider_is_measured_and_ratios_are_of_the_same_run(monkeypatch):
     shares = {r["provider"]: r["p50"] for r in rows if r["op"] == "recording"}
     assert set(shares) == {"policy", "simulator", "serialisation", "writing"}
     assert all(0 < share < 1 for share in shares.values())
+
+
+def test_the_processes_of_workers_count():
+    with generation.ours(Case("inventory/LostSales-v0", 4, 1), 4, 2) as (run, processes):
+        run()
+        assert len(set(processes)) == 3  # this one and two workers
+        assert generation._cpu_seconds(processes[1:]) > 0
