@@ -33,7 +33,7 @@ class Lookahead:
         self.changes = [c for name in self.problem.defaults for c in self._changes(name)]
         rounds = 1 if self.problem.single else min(self.problem.limit, CHANGES)
         self.rounds, share = rounds, WORK // max(rounds * len(self.changes), 1)
-        self.samples = 1 if share < 6 else 2 if share < 16 else 4
+        self.samples = 1 if share < 6 else 2 if share < 12 else 4
         self.depth = int(np.clip(share // self.samples, 2, DEEPEST))
 
     def _changes(self, name: str) -> list[tuple[str, int, float]]:
