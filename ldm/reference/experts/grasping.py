@@ -23,6 +23,17 @@ def act_towards(target: np.ndarray, gripper: np.ndarray) -> np.ndarray:
     return np.clip(GAIN * (target - gripper), -1, 1)
 
 
+@expert("panda-gym/Reach", "panda-gym/ReachDense")
+def reach(spec: EnvSpec) -> Markov:
+    """Straight to the goal."""
+
+    def act(observation: Arrays) -> Arrays:
+        _, gripper, goal = parts(observation)
+        return [act_towards(goal, gripper).astype(np.float32)]
+
+    return Markov("scripted/panda-reach@1", act)
+
+
 @expert(
     "envpool/FetchPush-v4", "envpool/FetchPushDense-v4", "panda-gym/Push", "panda-gym/PushDense"
 )
