@@ -22,13 +22,13 @@ class Lookahead:
     def __init__(self, spec: EnvSpec):
         from ldm.envs.adapters.rddl import build
 
-        self.id = "scripted/rddl-lookahead@1"
+        self.id = "scripted/rddl-lookahead@2"
         self.problem = build(spec.make, "train", **spec.options)
         self.simulator = self.problem.env.sampler
         if self.simulator.is_pomdp:
             raise ValueError("the state is not observed, so nothing can be simulated from it")
         self.initial = self.simulator.init_values
-        self.fluents = list(self.problem.fluents)
+        self.fluents = sorted(self.problem.fluents)  # as the observation's leaves
         self.holds = any(default.dtype.kind == "f" for default in self.problem.defaults.values())
         self.changes = [c for name in self.problem.defaults for c in self._changes(name)]
         rounds = 1 if self.problem.single else min(self.problem.limit, CHANGES)
@@ -60,7 +60,7 @@ class Lookahead:
             np.stack([action[name] for action in chosen])
             .astype(turn.action[k].dtype)
             .reshape(turn.action[k].shape)
-            for k, name in enumerate(self.problem.actions)
+            for k, name in enumerate(sorted(self.problem.actions))
         ]
 
     def choose(self, observation: Arrays) -> dict[str, np.ndarray]:
