@@ -29,8 +29,8 @@ def action_loss(
 ) -> torch.Tensor:
     """losses_L in fp32, as in `naive`; rows_L ascend. Weights may be wider than the hidden states.
 
-    Rows, slots and classes lie in range: the kernels do not read back to check. A label that is NaN
-    or infinite reaches its own row, its slot and the output weight, no other label's loss.
+    Rows, slots and classes lie in range: the kernels do not read back to check. NaN or infinity of
+    a row or label reaches no other label's loss, but gradients of the rows and slots of its tile.
     Raises ValueError, before any launch, naming what was expected and what came.
     """
     check(hidden_UD, gate_AD, slot_AD, out_CD)

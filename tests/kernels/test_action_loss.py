@@ -80,6 +80,17 @@ def test_error_is_at_most_twice_that_of_plain_pytorch(name, weight, hidden):
     compare(made, labels(per_row, classes))
 
 
+@pytest.mark.parametrize("smooth", [0.0, 1.0])
+def test_labels_of_one_kind(smooth):
+    compare(weights(40, 9), labels([1, 3, 0, 2] * 10, 9, smooth))
+
+
+def test_a_slot_that_every_label_asks():
+    data = labels([1, 2, 1] * 15, 6)
+    data[1][:] = 65
+    compare(weights(45, 6), data)
+
+
 def test_a_width_over_several_blocks():
     width = 100
     assert width > default("row", 128, "any", 32).BD
@@ -113,14 +124,17 @@ def test_no_labels_give_gradients_of_zeros():
     assert len(out) == 0 and not any(g.any() for g in gradients)
 
 
-def test_nan_reaches_the_labels_of_its_row_alone():
-    made, data = weights(4, 5), labels([1, 2, 1, 1], 5)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["row", "value"])
+def test_nan_and_infinity_reach_their_own_losses_and_the_rows_of_their_tile(where, bad):
+    made, data = weights(140, 5), labels([1] * 140, 5)
     before = results(fused, made, data)
-    made[0][1, 0] = float("nan")
-    out, hidden, *_ = results(fused, made, data)
-    of_row = data[0] == 1
-    assert out[of_row].isnan().all() and torch.equal(out[~of_row], before[0][~of_row])
-    assert hidden[1].isnan().any()
+    (made[0][1] if where == "row" else data[3])[1] = bad
+    out, hidden, _, _, weight = results(fused, made, data)
+    rest = torch.arange(140, device=DEVICE) != 1
+    assert out[1].isnan() and torch.equal(out[rest], before[0][rest])
+    assert hidden[1].isnan().any() and weight.isnan().any()
+    assert torch.equal(hidden[64:], before[1][64:])
 
 
 def test_backward_is_bitwise_repeatable():

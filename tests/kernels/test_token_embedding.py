@@ -4,6 +4,7 @@ Without a GPU it runs in Triton's interpreter, where bf16 is wrong: fp32 and fp1
 """
 
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 import torch
@@ -55,6 +56,12 @@ def planned(data, window, rows=ROWS):
     return build(kinds, ids, offsets, ids.argsort(stable=True), rows, 2, window).to(DEVICE)
 
 
+def unused_rows(data, rows):
+    unused = torch.ones(rows, dtype=torch.bool, device=DEVICE)
+    unused[data[1].long()] = False
+    return unused
+
+
 def results(function, made, dout):
     """Output and the gradient of every weight."""
     made = [x.detach().requires_grad_() for x in made]
@@ -98,6 +105,14 @@ def test_error_is_at_most_twice_that_of_plain_pytorch(name, table, output):
     compare(batch(*CASES[name]), WIDTH, table, output)
 
 
+MIXES = [mix for n in range(1, 5) for mix in combinations((0, 1, 2, 3), n)]
+
+
+@pytest.mark.parametrize("kinds", MIXES, ids=str)
+def test_every_mix_of_kinds(kinds):
+    compare(batch(list(kinds) * 5, 2), WIDTH, torch.float32, torch.float32)
+
+
 @pytest.mark.parametrize("output", [torch.float32, HALF])
 def test_rows_too_wide_for_one_pass(output):
     width = 300 if output == torch.float32 else 600
@@ -121,16 +136,17 @@ def test_rows_that_hardly_repeat_are_summed_after_all_windows():
     data = batch([1, 2, 3, 0] * 35, 3, rows=300)
     plan = planned(data, TILE, rows=300)
     assert (len(plan.groups_VG), len(plan.windows_V1)) == (3, 2)
-    compare(data, WIDTH, torch.float32, torch.float32, plan, rows=300)
+    table = compare(data, WIDTH, torch.float32, torch.float32, plan, rows=300)[1]
+    unused = unused_rows(data, 300)
+    assert unused.sum() > 30 and not table[unused].any()
 
 
 @pytest.mark.parametrize("entries", [4000, 3 * PIECE, PIECE - 1])
 def test_a_row_in_nearly_every_bag_and_rows_in_none(entries):
     data = batch([1, 2] * 16, entries // 32, hot=True)
     table = compare(data, WIDTH, torch.float32, torch.float32)[1]
-    unused = torch.ones(ROWS, dtype=torch.bool)
-    unused[data[1].long().cpu()] = False
-    assert unused[0] and unused[-1] and not table[unused.to(DEVICE)].any()
+    unused = unused_rows(data, ROWS)
+    assert unused[0] and unused[-1] and not table[unused].any()
 
 
 def test_a_table_of_one_row():
@@ -176,13 +192,16 @@ def test_nan_and_infinity_reach_their_own_token_and_kind_alone():
     assert torch.equal(patch, before[3])
 
 
-def test_backward_is_bitwise_repeatable():
-    data = batch([1, 2, 3] * 12, 9, hot=True)
-    dout = torch.randn(36, WIDTH, generator=torch.Generator().manual_seed(2)).to(DEVICE, HALF)
+@pytest.mark.parametrize(("window", "rows"), [(8192, ROWS), (TILE, ROWS), (TILE, 400)])
+def test_backward_is_bitwise_repeatable(window, rows):
+    """In one window, in three, and with pieces that wait for all three."""
+    data = batch([1, 2, 3] * 46, 4, hot=rows == ROWS, rows=rows)
+    plan = planned(data, window, rows)
+    dout = torch.randn(138, WIDTH, generator=torch.Generator().manual_seed(2)).to(DEVICE, HALF)
 
     def run():
-        made = weights(dtype=HALF)
-        return results(lambda *w: fused.token_embedding(*w, *data), made, dout)
+        made = weights(dtype=HALF, rows=rows)
+        return results(lambda *w: fused.token_embedding(*w, *data, plan), made, dout)
 
     first = run()
     for _ in range(1000 if DEVICE == "cuda" else 2):
