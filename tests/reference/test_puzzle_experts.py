@@ -29,6 +29,8 @@ LEAST = {
     "envpool/Minesweeper-v0": 10,
     "envpool/MultiCVRP-v0": -43,
     "envpool/Sokoban-v0": 13,
+    "envpool/FetchPickAndPlace-v4": -25,
+    "envpool/FetchPush-v4": -30,
     "envpool/PendulumSwingup-v1": 500,
     "popgym/BattleshipEasy": 0.3,
     "popgym/MineSweeperEasy": 0.2,

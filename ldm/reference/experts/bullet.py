@@ -15,12 +15,12 @@ def pendulum(spec: EnvSpec) -> Markov:
         cart, speed, cosine, sine, spin = observation[0].T.astype(np.float64)
         angle = np.arctan2(sine, cosine)
         hold = 0.58 * cart + 0.45 * speed + 3.4 * angle + 1.05 * spin
-        energy = spin**2 / 39 + cosine - 1
-        pump = 0.5 * np.tanh(4 * energy) * np.sign(spin * cosine) - 0.5 * cart - 0.05 * speed
-        near = (cosine > 0.7) & (np.abs(angle + 0.15 * spin) < 0.6)
+        energy = spin**2 / 55 + cosine - 1
+        pump = np.tanh(5 * energy) * np.sign(spin * cosine) - 0.38 * cart - 0.05 * speed
+        near = (cosine > 0.66) & (np.abs(angle + 0.24 * spin) < 0.6)
         return [np.clip(np.where(near, hold, pump), -1, 1)[:, None].astype(np.float32)]
 
-    return Markov("scripted/bullet-pendulum@1", act)
+    return Markov("scripted/bullet-pendulum@2", act)
 
 
 @expert("pybullet-envs/Reacher")
