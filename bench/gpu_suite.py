@@ -3,10 +3,9 @@
     python bench/gpu_suite.py --out DIR [--parts build,tests,…] [--commit HASH]
 
 Needs PyTorch, Triton, numpy, Cython, setuptools and pytest, a C compiler, and no network; nothing
-has to be installed: the package is put together out of links in a temporary folder. Peers that are
-not installed may lie in a folder that PYTHONPATH names: pip install --no-deps --target peers
-liger-kernel==0.8.5. Each part is a process with its own time limit; one that fails or runs over is
-recorded and the rest goes on.
+has to be installed: the tree imports as it lies. Peers that are not installed may lie in a folder
+that PYTHONPATH names: pip install --no-deps --target peers liger-kernel==0.8.5. Each part is a
+process with its own time limit; one that fails or runs over is recorded and the rest goes on.
 
     DIR/summary.jsonl     part, outcome, seconds, last line of output
     DIR/log.txt           what they printed
@@ -22,7 +21,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -30,7 +28,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-INSIDE = {"kernels": "kernels", "bench": "bench", "_native": "csrc"}  # as in setup.py
 
 
 @dataclass(frozen=True)
@@ -86,27 +83,13 @@ def main() -> None:
         if unknown:
             sys.exit(f"gpu_suite: no part {sorted(unknown)}; {[part.name for part in chosen]}")
         chosen = [part for part in chosen if part.name in names]
-    with tempfile.TemporaryDirectory() as site:
-        link_package(Path(site))
-        # The repository's own ldm/ lacks what is linked in, so it must not come first on the path.
-        paths = [site, *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
-        environment |= {"PYTHONUNBUFFERED": "1"}
-        environment.pop("TRITON_INTERPRET", None)
-        if options.commit:
-            environment["LDM_COMMIT"] = options.commit
-        failed = [part.name for part in chosen if not run(part, out, environment)]
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    environment.pop("TRITON_INTERPRET", None)
+    if options.commit:
+        environment["LDM_COMMIT"] = options.commit
+    failed = [part.name for part in chosen if not run(part, out, environment)]
     sys.exit(f"gpu_suite: failed: {', '.join(failed)}" if failed else None)
-
-
-def link_package(site: Path) -> None:
-    """site/ldm: links to the package's parts, as an installation would lay them out."""
-    package = site / "ldm"
-    package.mkdir()
-    for source in (ROOT / "ldm").iterdir():
-        (package / source.name).symlink_to(source)
-    for name, folder in INSIDE.items():
-        (package / name).symlink_to(ROOT / folder)
 
 
 def run(part: Part, out: Path, environment: dict) -> bool:

@@ -1,1 +1,1 @@
-"""Compiled parts (Cython, numpy only); installed as `ldm._native`."""
+"""Compiled parts (Cython, numpy only); imported as `ldm._native`."""

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import tyro
+
+from ldm.errors import LdmError
 
 
 @dataclass
@@ -96,4 +99,6 @@ class Bench:
     """About how long one comparison may take."""
 
     def __call__(self) -> None:
+        if find_spec("ldm.bench") is None:
+            raise LdmError("`ldm bench` runs in a clone of the sources: the wheel has no bench")
         import_module("ldm.bench.runner").act(self.action, self.names, self.out, self.seconds)
