@@ -1,17 +1,19 @@
 """Acting speed with the environment included: `python -m ldm.bench.acting --help`.
 
 An untrained model plays envpool's Pendulum (two tokens a step, episodes of 200 steps, so every
-segment is refilled several times) in processes of one thread. Prints one JSON line; steps per
+segment is refilled several times) in processes of one thread. Prints JSON lines; steps per
 CPU-second is the figure that other load on the machine disturbs least.
 """
 
 import argparse
 import json
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 import torch
 
+from ldm.bench.measure import percentiles, rate
 from ldm.config import TokenConfig
 from ldm.envs import spaces
 from ldm.envs.make import make
@@ -60,24 +62,35 @@ def play(process: int, preset: str, streams: int, turns: int) -> tuple[float, fl
     return seconds
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--preset", default="nano")
-    parser.add_argument("--streams", type=int, default=40)
-    parser.add_argument("--turns", type=int, default=1000)
-    parser.add_argument("--processes", type=int, default=2)
-    options = parser.parse_args()
+@dataclass(frozen=True)
+class Options:
+    """Flags of the command."""
+
+    preset: str = "nano"
+    streams: int = 40
+    turns: int = 1000
+    processes: int = 2
+
+
+def measure(options: Options) -> Iterator[dict]:
+    """Rows: steps/s and steps/CPU s, a sample for each of the processes that act side by side."""
     jobs = [(i, options.preset, options.streams, options.turns) for i in range(options.processes)]
     times = run_jobs(play, jobs, options.processes, "acting")
     steps = options.streams * options.turns
-    figures = {
-        "steps_per_second": round(sum(steps / wall for wall, _ in times)),
-        "steps_per_cpu_second": round(len(times) * steps / sum(cpu for _, cpu in times)),
-        "tokens": asdict(TokenConfig()),
-        "dtype": str(acting_dtype(torch.device("cpu"))),
-        "torch": torch.__version__,
-    }
-    print(json.dumps(vars(options) | figures))
+    dtype = str(acting_dtype(torch.device("cpu"))).removeprefix("torch.")
+    row = {"op": "acting", "provider": "ours", "mode": f"{options.processes} processes"}
+    row["shape"] = f"{ENVIRONMENT}, {options.preset}, {options.streams} streams, {dtype}"
+    walls, cpus = zip(*times)
+    yield row | {"metric": "steps/s"} | rate(percentiles(walls), steps)
+    yield row | {"metric": "steps/CPU s"} | rate(percentiles(cpus), steps)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for field in fields(Options):
+        parser.add_argument(f"--{field.name}", type=field.type, default=field.default)
+    for row in measure(Options(**vars(parser.parse_args()))):
+        print(json.dumps(row))
 
 
 if __name__ == "__main__":

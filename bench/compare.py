@@ -1,27 +1,37 @@
 """Two results files against each other: what got faster, slower, or moved within the noise.
 
-The rows of one measurement (op, provider, mode, metric, shape, device) are pooled: the median of
-their medians, the lowest p20, the highest p80, so that runs which disagree widen the interval. A
-change counts when the intervals [p20, p80] do not overlap and the medians differ by more than
-LEAST. Figures of peers are compared too: where a peer moved as much as we did, the machine moved.
+The rows of one measurement (op, provider, mode, metric, shape, device) are paired in the order in
+which they were appended, and their samples in the order in which they were taken: where before and
+after take turns (A B A B …), drift of the machine hits both sides of a pair alike. A change is the
+mean over rows of the median over samples of log(after / before); its interval is a bootstrap over
+rows and, within a row, over pairs of samples (percentile method, LEVEL, RESAMPLES draws from a
+fixed seed). It counts when the interval excludes 0 and it is more than LEAST. Where each side has
+one row, drift from run to run cannot be told from a change: the table says how many there were.
 """
 
 from pathlib import Path
-from statistics import median
 
+import numpy as np
+
+from ldm.bench.metrics import HIGHER, NEITHER
 from ldm.bench.rows import KEY, read, table
 from ldm.errors import LdmError
 
 LEAST = 0.02
-LOWER_IS_BETTER = {"us", "ms", "MB", "floor us", "registers", "stack", "shared", "instructions"}
-COLUMNS = ("op", "provider", "mode", "shape", "metric", "before", "after", "change", "verdict")
+LEVEL = 0.99
+RESAMPLES = 2000
+TINY = 1e-12  # a sample of a positive measurement that came out as 0
+COLUMNS = (
+    "op", "provider", "mode", "shape", "metric", "before", "after", "change", "interval", "pairs",
+    "verdict",
+)  # fmt: skip
 
 
 def compare(names: list[str]) -> None:
     """Prints the table. Raises LdmError where something got worse."""
     if len(names) != 2:
         raise LdmError("compare: expected two results files, before and after")
-    before, after = (pooled(_read(Path(name))) for name in names)
+    before, after = (_read(Path(name)) for name in names)
     lines = verdicts(before, after)
     if not lines:
         raise LdmError(f"{names[0]} and {names[1]} have no measurement in common")
@@ -42,37 +52,56 @@ def _read(path: Path) -> list[dict]:
         raise LdmError(f"compare: {error}") from error
 
 
-def pooled(rows: list[dict]) -> dict[tuple, dict]:
-    """(key) → {p20, p50, p80} over the rows of each measurement."""
-    groups: dict[tuple, list[dict]] = {}
-    for row in rows:
-        key = tuple(row[name] for name in (*KEY, "device"))
-        groups.setdefault(key, []).append(row)
-    return {
-        key: {
-            "p20": min(row["p20"] for row in group),
-            "p50": median(row["p50"] for row in group),
-            "p80": max(row["p80"] for row in group),
-        }
-        for key, group in groups.items()
-    }
-
-
-def verdicts(before: dict[tuple, dict], after: dict[tuple, dict]) -> list[dict]:
+def verdicts(before: list[dict], after: list[dict]) -> list[dict]:
     """A line for every measurement in both."""
+    old, new = grouped(before), grouped(after)
     lines = []
-    for key in before.keys() & after.keys():
-        old, new = before[key], after[key]
-        line = dict(zip(KEY, key)) | {"before": old["p50"], "after": new["p50"]}
-        change = new["p50"] / old["p50"] - 1 if old["p50"] else float(new["p50"] != 0)
-        line |= {"change": f"{change:+.1%}", "verdict": verdict(old, new, line["metric"])}
+    for key in old.keys() & new.keys():
+        pairs = list(zip(old[key], new[key]))
+        change, low, high = interval([(a["samples"], b["samples"]) for a, b in pairs])
+        medians = [float(np.median([row["p50"] for row in side])) for side in zip(*pairs)]
+        line = dict(zip(KEY, key)) | dict(zip(("before", "after"), medians))
+        line |= {"change": f"{change:+.1%}", "interval": f"{low:+.1%} … {high:+.1%}"}
+        line |= {"pairs": len(pairs), "verdict": verdict(change, low, high, pairs[0][1]["better"])}
         lines.append(line)
     return sorted(lines, key=lambda line: [str(line[name]) for name in KEY])
 
 
-def verdict(old: dict, new: dict, metric: str) -> str:
-    """ "better", "worse" or "same"."""
-    apart = new["p20"] > old["p80"] or new["p80"] < old["p20"]
-    if not apart or abs(new["p50"] - old["p50"]) <= LEAST * abs(old["p50"]):
+def grouped(rows: list[dict]) -> dict[tuple, list[dict]]:
+    """(key) → the rows of each measurement, in order."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in (*KEY, "device")), []).append(row)
+    return groups
+
+
+def interval(pairs: list[tuple[list, list]]) -> tuple[float, float, float]:
+    """(relative change, its lower and upper bound); pairs: samples before, samples after.
+
+    A measurement that was 0 has no ratio: it has changed by nothing or by everything (inf).
+    """
+    changes, draws = [], []
+    random = np.random.default_rng(0)
+    for before, after in pairs:
+        old, new = np.median(before), np.median(after)
+        if old <= 0 or new <= 0:
+            change = 0.0 if old == new else float(np.sign(new - old)) * np.inf
+            return change, change, change
+        both = min(len(before), len(after))
+        logs = np.log(np.maximum(after[:both], TINY) / np.maximum(before[:both], TINY))
+        changes.append(np.median(logs))
+        draws.append(np.median(logs[random.integers(both, size=(RESAMPLES, both))], axis=1))
+    picks = random.integers(len(pairs), size=(RESAMPLES, len(pairs)))
+    means = np.stack(draws)[picks, np.arange(RESAMPLES)[:, None]].mean(axis=1)
+    tail = 50 * (1 - LEVEL)
+    bounds = np.percentile(means, [tail, 100 - tail])
+    return tuple(float(np.expm1(x)) for x in (np.mean(changes), *bounds))
+
+
+def verdict(change: float, low: float, high: float, better: str) -> str:
+    """ "better", "worse" or "same"; "changed" where neither way is better."""
+    if low <= 0 <= high or abs(change) <= LEAST:
         return "same"
-    return "worse" if (new["p50"] > old["p50"]) == (metric in LOWER_IS_BETTER) else "better"
+    if better == NEITHER:
+        return "changed"
+    return "better" if (change > 0) == (better == HIGHER) else "worse"

@@ -14,8 +14,9 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from ldm.bench.measure import percentiles, scaled
@@ -124,20 +125,31 @@ ENGINES = {"alone": alone, "ddp": ddp, "zero-1": zero}
 
 
 def report(seconds: dict[str, list[float]], options: Options, precision: str) -> None:
-    """Milliseconds, and by how much each is slower than a process alone, step by step."""
+    """Milliseconds, and how often each takes the time of a process alone, step by step."""
     from ldm.bench import rows
 
     shape = f"{options.ranks} ranks, {options.preset}, {options.lengths}, {options.tokens} tokens"
     for provider, samples in seconds.items():
         row = {"op": "data_parallel", "provider": provider, "mode": "training"}
         row["shape"] = f"{shape}, {precision}"
-        ratios = [a / b - 1 for a, b in zip(samples, seconds["alone"])]
+        ratios = [a / b for a, b in zip(samples, seconds["alone"])]
         found = [
             row | {"metric": "ms"} | scaled(percentiles(samples), 1e3),
-            row | {"metric": "over alone"} | percentiles(ratios),
+            row | {"metric": "× alone"} | percentiles(ratios),
         ]
         for line in found:
             print(json.dumps(rows.append(Path(options.out), line) if options.out else line))
+
+
+def measured(options: Options) -> list[dict]:
+    """The rows that rank 0 of a launch wrote. Raises RuntimeError where a rank failed."""
+    from ldm.bench import rows
+
+    with tempfile.TemporaryDirectory() as folder:
+        flags = [f"--{k}={v}" for k, v in asdict(replace(options, out=folder)).items()]
+        if launch(options, flags):
+            raise RuntimeError("a rank failed; what it said stands above")
+        return [row for path in Path(folder).glob("*.jsonl") for row in rows.read(path)]
 
 
 def launch(options: Options, flags: list[str]) -> int:

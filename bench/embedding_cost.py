@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from ldm.bench.lengths import lengths
+from ldm.bench.measure import exact
 from ldm.bench.rows import table
-from ldm.bench.static import exact
 from ldm.bench.synthetic import PATCH_BYTES, packed_batch, plan_of
 from ldm.data.batch import ACTION, OBSERVATION, PATCH, PATCH_CHANNELS, PackedBatch, Tokens
 from ldm.kernels.token_embedding.configurations import (

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 
 from ldm.bench.lengths import lengths
 from ldm.bench.measure import interleaved, percentiles, scaled
+from ldm.errors import LdmError
 
 WORK_LIST_TOKENS = 32_768
+MIX = Path("runs/quickstart/mix")
 
 
 def work_list(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
@@ -39,3 +42,29 @@ def train_step(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
     from ldm.bench.train_step import Options, rows
 
     yield from rows(Options(steps=max(5, int(2 * seconds))), notes)
+
+
+def loader_wait(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
+    """The share of a step that waits for the loader, on the quick start's mix."""
+    from ldm.bench.loader_wait import measure
+
+    if not MIX.is_dir():
+        raise LdmError(
+            f"{MIX} is not there: `make quickstart` makes it, or name another mix with "
+            f"`python -m ldm.bench.loader_wait --mix FOLDER`"
+        )
+    yield from measure(MIX, max(5, int(2 * seconds)), micro_batches=2)
+
+
+def data_parallel(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
+    """ZeRO-1 and DDP on two ranks, beside ranks that train alone."""
+    from ldm.bench.data_parallel import Options, measured
+
+    yield from measured(Options(steps=max(5, int(2 * seconds))))
+
+
+def acting(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
+    """An untrained model that acts in many streams of one environment, in two processes."""
+    from ldm.bench.acting import Options, measure
+
+    yield from measure(Options(turns=max(50, int(50 * seconds))))

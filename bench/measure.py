@@ -8,7 +8,7 @@ import numpy as np
 Call = Callable[[], object]
 WINDOW = {"cuda": 2e-3, "cpu": 5e-4}  # seconds that one sample lasts at least
 SLOW = 20  # a provider so many times slower than the fastest is sampled FEW times
-FEW = 5
+FEW = 7  # fewer would all lie on one side of a ratio by chance too often
 
 
 def interleaved(calls: dict[str, Call], device: str, seconds: float = 4.0) -> dict[str, list]:
@@ -77,20 +77,21 @@ def graphed(call: Call) -> tuple[Call, str]:
     return graph.replay, "graph"
 
 
-def percentiles(samples: list[float]) -> dict[str, float]:
+def percentiles(samples: list[float]) -> dict:
+    """{p20, p50, p80, samples}: the samples stay, in their order, for `ldm bench compare`."""
     p20, p50, p80 = np.percentile(samples, [20, 50, 80])
-    return {"p20": float(p20), "p50": float(p50), "p80": float(p80), "samples": len(samples)}
+    return {"p20": float(p20), "p50": float(p50), "p80": float(p80), "samples": list(samples)}
 
 
-def rate(found: dict[str, float], work: float) -> dict[str, float]:
+def exact(value: float) -> dict:
+    """A count has no spread."""
+    return percentiles([value])
+
+
+def rate(found: dict, work: float) -> dict:
     """Percentiles of work a second from those of seconds: the slow end becomes the low end."""
-    return {
-        "p20": work / found["p80"],
-        "p50": work / found["p50"],
-        "p80": work / found["p20"],
-        "samples": found["samples"],
-    }
+    return percentiles([work / seconds for seconds in found["samples"]])
 
 
-def scaled(found: dict[str, float], factor: float) -> dict[str, float]:
-    return {k: v if k == "samples" else v * factor for k, v in found.items()}
+def scaled(found: dict, factor: float) -> dict:
+    return percentiles([value * factor for value in found["samples"]])

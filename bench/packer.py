@@ -16,6 +16,7 @@ import numpy as np
 
 from ldm._native import best_fit as fitter
 from ldm._native import packer
+from ldm.bench.measure import percentiles
 from ldm.data import packing_naive
 from ldm.data.encoded import Encoded
 from ldm.data.packing import Bins, pack
@@ -100,21 +101,18 @@ def measure(repeats: int) -> list[dict]:
     fill = placed / (len(ends) * BIN_TOKENS)
     rows = []
     for (op, name), values in speeds.items():
-        p20, p50, p80 = np.percentile(values, [20, 50, 80])
-        ratio = p50 / np.median(speeds[op, "python"])
+        ratio = np.median(values) / np.median(speeds[op, "python"])
         rows.append(
             {
                 "op": op,
                 "provider": name,
                 "mode": "one thread",
                 "metric": "tokens/s",
-                "p20": round(p20),
-                "p50": round(p50),
-                "p80": round(p80),
                 "ratio_to_python": round(ratio, 1),
                 "fill": round(fill, 5),
                 "shape": f"{SEGMENTS} segments {SHORTEST}..{LONGEST}, bins {BIN_TOKENS}",
             }
+            | percentiles(values)
         )
     return rows
 

@@ -81,6 +81,18 @@ OPERATIONS = {
         ("tests/model/test_decoder.py", "tests/model/test_attention_path.py"), False,
         "ldm.bench.host", "train_step",
     ),
+    "loader_wait": Operation(
+        "the share of a training step that waits for data", "12", ("tests/data/test_loader.py",),
+        False, "ldm.bench.host", "loader_wait",
+    ),
+    "data_parallel": Operation(
+        "ZeRO-1 and DDP beside ranks that train alone", "11", ("tests/train/test_deepspeed.py",),
+        False, "ldm.bench.host", "data_parallel",
+    ),
+    "acting": Operation(
+        "a model that acts in many streams, simulator included", "16",
+        ("tests/policy/test_actor.py",), False, "ldm.bench.host", "acting",
+    ),
     "generation": Operation(
         "environment steps and recording beside gymnasium's AsyncVectorEnv and raw envpool", "15",
         ("tests/envs/test_envpool_backend.py", "tests/record/test_recorder.py"), False,

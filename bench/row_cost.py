@@ -17,8 +17,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ldm.bench.measure import exact
 from ldm.bench.rows import table
-from ldm.bench.static import exact
 from ldm.data.batch import SLOTS
 from ldm.kernels.action_loss.configurations import SPANS
 from ldm.kernels.action_loss.naive import action_loss

@@ -9,9 +9,13 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from random import Random
+from statistics import NormalDist
+
+from ldm.bench.metrics import better
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "bench" / "results"
+RESULTS = Path("runs/bench")  # where rows go unless the user says otherwise
 KEY = ("op", "provider", "mode", "metric", "shape")
 
 
@@ -67,8 +71,9 @@ def package(name: str) -> str | None:
 
 
 def append(folder: Path, row: dict, name: str | None = None) -> dict:
-    """Adds provenance and time, and the line to <folder>/<device>.jsonl (or <name>.jsonl)."""
-    row = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}
+    """Adds which way is better, provenance and time, and the line to <folder>/<device>.jsonl (or
+    <name>.jsonl). Raises ValueError on a metric that nobody wrote down."""
+    row = {k: _rounded(v) for k, v in row.items()} | {"better": better(row["metric"])}
     row["load"] = round(os.getloadavg()[0], 1)  # other work on the machine
     now = datetime.now(UTC).isoformat(timespec="seconds")
     row = row | {k: v for k, v in provenance().items() if k not in row} | {"time": now}
@@ -76,6 +81,12 @@ def append(folder: Path, row: dict, name: str | None = None) -> dict:
     with open(path(folder, name), "a") as file:
         file.write(json.dumps(row) + "\n")
     return row
+
+
+def _rounded(value):
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def path(folder: Path, name: str | None = None) -> Path:
@@ -95,8 +106,27 @@ def read(path: Path) -> list[dict]:
             missing = ["JSON"]
         if missing:
             raise ValueError(f"{path}:{number}: no result row: {', '.join(missing)} missing")
+        try:
+            row["better"] = better(row["metric"])
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from None
+        if not isinstance(row.get("samples"), list):
+            row["samples"] = stand_ins(row)
         rows.append(row)
     return rows
+
+
+def stand_ins(row: dict) -> list[float]:
+    """Samples for an older row, which kept how many there were or not even that (then 5): quantiles
+    of a log-normal whose halves have the widths that p20, p50 and p80 tell, in a random order."""
+    if row["p20"] == row["p80"]:
+        return [row["p50"]]
+    normal = NormalDist()
+    count = max(1, row.get("samples", 5))
+    scores = [normal.inv_cdf((i + 0.5) / count) / normal.inv_cdf(0.8) for i in range(count)]
+    Random(json.dumps(row)).shuffle(scores)  # in order they would pair without any noise
+    down, up = row["p50"] / row["p20"], row["p80"] / row["p50"]
+    return [row["p50"] * (up if score > 0 else down) ** score for score in scores]
 
 
 def table(rows: list[dict], columns: tuple[str, ...]) -> str:

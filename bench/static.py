@@ -5,15 +5,11 @@ from collections.abc import Callable, Iterator
 from ldm.bench import cost
 from ldm.bench import gate as ahead_of_time
 from ldm.bench.lengths import NAMES, effective_length, lengths
+from ldm.bench.measure import exact
 from ldm.bench.roofs import H200
 from ldm.bench.rows import table
 
 USED = ("registers", "stack", "shared", "matrix_instructions", "instructions")
-
-
-def exact(value: float) -> dict:
-    """A count has no spread."""
-    return {"p20": value, "p50": value, "p80": value, "samples": 1}
 
 
 def gate(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:

@@ -93,7 +93,7 @@ class Bench:
     action: tyro.conf.Positional[Literal["run", "list", "compare", "plot"]] = "run"
     names: tyro.conf.Positional[list[str]] = field(default_factory=list)
     """Operations, or files of results."""
-    out: Path = Path("bench/results")
+    out: Path = Path("runs/bench")
     """Folder that results are appended in."""
     seconds: float = 4.0
     """About how long one comparison may take."""

@@ -26,8 +26,9 @@ def test_seconds_are_those_of_one_call():
 
 
 def test_percentiles_and_rates():
-    found = measure.percentiles([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
-    assert (found["p20"], found["p50"], found["p80"]) == pytest.approx((2.0, 3.5, 5.0))
+    found = measure.percentiles([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+    assert (found["p20"], found["p50"], found["p80"]) == pytest.approx((2.2, 4.0, 5.8))
     speed = measure.rate(found, 70.0)
-    assert (speed["p20"], speed["p50"], speed["p80"]) == pytest.approx((14.0, 20.0, 35.0))
-    assert measure.scaled(found, 10)["p50"] == 35.0 and measure.scaled(found, 10)["samples"] == 6
+    assert speed["samples"][:2] == [70.0, 35.0] and speed["p50"] == 17.5
+    tenfold = measure.scaled(found, 10)
+    assert tenfold["p50"] == 40.0 and tenfold["samples"][-1] == 70.0
