@@ -15,7 +15,7 @@ from ldm.bench import cost, roofs
 from ldm.bench.lengths import NAMES, TOKENS, lengths
 from ldm.bench.measure import graphed, interleaved, percentiles, rate, scaled
 from ldm.bench.rows import provenance
-from ldm.kernels.packed_attention import Segments, dispatch, naive, peers
+from ldm.kernels.packed_attention import Segments, dispatch, peers, plain
 from ldm.kernels.packed_attention.work_list import build
 from ldm.kernels.rotary import rotary, rotary_table
 
@@ -108,11 +108,11 @@ PROVIDERS: dict[str, Callable[[], Callable]] = {
     "flex": flex,
     "sdpa each": lambda: sdpa_each,
     "sdpa mask": lambda: sdpa_mask,
-    "naive": lambda: (
-        lambda q, k, v, s: naive.packed_attention(q, k, v, s.cu_seqlens_S1, s.max_seqlen)
+    "plain": lambda: (
+        lambda q, k, v, s: plain.packed_attention(q, k, v, s.cu_seqlens_S1, s.max_seqlen)
     ),
 }
-KERNELS_ALONE = {name for name in PROVIDERS if name not in ("sdpa each", "sdpa mask", "naive")}
+KERNELS_ALONE = {name for name in PROVIDERS if name not in ("sdpa each", "sdpa mask", "plain")}
 
 
 def measure(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
@@ -144,10 +144,10 @@ def measure(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
         torch.cuda.empty_cache()
 
 
-def turned(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
+def rotated(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
     """Rotary positions and attention: ours turns in its loads, others in a pass before."""
-    apart = lambda attend: lambda q, k, v, s: attend(*_turned(q, k, s), v, replace(s, angles=None))
-    compiled, varlen = torch.compile(_turned, dynamic=False), peers.torch_varlen()
+    apart = lambda attend: lambda q, k, v, s: attend(*_rotated(q, k, s), v, replace(s, angles=None))
+    compiled, varlen = torch.compile(_rotated, dynamic=False), peers.torch_varlen()
     for name in TURNED_NAMES:
         qkv, do, segments, found = inputs(name, 16, 64)
         angles = rotary_table(segments.max_seqlen, 64, "cuda")
@@ -155,19 +155,19 @@ def turned(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
         ours = PROVIDERS["ours"]()
         attends = {
             "ours": ours,
-            "ours, turned apart": apart(ours),
-            "varlen, turned by compile": lambda q, k, v, s: varlen(*compiled(q, k, s), v, s),
+            "ours, rotated apart": apart(ours),
+            "varlen, rotated by compile": lambda q, k, v, s: varlen(*compiled(q, k, s), v, s),
         }
         for mode in MODES:
             calls = {p: call_of(a, p, mode, qkv, do, segments) for p, a in attends.items()}
             samples = interleaved(calls, "cuda", seconds)
             shape = f"{name}, {sum(found)} tokens, 16 heads, hd64, bf16"
             timers = dict.fromkeys(calls, "stream")
-            yield from _rows(samples, timers, mode, shape, found, 16, 64, op="turned_attention")
+            yield from _rows(samples, timers, mode, shape, found, 16, 64, op="rotated_attention")
 
 
-def _turned(q_NHD, k_NGD, segments):
-    return rotary(q_NHD, *segments.angles_N), rotary(k_NGD, *segments.angles_N)
+def _rotated(q_NHZ, k_NKZ, segments):
+    return rotary(q_NHZ, *segments.angles_N), rotary(k_NKZ, *segments.angles_N)
 
 
 def first_line(error: BaseException) -> str:

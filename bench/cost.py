@@ -50,12 +50,12 @@ def our_tile_share(lengths: list[int], short: Configuration, long: Configuration
     """The same for the work list: `short` and `long` are the forward's configurations."""
     work = build([0, *accumulate(lengths)])
     area = 0
-    for start, end, *_ in work.short_C4.tolist():
+    for start, end, *_ in work.short_Q4.tolist():
         for row in range(start, end, short.BM):
             stop = min(row + short.BM, end)
             blocks = -(-(row - start) // short.BN) + -(-(stop - row) // short.BN)
             area += short.BM * short.BN * blocks
-    for start, end, first, _ in work.long_C4.tolist():
+    for start, end, first, _ in work.long_Q4.tolist():
         for row in range(start, end, long.BM):
             stop = min(row + long.BM, end)
             blocks = -(-(row - first) // long.BN) + -(-(stop - row) // long.BN)

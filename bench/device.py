@@ -10,7 +10,7 @@ from ldm.bench.attention import first_line
 from ldm.bench.measure import interleaved, percentiles, rate, scaled
 from ldm.bench.rows import provenance
 from ldm.data.batch import PackedBatch
-from ldm.kernels.token_embedding import naive
+from ldm.kernels.token_embedding import plain
 from ldm.kernels.token_embedding import token_embedding as ours
 from ldm.model.presets import architecture
 
@@ -43,15 +43,15 @@ def token_embedding(seconds: float, notes: Callable[[str], None]) -> Iterator[di
 def embedders(batch: PackedBatch):
     """(weights, gradient of the output, providers). Liger embeds one row a token and no more."""
     tokens = batch.tokens
-    numbers, patch_bytes = tokens.features_NF.shape[1], tokens.patches_PX.shape[1]
+    numbers, patch_bytes = tokens.features_NG.shape[1], tokens.patches_PX.shape[1]
     shapes = ((cost.ROWS, WIDTH), (2, numbers, WIDTH), (patch_bytes, WIDTH), (WIDTH,))
     generator = torch.Generator("cuda").manual_seed(0)
     options = {"generator": generator, "device": "cuda", "dtype": torch.bfloat16}
     weights = [torch.randn(shape, **options).requires_grad_() for shape in shapes]
-    inputs = (tokens.kinds_N, tokens.bag_ids_B, tokens.bag_offsets_N1, tokens.features_NF)
+    inputs = (tokens.kinds_N, tokens.bag_ids_B, tokens.bag_offsets_N1, tokens.features_NG)
     inputs += (tokens.patches_PX, tokens.patch_tokens_P)
     grad = torch.randn(len(tokens.kinds_N), WIDTH, **options)
-    compiled = torch.compile(naive.token_embedding)
+    compiled = torch.compile(plain.token_embedding)
     first = tokens.bag_ids_B[tokens.bag_offsets_N1[:-1].long().clamp(max=len(tokens.bag_ids_B) - 1)]
 
     def liger():
@@ -61,7 +61,7 @@ def embedders(batch: PackedBatch):
 
     return weights, grad, {
         "ours": lambda: ours(*weights, *inputs, plan=batch.embedding),
-        "eager": lambda: naive.token_embedding(*weights, *inputs),
+        "eager": lambda: plain.token_embedding(*weights, *inputs),
         "compile": lambda: compiled(*weights, *inputs),
         "Liger, one row a token": liger,
     }  # fmt: skip

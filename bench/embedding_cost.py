@@ -28,7 +28,7 @@ from ldm.kernels.token_embedding.configurations import (
     number_sums,
     patch_sums,
 )
-from ldm.kernels.token_embedding.plan import TILE, tiles_a_window
+from ldm.kernels.token_embedding.embedding_plan import TILE, tiles_a_window
 from ldm.kernels.tuned import columns
 
 KINDS = (OBSERVATION, ACTION)
@@ -71,17 +71,17 @@ def counts(batch: PackedBatch, width: int, arch: str = "sm_90") -> Counts:
     return Counts(
         tokens=len(t.kinds_N),
         numbered=int(sum((t.kinds_N == k).sum() for k in KINDS)),
-        columns=t.features_NF.shape[1],
+        columns=t.features_NG.shape[1],
         entries=int(t.bag_offsets_N1[-1]),
         distinct=len(np.unique(t.bag_ids_B)),
         patches=int((t.kinds_N == PATCH).sum()),
         patch_bytes=t.patches_PX.shape[1],
-        tile_rows=_tile_rows(t, plan.tiles_TM, chosen.BM, chosen.BK),
+        tile_rows=_tile_rows(t, plan.tiles_QM, chosen.BM, chosen.BK),
         window=plan.window,
-        windows=len(plan.groups_VG),
+        windows=len(plan.groups_VI),
         patches_a_window=int(patches_V.max(initial=0)),
         patch_windows=int((patches_V > 0).sum()),
-        whole=len(plan.windows_V1) - 1 < len(plan.groups_VG),
+        whole=len(plan.windows_V1) - 1 < len(plan.groups_VI),
         pieces=len(pieces),
         slotted=int((pieces[:, 3] < 0).sum()),
         added=int(((pieces[:, 2] > 0) & (pieces[:, 2] % 2 == 1)).sum()),
@@ -90,13 +90,13 @@ def counts(batch: PackedBatch, width: int, arch: str = "sm_90") -> Counts:
     )
 
 
-def _tile_rows(tokens: Tokens, tiles_TM, BM: int, BK: int) -> int:
+def _tile_rows(tokens: Tokens, tiles_QM, BM: int, BK: int) -> int:
     """Rows of a weight that the tiles load: up to the last number in the tile, or all."""
-    numbers, kinds = tokens.features_NF.numpy(), tokens.kinds_N.numpy()
+    numbers, kinds = tokens.features_NG.numpy(), tokens.kinds_N.numpy()
     last = np.where(numbers != 0, np.arange(1, numbers.shape[1] + 1), 0).max(1)
     last = -(-np.where(np.isin(kinds, KINDS), last, 0) // BK) * BK
     last[kinds == PATCH] = tokens.patches_PX.shape[1]
-    return int(np.append(last, 0)[tiles_TM.reshape(-1, BM)].max(1).sum())
+    return int(np.append(last, 0)[tiles_QM.reshape(-1, BM)].max(1).sum())
 
 
 def inputs(c: Counts, width: int, table_size: int) -> int:
@@ -181,9 +181,9 @@ def control_batch(tokens: int, rows: int) -> PackedBatch:
     environment, eight environments in turn."""
     batch = packed_batch([256] * (tokens // 256), rows=rows, bag=0)
     t = batch.tokens
-    t.features_NF = torch.ones_like(t.features_NF)
-    t.features_NF[:, 17:] = 0
-    t.features_NF[t.kinds_N == ACTION, 9:] = 0
+    t.features_NG = torch.ones_like(t.features_NG)
+    t.features_NG[:, 17:] = 0
+    t.features_NG[t.kinds_N == ACTION, 9:] = 0
     kinds = t.kinds_N.numpy()
     return with_bags(batch, [np.array([k, 8 + i // 256 % 8]) for i, k in enumerate(kinds)], rows)
 
@@ -208,7 +208,7 @@ def grid_batch(tokens: int, rows: int) -> PackedBatch:
     """Observations of 20 symbols, each of one of 100 components with a few likely values, of eight
     environments in turn: about 2,000 rows in use, 11 to a token."""
     batch = packed_batch([256] * (tokens // 256), rows=rows, bag=0)
-    batch.tokens.features_NF[:] = 0
+    batch.tokens.features_NG[:] = 0
     random, bags = np.random.default_rng(0), []
     for i, kind in enumerate(batch.tokens.kinds_N.tolist()):
         environment = i // 256 % 8
@@ -236,7 +236,7 @@ def recorded_batch(mix: Path, tokens: int) -> tuple[PackedBatch, int]:
         bags += np.split(t.bag_ids_B.numpy(), t.bag_offsets_N1.numpy()[1:-1])
     joined = {
         name: torch.cat([getattr(t, name) for t in found])
-        for name in ("kinds_N", "features_NF", "patches_PX")
+        for name in ("kinds_N", "features_NG", "patches_PX")
     }
     places = (joined["kinds_N"] == PATCH).nonzero().squeeze(1).int()
     none = torch.zeros(0, dtype=torch.int32)

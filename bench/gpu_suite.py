@@ -55,7 +55,7 @@ def parts(out: Path) -> Iterator[Part]:
     yield Part("tune attention", 540, (*tune, "packed_attention", *to))
     yield Part("tuned", 540, (*bench, "packed_attention", "--seconds", "1", *to))
     yield Part("dispatch", 60, ("-m", "ldm.bench.tune", "dispatch", *to))
-    yield Part("turned", 240, (*bench, "turned_attention", "--seconds", "1", *to))
+    yield Part("rotated", 240, (*bench, "rotated_attention", "--seconds", "1", *to))
     yield Part("train", 300, (*train, "--what", "speed"))
     yield Part("profile", 180, (*train, "--what", "profile"))
     yield Part("tune embedding", 400, (*tune, "token_embedding", *to))

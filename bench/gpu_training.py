@@ -27,7 +27,7 @@ from ldm.bench.synthetic import packed_batch
 from ldm.config import TrainConfig
 from ldm.data.batch import PackedBatch
 from ldm.kernels.packed_attention.dispatch import VARIABLE
-from ldm.kernels.rms_norm import naive as norms
+from ldm.kernels.rms_norm import plain as norms
 from ldm.kernels.rotary import rotary
 from ldm.model.decoder import Decoder
 from ldm.model.embedding import TokenEmbedding
@@ -53,7 +53,7 @@ class PlainEmbedding(TokenEmbedding):
         )  # fmt: skip
         for kind, weight in enumerate(self.features, 1):
             mine_N1 = (tokens.kinds_N == kind)[:, None]
-            e_ND = e_ND + torch.where(mine_N1, tokens.features_NF @ weight, 0.0)
+            e_ND = e_ND + torch.where(mine_N1, tokens.features_NG @ weight, 0.0)
         if len(tokens.patches_PX):
             scaled_PX = (tokens.patches_PX / 127.5 - 1) * tokens.patches_PX.shape[1] ** -0.5
             e_ND = e_ND.index_add(0, tokens.patch_tokens_P, scaled_PX @ self.patch)
@@ -80,19 +80,19 @@ class MaskedDecoder(PlainDecoder):
 
     def _dispatched_attention(self, batch: PackedBatch):
         steps_N = torch.arange(len(batch.positions_N), device=batch.positions_N.device)
-        starts_RT = (steps_N - batch.positions_N).view(-1, ROW)  # names the segment
+        starts_ST = (steps_N - batch.positions_N).view(-1, ROW)  # names the segment
         causal_TT = torch.ones(ROW, ROW, dtype=torch.bool, device=steps_N.device).tril()
-        mask_R1TT = ((starts_RT[:, :, None] == starts_RT[:, None]) & causal_TT)[:, None]
+        mask_S1TT = ((starts_ST[:, :, None] == starts_ST[:, None]) & causal_TT)[:, None]
         tables = self.angles(batch.max_seqlen)
-        cos_NC, sin_NC = (t.index_select(0, batch.positions_N) for t in tables)
+        cos_NY, sin_NY = (t.index_select(0, batch.positions_N) for t in tables)
 
-        def attend(qkv_NX):
-            q, k, v = self._split(qkv_NX)
-            q, k = rotary(q, cos_NC, sin_NC), rotary(k, cos_NC, sin_NC)
+        def attend(qkv_NO):
+            q, k, v = self._split(qkv_NO)
+            q, k = rotary(q, cos_NY, sin_NY), rotary(k, cos_NY, sin_NY)
             q, k, v = (x.unflatten(0, (-1, ROW)).transpose(1, 2) for x in (q, k, v))
             grouped = k.shape[1] != q.shape[1]
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_R1TT, enable_gqa=grouped)
-            return out.transpose(1, 2).reshape(len(qkv_NX), -1)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_S1TT, enable_gqa=grouped)
+            return out.transpose(1, 2).reshape(len(qkv_NO), -1)
 
         return attend
 

@@ -33,14 +33,14 @@ OPERATIONS = {
         ("tests/kernels/test_packed_attention.py", "tests/kernels/test_dispatch.py"),
         True, "ldm.bench.attention",
     ),
-    "turned_attention": Operation(
+    "rotated_attention": Operation(
         "rotary positions and packed attention, fused and apart", "1 to 6",
         ("tests/kernels/test_packed_attention.py", "tests/kernels/test_dispatch.py"),
-        True, "ldm.bench.attention", "turned",
+        True, "ldm.bench.attention", "rotated",
     ),
     "token_embedding": Operation(
         "bags and numbers to vectors, beside eager and torch.compile", "8, 9",
-        ("tests/kernels/test_naive_embedding.py", "tests/kernels/test_token_embedding.py"),
+        ("tests/kernels/test_embedding_cpu.py", "tests/kernels/test_token_embedding.py"),
         True, "ldm.bench.device", "token_embedding",
     ),
     "embedding_cost": Operation(
@@ -49,7 +49,7 @@ OPERATIONS = {
     ),
     "row_operations": Operation(
         "norm, SwiGLU and action loss, beside eager, torch.compile and Liger", "10",
-        ("tests/kernels/test_naive_rows.py", "tests/kernels/test_action_loss.py"), True,
+        ("tests/kernels/test_row_operations.py", "tests/kernels/test_action_loss.py"), True,
         "ldm.bench.row_operations",
     ),
     "row_cost": Operation(

@@ -21,9 +21,9 @@ from ldm.bench.measure import exact
 from ldm.bench.rows import table
 from ldm.data.batch import SLOTS
 from ldm.kernels.action_loss.configurations import SPANS
-from ldm.kernels.action_loss.naive import action_loss
-from ldm.kernels.rms_norm.naive import rms_norm
-from ldm.kernels.swiglu.naive import swiglu
+from ldm.kernels.action_loss.plain import action_loss
+from ldm.kernels.rms_norm.plain import rms_norm
+from ldm.kernels.swiglu.plain import swiglu
 
 TOKENS, WIDTH, INNER = 32_768, 1024, 2816  # of ldm-v0
 LABELS, CLASSES = 32_768, 256  # 16,384 observations that two components read

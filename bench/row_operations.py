@@ -9,7 +9,7 @@ from ldm.bench.attention import first_line
 from ldm.bench.device import call_of, timed_rows
 from ldm.bench.row_cost import CLASSES, LABELS, MODES, TOKENS, WIDTH, Case, cases, floor_bytes
 from ldm.data.batch import SLOTS
-from ldm.kernels.rms_norm.naive import EPSILON
+from ldm.kernels.rms_norm.reference import EPSILON
 
 
 def measure(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:

@@ -46,7 +46,7 @@ def packed_batch(
     kinds[patch_tokens] = PATCH
     tokens = _tokens(random, kinds, patch_tokens, rows, bag)
     starts = np.concatenate([[0], np.cumsum(lengths), [len(kinds)] * empty_segments])
-    short_tiles_C4, long_tiles_C4 = attention_tiles(starts.astype(np.int32))
+    short_tiles_Q4, long_tiles_Q4 = attention_tiles(starts.astype(np.int32))
     order = np.argsort(tokens.bag_ids_B, kind="stable").astype(np.int32)
     batch = PackedBatch(
         tokens=tokens,
@@ -54,8 +54,8 @@ def packed_batch(
         cu_seqlens_S1=starts.astype(np.int32),
         positions_N=positions,
         bag_order_B=order,
-        short_tiles_C4=short_tiles_C4,
-        long_tiles_C4=long_tiles_C4,
+        short_tiles_Q4=short_tiles_Q4,
+        long_tiles_Q4=long_tiles_Q4,
         embedding=plan_of(tokens, order, rows),
         max_seqlen=max(lengths),
         label_count=components * int((kinds == OBSERVATION).sum()),
@@ -81,7 +81,7 @@ def _tokens(random, kinds, patch_tokens, rows, bag) -> Tokens:
         kinds_N=kinds,
         bag_ids_B=random.integers(0, rows, offsets[-1]).astype(np.int32),
         bag_offsets_N1=offsets,
-        features_NF=features,
+        features_NG=features,
         patches_PX=random.integers(0, 256, (len(patch_tokens), PATCH_BYTES)).astype(np.uint8),
         patch_tokens_P=patch_tokens,
     )
@@ -130,7 +130,7 @@ def slice_tokens(tokens: Tokens, index) -> Tokens:
         kinds_N=tokens.kinds_N[index],
         bag_ids_B=torch.cat(ids),
         bag_offsets_N1=torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]).int(),
-        features_NF=tokens.features_NF[index],
+        features_NG=tokens.features_NG[index],
         patches_PX=tokens.patches_PX[[p for _, p in found]],
         patch_tokens_P=torch.tensor([n for n, _ in found], dtype=torch.int32),
     )

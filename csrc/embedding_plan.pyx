@@ -1,7 +1,7 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """The plan of the token embedding from a packed batch, without the GIL.
 
-The twin, with what everything means, is `ldm.kernels.token_embedding.plan`.
+The twin, with what everything means, is `ldm.kernels.token_embedding.embedding_plan`.
 """
 
 from libc.stdint cimport int32_t, uint8_t
@@ -9,14 +9,14 @@ from libc.stdlib cimport calloc, free, malloc
 
 
 def tiles(
-    const uint8_t[::1] kinds, int groups, int window, int tile, int32_t[:, ::1] tiles_TM,
-    int32_t[:, ::1] groups_VG,
+    const uint8_t[::1] kinds, int groups, int window, int tile, int32_t[:, ::1] tiles_QM,
+    int32_t[:, ::1] groups_VI,
 ):
     """Fills both arrays. groups: kinds with tiles of their own, the last that of patches; any other
     kind counts as 0. Raises ValueError where the arrays have the wrong number of rows."""
     cdef Py_ssize_t windows = (kinds.shape[0] + window - 1) // window
     cdef int capacity = (window + tile - 1) // tile + groups
-    if tiles_TM.shape[0] != windows * capacity or groups_VG.shape[0] != windows:
+    if tiles_QM.shape[0] != windows * capacity or groups_VI.shape[0] != windows:
         raise ValueError(f"expected {windows} windows of {capacity} tiles")
     if not windows:
         return
@@ -24,33 +24,33 @@ def tiles(
     if places == NULL:
         raise MemoryError("no memory for the groups of a window")
     with nogil:
-        _tiles(kinds, groups, window, tile, capacity, tiles_TM, groups_VG, places)
+        _tiles(kinds, groups, window, tile, capacity, tiles_QM, groups_VI, places)
     free(places)
 
 
 cdef void _tiles(
     const uint8_t[::1] kinds, int groups, int window, int tile, int capacity,
-    int32_t[:, ::1] tiles_TM, int32_t[:, ::1] groups_VG, int32_t* places,
+    int32_t[:, ::1] tiles_QM, int32_t[:, ::1] groups_VI, int32_t* places,
 ) noexcept nogil:
     cdef Py_ssize_t n = kinds.shape[0], v, i, end, kind
     cdef int32_t patches = 0, at
-    cdef int32_t* flat = &tiles_TM[0, 0]
-    for i in range(tiles_TM.shape[0] * tile):
+    cdef int32_t* flat = &tiles_QM[0, 0]
+    for i in range(tiles_QM.shape[0] * tile):
         flat[i] = -1
-    for v in range(groups_VG.shape[0]):
+    for v in range(groups_VI.shape[0]):
         end = min((v + 1) * window, n)
         for kind in range(groups):
             places[kind] = 0
         for i in range(v * window, end):
             places[kinds[i] if kinds[i] < groups else 0] += 1
-        groups_VG[v, groups + 1] = patches
+        groups_VI[v, groups + 1] = patches
         patches += places[groups - 1]
         at = 0
         for kind in range(groups):
-            groups_VG[v, kind] = at
+            groups_VI[v, kind] = at
             at += (places[kind] + tile - 1) // tile
-            places[kind] = (v * capacity + groups_VG[v, kind]) * tile
-        groups_VG[v, groups] = at
+            places[kind] = (v * capacity + groups_VI[v, kind]) * tile
+        groups_VI[v, groups] = at
         for i in range(v * window, end):
             kind = kinds[i] if kinds[i] < groups else 0
             flat[places[kind]] = i

@@ -126,7 +126,7 @@ cdef class Sources:
         to.kinds = _uint8(arrays["kinds_N"])
         to.bag_ids = _int32(arrays["bag_ids_B"])
         to.bag_offsets = _int32(arrays["bag_offsets_N1"])
-        to.features = _float(arrays["features_NF"].reshape(-1))
+        to.features = _float(arrays["features_NG"].reshape(-1))
         to.patches = _uint8(arrays["patches_PX"].reshape(-1))
         to.patch_tokens = _int32(arrays["patch_tokens_P"])
         to.label_tokens = _int32(arrays["tokens_L"])
@@ -138,7 +138,7 @@ cdef class Sources:
         to.cu_seqlens = _int32(arrays["cu_seqlens_S1"])
         to.positions = _int32(arrays["positions_N"])
         cdef Py_ssize_t capacity = len(arrays["cu_seqlens_S1"]), bins = bin_ends.shape[0]
-        cdef Py_ssize_t features = arrays["features_NF"].shape[1]
+        cdef Py_ssize_t features = arrays["features_NG"].shape[1]
         cdef Py_ssize_t patch_bytes = arrays["patches_PX"].shape[1]
         cdef Cursor at
         cdef Py_ssize_t failed

@@ -9,11 +9,11 @@ COMPILED_FOR = ("sm_80", "sm_90")  # the architectures that tests compile every 
 
 
 def choose(device: torch.device, dtype: torch.dtype) -> str:
-    """ "cpu", "fused" on GPUs whose configurations the tests compile, or "naive"."""
+    """ "cpu", "fused" on GPUs whose configurations the tests compile, or "plain"."""
     if device.type == "cpu":
         return "cpu"
     known = dtype != torch.float64 and architecture(device) in COMPILED_FOR
-    return "fused" if known and there("triton") else "naive"
+    return "fused" if known and there("triton") else "plain"
 
 
 def architecture(device: torch.device) -> str:

@@ -2,8 +2,8 @@
 
 import torch
 
-from ldm.kernels.action_loss import cpu, naive
-from ldm.kernels.action_loss.naive import action_logits
+from ldm.kernels.action_loss import cpu, plain
+from ldm.kernels.action_loss.plain import action_logits
 from ldm.kernels.dispatch import choose
 
 
@@ -25,7 +25,7 @@ def action_loss(
     around `value` over the label's classes, renormalised. Classes ≥ classes_L take no part.
     """
     name = choose(hidden_UD.device, hidden_UD.dtype)
-    version = cpu if name == "cpu" else naive
+    version = cpu if name == "cpu" else plain
     if name == "fused":
         from ldm.kernels.action_loss import fused as version
     return version.action_loss(

@@ -2,9 +2,9 @@
 
 With p the probabilities and t the targets of a label, dz = (p − t) · dloss. `logit` makes the
 logits again and writes dz, in sixteen bits a fraction of the hidden states. Then with
-asked = row ⊙ gate + slot and dasked = dz · out, made again where it is needed:
-    drow = Σ_labels dasked ⊙ gate       dgate = Σ_labels dasked ⊙ row       dslot = Σ_labels dasked
-    dout = Σ_labels dzᵀ · asked
+query = row ⊙ gate + slot and dquery = dz · out, made again where it is needed:
+    drow = Σ_labels dquery ⊙ gate       dgate = Σ_labels dquery ⊙ row       dslot = Σ_labels dquery
+    dout = Σ_labels dzᵀ · query
 The sums over labels are products with a matrix of zeros and ones; every sum has one writer, and an
 order that the shapes decide.
 """
@@ -12,7 +12,7 @@ order that the shapes decide.
 import triton
 import triton.language as tl
 
-from ldm.kernels.action_loss.forward import ask, labels_of, load_weight, logits_of, targets_of
+from ldm.kernels.action_loss.forward import labels_of, load_weight, logits_of, query, targets_of
 
 
 @triton.jit
@@ -47,11 +47,11 @@ def load_dz(p_dz, o_l, m_l, b_classes, o_c, C: tl.constexpr):
 
 
 @triton.jit
-def asked_gradient(
+def query_gradient(
     p_dz, p_out, o_l, m_l, b_classes, o_d, C: tl.constexpr, D: tl.constexpr, BM: tl.constexpr,
     BC: tl.constexpr, BD: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dasked = dz · out, [BM, BD] fp32."""
+    """dquery = dz · out, [BM, BD] fp32."""
     b_da = tl.zeros([BM, BD], tl.float32)
     for i_c in range(0, tl.max(b_classes), BC):
         o_c = i_c + tl.arange(0, BC)
@@ -87,7 +87,7 @@ def row_kernel(
     for i_l in range(first_label(p_rows, i_row, n_labels), end, BM):
         o_l = i_l + tl.arange(0, BM)
         m_l, b_row, b_slot, b_classes = labels_of(p_rows, p_slots, p_classes, o_l, end)
-        b_da = asked_gradient(p_dz, p_out, o_l, m_l, b_classes, o_d, C, D, BM, BC, BD, PRECISION)
+        b_da = query_gradient(p_dz, p_out, o_l, m_l, b_classes, o_d, C, D, BM, BC, BD, PRECISION)
         m_gate = m_l[:, None] & (o_d < D)[None, :]
         p_block = p_gate + b_slot[:, None].to(tl.int64) * D + o_d[None, :]
         b_da *= tl.load(p_block, mask=m_gate, other=0.0).to(tl.float32)
@@ -117,7 +117,7 @@ def slot_kernel(
         m_l, b_row, b_slot, b_classes = labels_of(p_rows, p_slots, p_classes, o_l, end)
         m_asks = m_l[None, :] & (b_slot[None, :] == o_a[:, None])  # [BA, BM]
         if tl.max(tl.max(m_asks.to(tl.int32), 1), 0) > 0:
-            b_da = asked_gradient(
+            b_da = query_gradient(
                 p_dz, p_out, o_l, m_l, b_classes, o_d, C, D, BM, BC, BD, PRECISION
             )
             p_block = p_hidden + b_row[:, None].to(tl.int64) * D + o_d[None, :]
@@ -150,8 +150,8 @@ def class_kernel(
         o_l = i_l + tl.arange(0, BM)
         m_l, b_row, b_slot, b_classes = labels_of(p_rows, p_slots, p_classes, o_l, end)
         if tl.max(b_classes, 0) > i_c:
-            b_asked = ask(p_hidden, p_gate, p_slot, b_row, b_slot, m_l, o_d, D)
+            b_query = query(p_hidden, p_gate, p_slot, b_row, b_slot, m_l, o_d, D)
             b_dz = load_dz(p_dz, o_l, m_l, b_classes, o_c, C)
-            b_acc = tl.dot(tl.trans(b_dz), b_asked, b_acc, input_precision=PRECISION)
+            b_acc = tl.dot(tl.trans(b_dz), b_query, b_acc, input_precision=PRECISION)
     p_block = p_dout + (i_span * C + o_c)[:, None].to(tl.int64) * D + o_d[None, :]
     tl.store(p_block, b_acc, mask=(o_c < C)[:, None] & (o_d < D)[None, :])

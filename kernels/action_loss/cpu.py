@@ -10,7 +10,7 @@ SMALLEST = -80.0  # exponent: below it results are subnormal, which processors a
 
 
 def gaussian_targets(classes_L, values_L, classes: int) -> torch.Tensor:
-    """`naive.class_targets` of labels that are all smooth; e^SMALLEST stands for less than that."""
+    """`plain.class_targets` of labels that are all smooth; e^SMALLEST stands for less."""
     steps_C = torch.arange(classes)
     targets_LC = (steps_C - values_L[:, None]).square_().mul_(-0.5).clamp_(min=SMALLEST).exp_()
     if len(classes_L) and int(classes_L.min()) < classes:
@@ -53,6 +53,6 @@ def action_loss(
 ):
     rows_LD = hidden_UD.index_select(0, rows_L)
     gate_LD, slot_LD = (t.index_select(0, slots_L).to(rows_LD.dtype) for t in (gate_AD, slot_AD))
-    asked_LD = torch.addcmul(slot_LD, rows_LD, gate_LD)
-    logits_LC = F.linear(asked_LD, out_CD[: int(classes_L.max())].to(rows_LD.dtype))
+    query_LD = torch.addcmul(slot_LD, rows_LD, gate_LD)
+    logits_LC = F.linear(query_LD, out_CD[: int(classes_L.max())].to(rows_LD.dtype))
     return _CrossEntropy.apply(logits_LC, classes_L, values_L, smooth_L)

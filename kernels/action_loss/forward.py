@@ -19,7 +19,7 @@ def labels_of(p_rows, p_slots, p_classes, o_l, n_labels):
 
 
 @triton.jit
-def ask(p_hidden, p_gate, p_slot, b_row, b_slot, m_l, o_d, D: tl.constexpr):
+def query(p_hidden, p_gate, p_slot, b_row, b_slot, m_l, o_d, D: tl.constexpr):
     """row ⊙ gate + slot, [labels, columns], in the dtype of the hidden states."""
     m = m_l[:, None] & (o_d < D)[None, :]
     o_of_slot = b_slot[:, None].to(tl.int64) * D + o_d[None, :]
@@ -45,9 +45,9 @@ def logits_of(
     b_z = tl.zeros([BM, BC], tl.float32)
     for i_d in range(0, D, BK):
         o_d = i_d + tl.arange(0, BK)
-        b_asked = ask(p_hidden, p_gate, p_slot, b_row, b_slot, m_l, o_d, D)
-        b_weight = load_weight(p_out, o_c, o_d, C, D).to(b_asked.dtype)
-        b_z = tl.dot(b_asked, tl.trans(b_weight), b_z, input_precision=PRECISION)
+        b_query = query(p_hidden, p_gate, p_slot, b_row, b_slot, m_l, o_d, D)
+        b_weight = load_weight(p_out, o_c, o_d, C, D).to(b_query.dtype)
+        b_z = tl.dot(b_query, tl.trans(b_weight), b_z, input_precision=PRECISION)
     return tl.where(o_c[None, :] < b_classes[:, None], b_z, float("-inf"))
 
 

@@ -1,7 +1,4 @@
-"""The action loss in Triton behind one differentiable operator that torch.compile sees through.
-
-Shape suffixes: U rows of hidden states, L labels, D width, A slots, C classes.
-"""
+"""The action loss in Triton behind one differentiable operator that torch.compile sees through."""
 
 import torch
 import triton
@@ -27,7 +24,7 @@ def action_loss(
     values_L: torch.Tensor,
     smooth_L: torch.Tensor,
 ) -> torch.Tensor:
-    """losses_L in fp32, as in `naive`; rows_L ascend. Weights may be wider than the hidden states.
+    """losses_L in fp32, as in `plain`; rows_L ascend. Weights may be wider than the hidden states.
 
     Rows, slots and classes lie in range: the kernels do not read back to check. NaN or infinity of
     a row or label reaches no other label's loss, but gradients of the rows and slots of its tile.

@@ -2,7 +2,7 @@
 
 import torch
 
-from ldm.kernels.gated_mlp import cpu, naive
+from ldm.kernels.gated_mlp import cpu, plain
 
 
 def gated_mlp(
@@ -10,7 +10,7 @@ def gated_mlp(
 ) -> torch.Tensor:
     """x + swiglu(rms_norm(x, norm) · gate_upᵀ) · downᵀ in x's dtype whatever the weights have."""
     # Folding weights pays in training; acting has few tokens, and folds nothing.
-    version = cpu if x_ND.device.type == "cpu" and torch.is_grad_enabled() else naive
+    version = cpu if x_ND.device.type == "cpu" and torch.is_grad_enabled() else plain
     return version.gated_mlp(x_ND, norm_D, gate_up_2FD, down_DF)
 
 

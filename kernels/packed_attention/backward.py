@@ -17,12 +17,12 @@ import triton.language as tl
 from ldm.kernels.packed_attention.rows import (
     first_seen,
     load_angles,
+    load_rotated,
     load_rows,
-    load_turned,
     rows_of,
     seen_from,
+    store_rotated,
     store_rows,
-    store_turned,
     without,
 )
 
@@ -32,31 +32,31 @@ def short_backward_kernel(
     p_q, p_k, p_v, p_o, p_do, p_dq, p_dk, p_dv, p_lse, p_positions, p_tiles, p_cos, p_sin,
     s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_on, s_oh, s_don, s_doh,
     n_tokens, scale, scale_log2, window,
-    HEADS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr,
-    WINDOW: tl.constexpr, TURN: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    HEADS: tl.constexpr, Z: tl.constexpr, BM: tl.constexpr,
+    WINDOW: tl.constexpr, ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dq, dk, dv of one short tile and head; all three are contiguous [N, heads, D]."""
+    """dq, dk, dv of one short tile and head; all three are contiguous [N, heads, Z]."""
     i_head, start, end, _, _ = rows_of(p_tiles, HEADS, BM, BM)
     if start < end:
         o_m = start + tl.arange(0, BM)
         m_m = o_m < end
         b_position = tl.load(p_positions + o_m, mask=m_m, other=0)
         m_seen = seen_from(o_m, o_m, first_seen(o_m, b_position, window, WINDOW))
-        b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_m, D // 2, TURN)
-        b_q = load_turned(p_q + i_head * s_qh, o_m, s_qn, m_m, b_cos, b_sin, D, TURN, UPCAST)
-        b_k = load_turned(p_k + i_head * s_kh, o_m, s_kn, m_m, b_cos, b_sin, D, TURN, UPCAST)
-        b_v = load_rows(p_v + i_head * s_vh, o_m, s_vn, m_m, D, UPCAST)
-        b_do = load_rows(p_do + i_head * s_doh, o_m, s_don, m_m, D, UPCAST)
-        b_o = load_rows(p_o + i_head * s_oh, o_m, s_on, m_m, D, UPCAST)
+        b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_m, Z // 2, ROTATE)
+        b_q = load_rotated(p_q + i_head * s_qh, o_m, s_qn, m_m, b_cos, b_sin, Z, ROTATE, UPCAST)
+        b_k = load_rotated(p_k + i_head * s_kh, o_m, s_kn, m_m, b_cos, b_sin, Z, ROTATE, UPCAST)
+        b_v = load_rows(p_v + i_head * s_vh, o_m, s_vn, m_m, Z, UPCAST)
+        b_do = load_rows(p_do + i_head * s_doh, o_m, s_don, m_m, Z, UPCAST)
+        b_o = load_rows(p_o + i_head * s_oh, o_m, s_on, m_m, Z, UPCAST)
         b_delta = tl.sum(b_o.to(tl.float32) * b_do.to(tl.float32), 1)
         b_lse = tl.load(p_lse + i_head * n_tokens + o_m, mask=m_m, other=0.0)
-        b_poison = (b_lse + b_delta) * 0.0  # the forward left NaN where a row sees any
-        if tl.sum(b_poison, 0) != 0.0:  # 0 · NaN must not leave its segment
-            b_q, b_k = without(b_q, b_poison), without(b_k, b_poison)
-            b_v, b_do = without(b_v, b_poison), without(b_do, b_poison)
-            b_delta = tl.where(b_poison == 0.0, b_delta, 0.0)
-            m_poisoned = m_seen & (b_poison != 0.0)[None, :]
-            b_lse += tl.sum(tl.where(m_poisoned, float("nan"), 0.0), 1)
+        b_nan = (b_lse + b_delta) * 0.0  # the forward left NaN where a row sees any
+        if tl.sum(b_nan, 0) != 0.0:  # 0 · NaN must not leave its segment
+            b_q, b_k = without(b_q, b_nan), without(b_k, b_nan)
+            b_v, b_do = without(b_v, b_nan), without(b_do, b_nan)
+            b_delta = tl.where(b_nan == 0.0, b_delta, 0.0)
+            m_nan = m_seen & (b_nan != 0.0)[None, :]
+            b_lse += tl.sum(tl.where(m_nan, float("nan"), 0.0), 1)
         b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * scale_log2
         b_p = tl.where(m_seen, tl.exp2(b_s - b_lse[:, None]), 0.0)
         b_dv = tl.dot(tl.trans(b_p.to(b_do.dtype)), b_do, input_precision=PRECISION)
@@ -64,15 +64,15 @@ def short_backward_kernel(
         b_ds = (b_p * (b_dp - b_delta[:, None])).to(b_k.dtype)
         b_dq = tl.dot(b_ds, b_k, input_precision=PRECISION) * scale
         b_dk = tl.dot(tl.trans(b_ds), b_q, input_precision=PRECISION) * scale
-        store_turned(p_dq + i_head * D, b_dq, o_m, HEADS * D, m_m, b_cos, b_sin, D, TURN)
-        store_turned(p_dk + i_head * D, b_dk, o_m, HEADS * D, m_m, b_cos, b_sin, D, TURN)
-        store_rows(p_dv + i_head * D, b_dv, o_m, HEADS * D, m_m, D)
+        store_rotated(p_dq + i_head * Z, b_dq, o_m, HEADS * Z, m_m, b_cos, b_sin, Z, ROTATE)
+        store_rotated(p_dk + i_head * Z, b_dk, o_m, HEADS * Z, m_m, b_cos, b_sin, Z, ROTATE)
+        store_rows(p_dv + i_head * Z, b_dv, o_m, HEADS * Z, m_m, Z)
 
 
 @triton.jit
 def delta_kernel(
     p_o, p_do, p_delta, p_tiles, s_on, s_oh, s_don, s_doh, n_tokens,
-    HEADS: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr, BM: tl.constexpr,
+    HEADS: tl.constexpr, Z: tl.constexpr, TILE: tl.constexpr, BM: tl.constexpr,
     UPCAST: tl.constexpr,
 ):  # fmt: skip
     """δ = Σ_d o ⊙ do of BM rows of one tile, fp32 [heads, N]."""
@@ -80,21 +80,21 @@ def delta_kernel(
     if start < end:
         o_m = start + tl.arange(0, BM)
         m_m = o_m < end
-        b_o = load_rows(p_o + i_head * s_oh, o_m, s_on, m_m, D, UPCAST)
-        b_do = load_rows(p_do + i_head * s_doh, o_m, s_don, m_m, D, UPCAST)
+        b_o = load_rows(p_o + i_head * s_oh, o_m, s_on, m_m, Z, UPCAST)
+        b_do = load_rows(p_do + i_head * s_doh, o_m, s_don, m_m, Z, UPCAST)
         b_delta = tl.sum(b_o.to(tl.float32) * b_do.to(tl.float32), 1)
         tl.store(p_delta + i_head * n_tokens + o_m, b_delta, mask=m_m)
 
 
 @triton.jit
 def probabilities(
-    b_q, b_k, b_lse, b_poison, scale_log2, o_m, o_n, b_first,
+    b_q, b_k, b_lse, b_nan, scale_log2, o_m, o_n, b_first,
     MASKED: tl.constexpr, SHORT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """p of one block, [BM, BN]; zero where a row must not see, NaN where it sees poison."""
+    """p of one block, [BM, BN]; zero where a row must not see, NaN where it sees a NaN."""
     b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * scale_log2
     if SHORT:
-        b_s += b_poison[None, :]
+        b_s += b_nan[None, :]
     b_p = tl.exp2(b_s - b_lse[:, None])
     return tl.where(seen_from(o_m, o_n, b_first), b_p, 0.0) if MASKED else b_p
 
@@ -116,35 +116,35 @@ def load_statistics(p_lse, p_delta, o_row, m_row, SHORT: tl.constexpr):
 
 
 @triton.jit
-def load_poison(p_lse, o_row, m_row, SHORT: tl.constexpr):
+def load_nan(p_lse, o_row, m_row, SHORT: tl.constexpr):
     """NaN for keys that may not be read for the same reason, else 0; and which may."""
     if SHORT:
-        b_poison = tl.load(p_lse + o_row, mask=m_row, other=0.0) * 0.0
-        m_row = m_row & (b_poison == 0.0)
+        b_nan = tl.load(p_lse + o_row, mask=m_row, other=0.0) * 0.0
+        m_row = m_row & (b_nan == 0.0)
     else:
-        b_poison = 0.0
-    return b_poison, m_row
+        b_nan = 0.0
+    return b_nan, m_row
 
 
 @triton.jit
 def add_key_gradients(
-    b_dk, b_dv, b_k, b_v, b_poison, p_q, p_do, p_lse, p_delta, p_positions, i_m, last, o_n,
-    s_qn, s_don, scale_log2, window, D: tl.constexpr, BM: tl.constexpr, MASKED: tl.constexpr,
+    b_dk, b_dv, b_k, b_v, b_nan, p_q, p_do, p_lse, p_delta, p_positions, i_m, last, o_n,
+    s_qn, s_don, scale_log2, window, Z: tl.constexpr, BM: tl.constexpr, MASKED: tl.constexpr,
     SHORT: tl.constexpr, WINDOW: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Adds what query rows [i_m, min(i_m + BM, last)) send to the keys o_n."""
     o_m = i_m + tl.arange(0, BM)
     m_m = o_m < last
     b_lse, b_delta, m_read = load_statistics(p_lse, p_delta, o_m, m_m, SHORT)
-    b_q = load_rows(p_q, o_m, s_qn, m_read, D, UPCAST)
-    b_do = load_rows(p_do, o_m, s_don, m_read, D, UPCAST)
+    b_q = load_rows(p_q, o_m, s_qn, m_read, Z, UPCAST)
+    b_do = load_rows(p_do, o_m, s_don, m_read, Z, UPCAST)
     if MASKED:
         b_position = tl.load(p_positions + o_m, mask=m_m, other=0)
         b_first = first_seen(o_m, b_position, window, WINDOW)
     else:
         b_first = o_m
     b_p = probabilities(
-        b_q, b_k, b_lse, b_poison, scale_log2, o_m, o_n, b_first, MASKED, SHORT, PRECISION
+        b_q, b_k, b_lse, b_nan, scale_log2, o_m, o_n, b_first, MASKED, SHORT, PRECISION
     )
     b_dv = tl.dot(tl.trans(b_p.to(b_do.dtype)), b_do, b_dv, input_precision=PRECISION)
     b_dp = tl.dot(b_do, tl.trans(b_v), input_precision=PRECISION)
@@ -156,20 +156,20 @@ def add_key_gradients(
 def key_kernel(
     p_q, p_k, p_v, p_do, p_dk, p_dv, p_lse, p_delta, p_positions, p_tiles, p_cos, p_sin,
     s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_don, s_doh, n_tokens, scale, scale_log2, window,
-    KEY_HEADS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
+    KEY_HEADS: tl.constexpr, GROUP: tl.constexpr, Z: tl.constexpr, TILE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr, WINDOW: tl.constexpr,
-    TURN: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dk, dv of BN keys of one tile. TURN turns dk back: q and k come turned."""
+    """dk, dv of BN keys of one tile. ROTATE rotates dk back: q and k come rotated."""
     i_key, start, end, _, last = rows_of(p_tiles, KEY_HEADS, TILE, BN)
     if start < end:
         o_n = start + tl.arange(0, BN)
         m_n = o_n < end
-        b_poison, m_read = load_poison(p_lse + i_key * GROUP * n_tokens, o_n, m_n, SHORT)
-        b_k = load_rows(p_k + i_key * s_kh, o_n, s_kn, m_read, D, UPCAST)
-        b_v = load_rows(p_v + i_key * s_vh, o_n, s_vn, m_read, D, UPCAST)
-        b_dk = tl.zeros([BN, D], tl.float32)
-        b_dv = tl.zeros([BN, D], tl.float32)
+        b_nan, m_read = load_nan(p_lse + i_key * GROUP * n_tokens, o_n, m_n, SHORT)
+        b_k = load_rows(p_k + i_key * s_kh, o_n, s_kn, m_read, Z, UPCAST)
+        b_v = load_rows(p_v + i_key * s_vh, o_n, s_vn, m_read, Z, UPCAST)
+        b_dk = tl.zeros([BN, Z], tl.float32)
+        b_dv = tl.zeros([BN, Z], tl.float32)
         if WINDOW:  # queries past the window of the last key see none of this tile
             last = tl.minimum(last, start + BN - 1 + window)
         diagonal = tl.minimum(start + BN, last)
@@ -181,38 +181,38 @@ def key_kernel(
             p_delta_head = p_delta + i_head * n_tokens
             for i_m in range(start, diagonal, BM):
                 b_dk, b_dv = add_key_gradients(
-                    b_dk, b_dv, b_k, b_v, b_poison, p_q_head, p_do_head, p_lse_head,
+                    b_dk, b_dv, b_k, b_v, b_nan, p_q_head, p_do_head, p_lse_head,
                     p_delta_head, p_positions, i_m, last, o_n, s_qn, s_don, scale_log2, window,
-                    D, BM, True, SHORT, WINDOW, UPCAST, PRECISION,
+                    Z, BM, True, SHORT, WINDOW, UPCAST, PRECISION,
                 )  # fmt: skip
             for i_m in range(start + (BN + BM - 1) // BM * BM, last, BM):
                 b_dk, b_dv = add_key_gradients(
-                    b_dk, b_dv, b_k, b_v, b_poison, p_q_head, p_do_head, p_lse_head,
+                    b_dk, b_dv, b_k, b_v, b_nan, p_q_head, p_do_head, p_lse_head,
                     p_delta_head, p_positions, i_m, last, o_n, s_qn, s_don, scale_log2, window,
-                    D, BM, SHORT or WINDOW, SHORT, WINDOW, UPCAST, PRECISION,
+                    Z, BM, SHORT or WINDOW, SHORT, WINDOW, UPCAST, PRECISION,
                 )  # fmt: skip
         b_position = tl.load(p_positions + o_n, mask=m_n, other=0)
-        b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_n, D // 2, TURN)
+        b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_n, Z // 2, ROTATE)
         b_dk = b_dk * scale
-        store_turned(p_dk + i_key * D, b_dk, o_n, KEY_HEADS * D, m_n, b_cos, b_sin, D, TURN)
-        store_rows(p_dv + i_key * D, b_dv, o_n, KEY_HEADS * D, m_n, D)
+        store_rotated(p_dk + i_key * Z, b_dk, o_n, KEY_HEADS * Z, m_n, b_cos, b_sin, Z, ROTATE)
+        store_rows(p_dv + i_key * Z, b_dv, o_n, KEY_HEADS * Z, m_n, Z)
 
 
 @triton.jit
 def add_query_gradients(
     b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, p_lse, i_n, end, s_kn, s_vn, scale_log2,
     o_m, b_first,
-    D: tl.constexpr, BN: tl.constexpr, MASKED: tl.constexpr, SHORT: tl.constexpr,
+    Z: tl.constexpr, BN: tl.constexpr, MASKED: tl.constexpr, SHORT: tl.constexpr,
     UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Adds what keys [i_n, min(i_n + BN, end)) send to the query rows o_m."""
     o_n = i_n + tl.arange(0, BN)
     m_n = o_n < end
-    b_poison, m_read = load_poison(p_lse, o_n, m_n, SHORT)
-    b_k = load_rows(p_k, o_n, s_kn, m_read, D, UPCAST)
-    b_v = load_rows(p_v, o_n, s_vn, m_read, D, UPCAST)
+    b_nan, m_read = load_nan(p_lse, o_n, m_n, SHORT)
+    b_k = load_rows(p_k, o_n, s_kn, m_read, Z, UPCAST)
+    b_v = load_rows(p_v, o_n, s_vn, m_read, Z, UPCAST)
     b_p = probabilities(
-        b_q, b_k, b_lse, b_poison, scale_log2, o_m, o_n, b_first, MASKED, SHORT, PRECISION
+        b_q, b_k, b_lse, b_nan, scale_log2, o_m, o_n, b_first, MASKED, SHORT, PRECISION
     )
     b_dp = tl.dot(b_do, tl.trans(b_v), input_precision=PRECISION)
     b_ds = (b_p * (b_dp - b_delta[:, None])).to(b_k.dtype)
@@ -223,11 +223,11 @@ def add_query_gradients(
 def query_kernel(
     p_q, p_k, p_v, p_do, p_dq, p_lse, p_delta, p_positions, p_tiles, p_cos, p_sin,
     s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_don, s_doh, n_tokens, scale, scale_log2, window,
-    HEADS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
+    HEADS: tl.constexpr, GROUP: tl.constexpr, Z: tl.constexpr, TILE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr, WINDOW: tl.constexpr,
-    TURN: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dq of BM rows of one tile and query head. TURN turns dq back: q and k come turned."""
+    """dq of BM rows of one tile and query head. ROTATE rotates dq back: q and k come rotated."""
     i_head, start, end, first, _ = rows_of(p_tiles, HEADS, TILE, BM)
     if start < end:
         o_m = start + tl.arange(0, BM)
@@ -235,24 +235,24 @@ def query_kernel(
         p_lse += i_head * n_tokens
         p_delta += i_head * n_tokens
         b_lse, b_delta, m_read = load_statistics(p_lse, p_delta, o_m, m_m, SHORT)
-        b_q = load_rows(p_q + i_head * s_qh, o_m, s_qn, m_read, D, UPCAST)
-        b_do = load_rows(p_do + i_head * s_doh, o_m, s_don, m_read, D, UPCAST)
+        b_q = load_rows(p_q + i_head * s_qh, o_m, s_qn, m_read, Z, UPCAST)
+        b_do = load_rows(p_do + i_head * s_doh, o_m, s_don, m_read, Z, UPCAST)
         b_position = tl.load(p_positions + o_m, mask=m_m, other=0)
         b_first = first_seen(o_m, b_position, window, WINDOW)
         p_k += (i_head // GROUP) * s_kh
         p_v += (i_head // GROUP) * s_vh
-        b_dq = tl.zeros([BM, D], tl.float32)
+        b_dq = tl.zeros([BM, Z], tl.float32)
         if WINDOW:
             first += tl.maximum(start - window + 1 - first, 0) // BN * BN
         for i_n in range(first, start, BN):
             b_dq = add_query_gradients(
                 b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, p_lse, i_n, end, s_kn, s_vn, scale_log2,
-                o_m, b_first, D, BN, SHORT or WINDOW, SHORT, UPCAST, PRECISION,
+                o_m, b_first, Z, BN, SHORT or WINDOW, SHORT, UPCAST, PRECISION,
             )  # fmt: skip
         for i_n in range(start, end, BN):
             b_dq = add_query_gradients(
                 b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, p_lse, i_n, end, s_kn, s_vn, scale_log2,
-                o_m, b_first, D, BN, True, SHORT, UPCAST, PRECISION,
+                o_m, b_first, Z, BN, True, SHORT, UPCAST, PRECISION,
             )  # fmt: skip
-        b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_m, D // 2, TURN)
-        store_turned(p_dq + i_head * D, b_dq * scale, o_m, HEADS * D, m_m, b_cos, b_sin, D, TURN)
+        b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_m, Z // 2, ROTATE)
+        store_rotated(p_dq + i_head * Z, b_dq * scale, o_m, HEADS * Z, m_m, b_cos, b_sin, Z, ROTATE)

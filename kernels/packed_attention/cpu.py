@@ -1,20 +1,17 @@
 """Rotary positions and causal attention within segments, arranged for CPU.
 
 The segments of a batch are padded once per batch (a `Plan`), in pieces that stay in cache; per
-layer a piece is gathered head by head, turned, and multiplied in batches that write their results
+layer a piece is gathered head by head, rotated, and multiplied in batches that write their results
 side by side, so that one gather brings them back. Probabilities are kept for the backward. The
-scale 1 / √D is part of the query's rotary table.
-
-Shape suffixes: N tokens, X columns of the fused query, key and value, H query heads, G key heads,
-M = H + 2 G, D head dimension, P padded tokens, S segments of a piece, T padded length.
+scale 1 / √Z is part of the query's rotary table.
 """
 
 from dataclasses import dataclass
 
 import torch
 
-from ldm.kernels.packed_attention.naive import length_buckets
-from ldm.kernels.rotary.naive import rotary_table
+from ldm.kernels.packed_attention.plain import length_buckets
+from ldm.kernels.rotary.plain import rotary_table
 
 PIECE = 4096  # padded tokens
 SIZES = 16  # pieces of one length come in so many sizes: products of a new shape take preparing
@@ -24,8 +21,8 @@ SIZES = 16  # pieces of one length come in so many sizes: products of a new shap
 class Piece:
     """Equally padded segments."""
 
-    index_P: torch.Tensor  # int64, the token at each padded place; repeats where not valid
-    valid_P1: torch.Tensor | None  # 1 or 0, None where all are 1
+    index_N: torch.Tensor  # int64, the token at each padded place; repeats where not valid
+    valid_N1: torch.Tensor | None  # 1 or 0, None where all are 1
     segments: int
     length: int
 
@@ -35,7 +32,7 @@ class Piece:
 
     def rows(self, heads: int) -> torch.Tensor:
         """int64 [heads · P]: rows of the piece, head by head, among those of N tokens × heads."""
-        return (self.index_P * heads + torch.arange(heads)[:, None]).flatten()
+        return (self.index_N * heads + torch.arange(heads)[:, None]).flatten()
 
 
 @dataclass
@@ -43,8 +40,8 @@ class Plan:
     """How the segments of one batch are padded; the same for all layers."""
 
     pieces: list[Piece]
-    cos_M1TD: dict[int, torch.Tensor]  # by padded length; queries carry the scale
-    sin_M1TD: dict[int, torch.Tensor]  # the first half negated
+    cos_H1TZ: dict[int, torch.Tensor]  # by padded length; queries carry the scale
+    sin_H1TZ: dict[int, torch.Tensor]  # the first half negated
     mask_TT: dict[int, torch.Tensor]  # 0 or −∞
     heads: int
     kv_heads: int
@@ -72,13 +69,13 @@ def make_plan(
     # of every token: padded places of the pieces before, of its own, and its place in that
     place_3N = torch.empty(3, int(cu_seqlens_S1[-1]), dtype=torch.int64)
     tables: tuple[dict, ...] = ({}, {}, {})
-    for index_BT, valid_BT in length_buckets(cu_seqlens_S1, max_seqlen):
-        length = index_BT.shape[1]
+    for index_ST, valid_ST in length_buckets(cu_seqlens_S1, max_seqlen):
+        length = index_ST.shape[1]
         _add_tables(tables, length, heads, kv_heads, head_dim, dtype)
         rows = max(1, PIECE // length)
-        grain = max(1, rows // SIZES)
-        for index, valid in zip(index_BT.split(rows), valid_BT.split(rows)):
-            index, valid = _fill(index, valid, -len(index) % grain)
+        multiple_of = max(1, rows // SIZES)
+        for index, valid in zip(index_ST.split(rows), valid_ST.split(rows)):
+            index, valid = _fill(index, valid, -len(index) % multiple_of)
             local = valid.nonzero().squeeze(1)
             tokens = index.index_select(0, local)
             place_3N[0, tokens], place_3N[1, tokens], place_3N[2, tokens] = (
@@ -95,12 +92,12 @@ def make_plan(
     return Plan(pieces, *tables, heads, kv_heads, head_dim, rows_q, rows_qkv, *back)
 
 
-def _fill(index_BT, valid_BT, more: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _fill(index_ST, valid_ST, more: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Both flat, with `more` segments that nobody reads."""
-    index, valid = index_BT.flatten(), valid_BT.flatten()
+    index, valid = index_ST.flatten(), valid_ST.flatten()
     if not more:
         return index, valid
-    nobody = index.new_zeros(more * index_BT.shape[1])
+    nobody = index.new_zeros(more * index_ST.shape[1])
     return torch.cat((index, nobody)), torch.cat((valid, nobody.bool()))
 
 
@@ -110,12 +107,12 @@ def _back(place_3N: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _add_tables(tables, length: int, heads: int, kv_heads: int, head_dim: int, dtype) -> None:
-    cos_M1TD, sin_M1TD, mask_TT = tables
-    cos_TC, sin_TC = (t.double() for t in rotary_table(length, head_dim))
-    scale_M = torch.ones(heads + kv_heads, 1, 1, 1, dtype=torch.float64)
-    scale_M[:heads] = head_dim**-0.5
-    cos_M1TD[length] = (scale_M * torch.cat((cos_TC, cos_TC), -1)).to(dtype)
-    sin_M1TD[length] = (scale_M * torch.cat((-sin_TC, sin_TC), -1)).to(dtype)
+    cos_H1TZ, sin_H1TZ, mask_TT = tables
+    cos_TY, sin_TY = (t.double() for t in rotary_table(length, head_dim))
+    scale_H = torch.ones(heads + kv_heads, 1, 1, 1, dtype=torch.float64)
+    scale_H[:heads] = head_dim**-0.5
+    cos_H1TZ[length] = (scale_H * torch.cat((cos_TY, cos_TY), -1)).to(dtype)
+    sin_H1TZ[length] = (scale_H * torch.cat((-sin_TY, sin_TY), -1)).to(dtype)
     hidden_TT = torch.ones(length, length, dtype=torch.bool).triu(1)
     mask_TT[length] = torch.zeros(length, length, dtype=dtype).masked_fill_(
         hidden_TT, float("-inf")
@@ -130,80 +127,80 @@ def _swap(x: torch.Tensor) -> torch.Tensor:
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, qkv_NX, plan):
-        turned = plan.heads + plan.kv_heads
-        rows_RD = qkv_NX.view(-1, plan.head_dim)
-        out_RD = qkv_NX.new_empty(plan.places * plan.heads, plan.head_dim)
-        parts, saved = _parts(out_RD, plan, plan.heads), []
+    def forward(ctx, qkv_NO, plan):
+        rotated = plan.heads + plan.kv_heads
+        rows_NZ = qkv_NO.view(-1, plan.head_dim)
+        out_NZ = qkv_NO.new_empty(plan.places * plan.heads, plan.head_dim)
+        parts, saved = _parts(out_NZ, plan, plan.heads), []
         for piece, rows, out in zip(plan.pieces, plan.rows_qkv, parts):
-            x_MSTD = _heads_first(rows_RD.index_select(0, rows), piece)
-            cos, sin = plan.cos_M1TD[piece.length], plan.sin_M1TD[piece.length]
-            qk = x_MSTD[:turned]
+            x_HSTZ = _heads_first(rows_NZ.index_select(0, rows), piece)
+            cos, sin = plan.cos_H1TZ[piece.length], plan.sin_H1TZ[piece.length]
+            qk = x_HSTZ[:rotated]
             qk = torch.mul(qk, cos).addcmul_(_swap(qk), sin)
-            q, k, v = _split(qk, x_MSTD[turned:], plan)
+            q, k, v = _split(qk, x_HSTZ[rotated:], plan)
             weights = torch.bmm(q, k.transpose(1, 2)).add_(plan.mask_TT[piece.length])
             torch.softmax(weights, -1, out=weights)
             torch.bmm(weights, v, out=out.view_as(q))
             saved += [q, k, v, weights]
         ctx.save_for_backward(*saved)
         ctx.plan = plan
-        return out_RD.index_select(0, plan.back_q).view(len(qkv_NX), -1)
+        return out_NZ.index_select(0, plan.back_q).view(len(qkv_NO), -1)
 
     @staticmethod
-    def backward(ctx, grad_NX):
+    def backward(ctx, grad_NO):
         plan, saved = ctx.plan, iter(ctx.saved_tensors)
-        turned, heads = plan.heads + plan.kv_heads, plan.heads + 2 * plan.kv_heads
-        rows_RD = grad_NX.reshape(-1, plan.head_dim)
-        grads_RD = grad_NX.new_empty(plan.places * heads, plan.head_dim)
-        parts = _parts(grads_RD, plan, heads)
+        rotated, heads = plan.heads + plan.kv_heads, plan.heads + 2 * plan.kv_heads
+        rows_NZ = grad_NO.reshape(-1, plan.head_dim)
+        grads_NZ = grad_NO.new_empty(plan.places * heads, plan.head_dim)
+        parts = _parts(grads_NZ, plan, heads)
         for piece, rows, out in zip(plan.pieces, plan.rows_q, parts):
-            grad_HSTD = _heads_first(rows_RD.index_select(0, rows), piece)
-            if piece.valid_P1 is not None:
-                grad_HSTD.flatten(1, 2).mul_(piece.valid_P1)
-            grad = grad_HSTD.flatten(0, 1)
+            grad_HSTZ = _heads_first(rows_NZ.index_select(0, rows), piece)
+            if piece.valid_N1 is not None:
+                grad_HSTZ.flatten(1, 2).mul_(piece.valid_N1)
+            grad = grad_HSTZ.flatten(0, 1)
             q, k, v, weights = (next(saved) for _ in range(4))
-            out_MSTD = _heads_first(out, piece)
-            grad_q, grad_k, grad_v = out_MSTD.split((plan.heads, plan.kv_heads, plan.kv_heads))
+            out_HSTZ = _heads_first(out, piece)
+            grad_q, grad_k, grad_v = out_HSTZ.split((plan.heads, plan.kv_heads, plan.kv_heads))
             _product(weights.transpose(1, 2), grad, grad_v)
             grad_weights = torch.bmm(grad, v.transpose(1, 2))
             grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
             _product(grad_scores, k, grad_q)
             _product(grad_scores.transpose(1, 2), q, grad_k)
-            grad_qk = out_MSTD[:turned]
-            cos, sin = plan.cos_M1TD[piece.length], plan.sin_M1TD[piece.length]
+            grad_qk = out_HSTZ[:rotated]
+            cos, sin = plan.cos_H1TZ[piece.length], plan.sin_H1TZ[piece.length]
             swapped = _swap(grad_qk)
             grad_qk.mul_(cos).addcmul_(swapped, sin, value=-1)
-        return grads_RD.index_select(0, plan.back_qkv).view(len(grad_NX), -1), None
+        return grads_NZ.index_select(0, plan.back_qkv).view(len(grad_NO), -1), None
 
 
-def _parts(x_RD: torch.Tensor, plan: Plan, heads: int) -> tuple[torch.Tensor, ...]:
+def _parts(x_NZ: torch.Tensor, plan: Plan, heads: int) -> tuple[torch.Tensor, ...]:
     """The rows of each piece."""
-    return x_RD.split([piece.places * heads for piece in plan.pieces])
+    return x_NZ.split([piece.places * heads for piece in plan.pieces])
 
 
-def _heads_first(x_RD: torch.Tensor, piece: Piece) -> torch.Tensor:
-    """Rows of a piece as [heads, S, T, D]."""
-    return x_RD.view(-1, piece.segments, piece.length, x_RD.shape[-1])
+def _heads_first(x_NZ: torch.Tensor, piece: Piece) -> torch.Tensor:
+    """Rows of a piece as [heads, S, T, Z]."""
+    return x_NZ.view(-1, piece.segments, piece.length, x_NZ.shape[-1])
 
 
-def _split(turned, v, plan):
-    """q, k, v as [H · S, T, D], key heads repeated for the query heads that share them."""
-    q, k = turned[: plan.heads], turned[plan.heads :]
+def _split(rotated, v, plan):
+    """q, k, v as [H · S, T, Z], key heads repeated for the query heads that share them."""
+    q, k = rotated[: plan.heads], rotated[plan.heads :]
     repeats = plan.heads // plan.kv_heads
     if repeats > 1:
         k, v = k.repeat_interleave(repeats, 0), v.repeat_interleave(repeats, 0)
     return q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
 
 
-def _product(a: torch.Tensor, b: torch.Tensor, out_GSTD: torch.Tensor) -> None:
+def _product(a: torch.Tensor, b: torch.Tensor, out_KSTZ: torch.Tensor) -> None:
     """a · b by query head, summed over those that share one of the heads of `out`."""
-    if len(a) == out_GSTD.shape[0] * out_GSTD.shape[1]:
-        torch.bmm(a, b, out=out_GSTD.flatten(0, 1))
+    if len(a) == out_KSTZ.shape[0] * out_KSTZ.shape[1]:
+        torch.bmm(a, b, out=out_KSTZ.flatten(0, 1))
     else:
-        by_head = torch.bmm(a, b).view(out_GSTD.shape[0], -1, *out_GSTD.shape[1:])
-        torch.sum(by_head, 1, out=out_GSTD)
+        by_head = torch.bmm(a, b).view(out_KSTZ.shape[0], -1, *out_KSTZ.shape[1:])
+        torch.sum(by_head, 1, out=out_KSTZ)
 
 
-def rotary_attention(qkv_NX: torch.Tensor, plan: Plan) -> torch.Tensor:
-    """Attended values N × (H · D) of the fused qkv; positions count from 0 in every segment."""
-    return _Attention.apply(qkv_NX, plan)
+def rotary_attention(qkv_NO: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """Attended values N × (H · Z) of the fused qkv; positions count from 0 in every segment."""
+    return _Attention.apply(qkv_NO, plan)

@@ -18,13 +18,13 @@ from pathlib import Path
 import torch
 
 from ldm.kernels.dispatch import COMPILED_FOR, architecture, there
-from ldm.kernels.packed_attention import naive, peers
+from ldm.kernels.packed_attention import peers, plain
 from ldm.kernels.packed_attention.configurations import HEAD_DIMS
 from ldm.kernels.packed_attention.work_list import WorkList
 from ldm.kernels.rotary import rotary
 
 VARIABLE = "LDM_ATTENTION"  # the environment variable that overrides the choice
-PROVIDERS = ("fused", *peers.FLASH_MODULES, "varlen", "naive")
+PROVIDERS = ("fused", *peers.FLASH_MODULES, "varlen", "plain")
 
 log = logging.getLogger("ldm.kernels")
 
@@ -34,7 +34,7 @@ class Segments:
     """Where the segments of a batch lie, in every form that some provider needs.
 
     All tensors on the device of q; max_seqlen: the longest segment, a host integer. With `angles`,
-    the table of `rotary_table` for at least max_seqlen positions, attention turns q and k by it.
+    the table of `rotary_table` for at least max_seqlen positions, attention rotates q and k by it.
     """
 
     cu_seqlens_S1: torch.Tensor  # int32, ascending, ends with the token count
@@ -43,7 +43,7 @@ class Segments:
     work_list: WorkList
     angles: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    # cos_NC, sin_NC of every token, for providers that do not turn: gathered once for all layers
+    # cos_NY, sin_NY of every token, for providers that do not rotate: gathered once for all layers
     angles_N: tuple[torch.Tensor, torch.Tensor] | None = field(init=False, default=None)
 
     def __post_init__(self):
@@ -56,19 +56,19 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Segments], torch.Te
 
 
 def packed_attention(
-    q_NHD: torch.Tensor,
-    k_NGD: torch.Tensor,
-    v_NGD: torch.Tensor,
+    q_NHZ: torch.Tensor,
+    k_NKZ: torch.Tensor,
+    v_NKZ: torch.Tensor,
     segments: Segments,
     provider: str | None = None,
 ) -> torch.Tensor:
-    """softmax(q kᵀ / √D) v over the tokens of the same segment up to each token, shape N H D.
+    """softmax(q kᵀ / √Z) v over the tokens of the same segment up to each token, shape N H Z.
 
-    q and k are turned before by `segments.angles`, if any. H is a multiple of G. `provider`: one of
-    PROVIDERS, else LDM_ATTENTION, else as measured.
+    q and k are rotated before by `segments.angles`, if any. H is a multiple of K. `provider`: one
+    of PROVIDERS, else LDM_ATTENTION, else as measured.
     """
-    attend = choose(q_NHD.device, q_NHD.dtype, q_NHD.shape[2], segments.max_seqlen, provider)
-    return attend(q_NHD, k_NGD, v_NGD, segments)
+    attend = choose(q_NHZ.device, q_NHZ.dtype, q_NHZ.shape[2], segments.max_seqlen, provider)
+    return attend(q_NHZ, k_NKZ, v_NKZ, segments)
 
 
 def choose(
@@ -80,18 +80,18 @@ def choose(
 ) -> Attend:
     """The function that attends. Raises ValueError for a provider that is unknown or not there."""
     arch = architecture(device)
-    asked = provider or os.environ.get(VARIABLE)
-    if asked:
-        if asked not in PROVIDERS:
-            raise ValueError(f'packed attention: expected one of {PROVIDERS}, got "{asked}"')
-        name, why = asked, "asked for"
+    requested = provider or os.environ.get(VARIABLE)
+    if requested:
+        if requested not in PROVIDERS:
+            raise ValueError(f'packed attention: expected one of {PROVIDERS}, got "{requested}"')
+        name, why = requested, "requested"
     else:
         name, why = best(arch, dtype, head_dim, max_seqlen)
     try:
         attend = load(name)
     except ImportError as error:
         raise ValueError(f'packed attention: "{name}" is not installed here: {error}') from error
-    _tell(f"packed attention: {name} ({why}; {arch}, {dtype}, head dimension {head_dim})")
+    _log_once(f"packed attention: {name} ({why}; {arch}, {dtype}, head dimension {head_dim})")
     return attend
 
 
@@ -100,7 +100,7 @@ def best(
 ) -> tuple[str, str]:
     """(provider, why) for an architecture; rows: those of dispatch.json unless given."""
     if arch == "cpu":
-        return "naive", "CPU"
+        return "plain", "CPU"
     key = {"arch": arch, "head_dim": head_dim, "bits": dtype.itemsize * 8}
     found = [
         row
@@ -114,7 +114,7 @@ def best(
         return "fused", "default"
     if dtype.itemsize == 2 and installed("varlen"):
         return "varlen", "default"
-    return "naive", "default"
+    return "plain", "default"
 
 
 @cache
@@ -138,26 +138,26 @@ def load(provider: str) -> Attend:
         return lambda q, k, v, s: fused.packed_attention(
             q, k, v, s.positions_N, s.work_list, angles=s.angles
         )
-    if provider == "naive":
-        return _turned(
-            lambda q, k, v, s: naive.packed_attention(q, k, v, s.cu_seqlens_S1, s.max_seqlen)
+    if provider == "plain":
+        return _rotated(
+            lambda q, k, v, s: plain.packed_attention(q, k, v, s.cu_seqlens_S1, s.max_seqlen)
         )
     if provider == "varlen":
-        return _turned(peers.torch_varlen())
-    return _turned(peers.flash_attention(provider))
+        return _rotated(peers.torch_varlen())
+    return _rotated(peers.flash_attention(provider))
 
 
-def _turned(attend: Attend) -> Attend:
-    """For a provider that knows no angles: turns q and k in a pass of its own."""
+def _rotated(attend: Attend) -> Attend:
+    """For a provider that knows no angles: rotates q and k in a pass of its own."""
 
-    def turn_and_attend(q_NHD, k_NGD, v_NGD, segments: Segments) -> torch.Tensor:
+    def rotate_and_attend(q_NHZ, k_NKZ, v_NKZ, segments: Segments) -> torch.Tensor:
         if segments.angles_N is not None:
-            q_NHD, k_NGD = (rotary(x, *segments.angles_N) for x in (q_NHD, k_NGD))
-        return attend(q_NHD, k_NGD, v_NGD, segments)
+            q_NHZ, k_NKZ = (rotary(x, *segments.angles_N) for x in (q_NHZ, k_NKZ))
+        return attend(q_NHZ, k_NKZ, v_NKZ, segments)
 
-    return turn_and_attend
+    return rotate_and_attend
 
 
 @cache
-def _tell(line: str) -> None:
+def _log_once(line: str) -> None:
     log.info(line)

@@ -9,9 +9,9 @@ import triton.language as tl
 from ldm.kernels.packed_attention.rows import (
     first_seen,
     load_angles,
+    load_rotated,
     load_rows,
-    load_turned,
-    poison,
+    nan_rows,
     rows_of,
     seen_from,
     store_rows,
@@ -23,8 +23,8 @@ from ldm.kernels.packed_attention.rows import (
 def short_forward_kernel(
     p_q, p_k, p_v, p_o, p_lse, p_positions, p_tiles, p_cos, p_sin,
     s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_on, s_oh, n_tokens, scale_log2, window,
-    HEADS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, BM: tl.constexpr,
-    WINDOW: tl.constexpr, TURN: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    HEADS: tl.constexpr, GROUP: tl.constexpr, Z: tl.constexpr, BM: tl.constexpr,
+    WINDOW: tl.constexpr, ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """o of one short tile and query head: all keys are there, so the softmax is not online."""
     i_head, start, end, _, _ = rows_of(p_tiles, HEADS, BM, BM)
@@ -33,41 +33,41 @@ def short_forward_kernel(
         o_m = start + tl.arange(0, BM)
         m_m = o_m < end
         b_position = tl.load(p_positions + o_m, mask=m_m, other=0)
-        b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_m, D // 2, TURN)
-        b_q = load_turned(p_q + i_head * s_qh, o_m, s_qn, m_m, b_cos, b_sin, D, TURN, UPCAST)
-        b_k = load_turned(p_k + i_key * s_kh, o_m, s_kn, m_m, b_cos, b_sin, D, TURN, UPCAST)
-        b_v = load_rows(p_v + i_key * s_vh, o_m, s_vn, m_m, D, UPCAST)
-        b_poison = poison(b_k) + poison(b_v)
+        b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_m, Z // 2, ROTATE)
+        b_q = load_rotated(p_q + i_head * s_qh, o_m, s_qn, m_m, b_cos, b_sin, Z, ROTATE, UPCAST)
+        b_k = load_rotated(p_k + i_key * s_kh, o_m, s_kn, m_m, b_cos, b_sin, Z, ROTATE, UPCAST)
+        b_v = load_rows(p_v + i_key * s_vh, o_m, s_vn, m_m, Z, UPCAST)
+        b_nan = nan_rows(b_k) + nan_rows(b_v)
         b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * scale_log2
-        if tl.sum(b_poison, 0) != 0.0:  # 0 · NaN must not leave its segment
-            b_v = without(b_v, b_poison)
-            b_s += b_poison[None, :]
+        if tl.sum(b_nan, 0) != 0.0:  # 0 · NaN must not leave its segment
+            b_v = without(b_v, b_nan)
+            b_s += b_nan[None, :]
         b_first = first_seen(o_m, b_position, window, WINDOW)
         b_s = tl.where(seen_from(o_m, o_m, b_first), b_s, float("-inf"))
         b_max = tl.max(b_s, 1)
         b_p = tl.exp2(b_s - b_max[:, None])
         b_sum = tl.sum(b_p, 1)
         b_o = tl.dot(b_p.to(b_v.dtype), b_v, input_precision=PRECISION)
-        store_rows(p_o + i_head * s_oh, b_o / b_sum[:, None], o_m, s_on, m_m, D)
+        store_rows(p_o + i_head * s_oh, b_o / b_sum[:, None], o_m, s_on, m_m, Z)
         tl.store(p_lse + i_head * n_tokens + o_m, b_max + tl.log2(b_sum), mask=m_m)
 
 
 @triton.jit
 def attend(
     b_q, b_acc, b_max, b_sum, p_k, p_v, i_n, end, s_k, s_v, scale_log2, o_m, b_first,
-    D: tl.constexpr, BN: tl.constexpr, MASKED: tl.constexpr, SHORT: tl.constexpr,
+    Z: tl.constexpr, BN: tl.constexpr, MASKED: tl.constexpr, SHORT: tl.constexpr,
     UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One online-softmax step over keys [i_n, min(i_n + BN, end))."""
     o_n = i_n + tl.arange(0, BN)
     m_n = o_n < end
-    b_k = load_rows(p_k, o_n, s_k, m_n, D, UPCAST)  # [BN, D]
-    b_v = load_rows(p_v, o_n, s_v, m_n, D, UPCAST)
+    b_k = load_rows(p_k, o_n, s_k, m_n, Z, UPCAST)  # [BN, Z]
+    b_v = load_rows(p_v, o_n, s_v, m_n, Z, UPCAST)
     b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * scale_log2
     if SHORT:  # other segments are in the block: 0 · NaN must not reach them
-        b_poison = poison(b_k) + poison(b_v)
-        b_v = without(b_v, b_poison)
-        b_s += b_poison[None, :]
+        b_nan = nan_rows(b_k) + nan_rows(b_v)
+        b_v = without(b_v, b_nan)
+        b_s += b_nan[None, :]
     if MASKED:
         b_s = tl.where(seen_from(o_m, o_n, b_first), b_s, float("-inf"))
     b_new = tl.maximum(b_max, tl.max(b_s, 1))
@@ -86,22 +86,22 @@ def attend(
 def forward_kernel(
     p_q, p_k, p_v, p_o, p_lse, p_positions, p_tiles, p_cos, p_sin,
     s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_on, s_oh, n_tokens, scale_log2, window,
-    HEADS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
+    HEADS: tl.constexpr, GROUP: tl.constexpr, Z: tl.constexpr, TILE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr, WINDOW: tl.constexpr,
-    TURN: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """o of BM rows of one tile and query head. TURN turns q alone: k comes turned."""
+    """o of BM rows of one tile and query head. ROTATE rotates q alone: k comes rotated."""
     i_head, start, end, first, _ = rows_of(p_tiles, HEADS, TILE, BM)
     if start < end:
         o_m = start + tl.arange(0, BM)
         m_m = o_m < end
         b_position = tl.load(p_positions + o_m, mask=m_m, other=0)
-        b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_m, D // 2, TURN)
-        b_q = load_turned(p_q + i_head * s_qh, o_m, s_qn, m_m, b_cos, b_sin, D, TURN, UPCAST)
+        b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_m, Z // 2, ROTATE)
+        b_q = load_rotated(p_q + i_head * s_qh, o_m, s_qn, m_m, b_cos, b_sin, Z, ROTATE, UPCAST)
         b_first = first_seen(o_m, b_position, window, WINDOW)
         p_k += (i_head // GROUP) * s_kh
         p_v += (i_head // GROUP) * s_vh
-        b_acc = tl.zeros([BM, D], tl.float32)
+        b_acc = tl.zeros([BM, Z], tl.float32)
         b_max = tl.full([BM], float("-inf"), tl.float32)
         b_sum = tl.zeros([BM], tl.float32)
         if WINDOW:  # whole blocks before the window of the first row are skipped
@@ -109,29 +109,29 @@ def forward_kernel(
         for i_n in range(first, start, BN):
             b_acc, b_max, b_sum = attend(
                 b_q, b_acc, b_max, b_sum, p_k, p_v, i_n, end, s_kn, s_vn, scale_log2, o_m,
-                b_first, D, BN, SHORT or WINDOW, SHORT, UPCAST, PRECISION,
+                b_first, Z, BN, SHORT or WINDOW, SHORT, UPCAST, PRECISION,
             )  # fmt: skip
         for i_n in range(start, end, BN):
             b_acc, b_max, b_sum = attend(
                 b_q, b_acc, b_max, b_sum, p_k, p_v, i_n, end, s_kn, s_vn, scale_log2, o_m,
-                b_first, D, BN, True, SHORT, UPCAST, PRECISION,
+                b_first, Z, BN, True, SHORT, UPCAST, PRECISION,
             )  # fmt: skip
-        store_rows(p_o + i_head * s_oh, b_acc / b_sum[:, None], o_m, s_on, m_m, D)
+        store_rows(p_o + i_head * s_oh, b_acc / b_sum[:, None], o_m, s_on, m_m, Z)
         tl.store(p_lse + i_head * n_tokens + o_m, b_max + tl.log2(b_sum), mask=m_m)
 
 
 @triton.jit
-def turn_kernel(
+def rotate_kernel(
     p_x, p_y, p_positions, p_tiles, p_cos, p_sin, s_xn, s_xh,
-    HEADS: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr, BM: tl.constexpr,
+    HEADS: tl.constexpr, Z: tl.constexpr, TILE: tl.constexpr, BM: tl.constexpr,
     UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """y, contiguous [N, heads, D]: BM rows of one tile and head of x, turned by their positions."""
+    """y, contiguous [N, heads, Z]: BM rows of one tile and head, rotated by their positions."""
     i_head, start, end, _, _ = rows_of(p_tiles, HEADS, TILE, BM)
     if start < end:
         o_m = start + tl.arange(0, BM)
         m_m = o_m < end
         b_position = tl.load(p_positions + o_m, mask=m_m, other=0)
-        b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_m, D // 2, True)
-        b = load_turned(p_x + i_head * s_xh, o_m, s_xn, m_m, b_cos, b_sin, D, True, UPCAST)
-        store_rows(p_y + i_head * D, b, o_m, HEADS * D, m_m, D)
+        b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_m, Z // 2, True)
+        b = load_rotated(p_x + i_head * s_xh, o_m, s_xn, m_m, b_cos, b_sin, Z, True, UPCAST)
+        store_rows(p_y + i_head * Z, b, o_m, HEADS * Z, m_m, Z)

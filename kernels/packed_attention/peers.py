@@ -24,10 +24,10 @@ def flash_attention(name: str, deterministic: bool = True) -> Callable:
     """
     function = import_module(FLASH_MODULES[name]).flash_attn_varlen_func
 
-    def attend(q_NHD, k_NGD, v_NGD, segments) -> torch.Tensor:
+    def attend(q_NHZ, k_NKZ, v_NKZ, segments) -> torch.Tensor:
         starts, longest = segments.cu_seqlens_S1, segments.max_seqlen
         out = function(
-            q_NHD, k_NGD, v_NGD, cu_seqlens_q=starts, cu_seqlens_k=starts, max_seqlen_q=longest,
+            q_NHZ, k_NKZ, v_NKZ, cu_seqlens_q=starts, cu_seqlens_k=starts, max_seqlen_q=longest,
             max_seqlen_k=longest, causal=True, deterministic=deterministic,
         )  # fmt: skip
         return out[0] if isinstance(out, tuple) else out
@@ -44,11 +44,11 @@ def torch_varlen() -> Callable:
     known = inspect.signature(function).parameters
     causal = {"is_causal": True} if "is_causal" in known else {"window_size": (-1, 0)}
 
-    def attend(q_NHD, k_NGD, v_NGD, segments) -> torch.Tensor:
+    def attend(q_NHZ, k_NKZ, v_NKZ, segments) -> torch.Tensor:
         options = dict(causal)
-        if q_NHD.shape[1] != k_NGD.shape[1] and "enable_gqa" in known:
+        if q_NHZ.shape[1] != k_NKZ.shape[1] and "enable_gqa" in known:
             options["enable_gqa"] = True
         starts, longest = segments.cu_seqlens_S1, segments.max_seqlen
-        return function(q_NHD, k_NGD, v_NGD, starts, starts, longest, longest, **options)
+        return function(q_NHZ, k_NKZ, v_NKZ, starts, starts, longest, longest, **options)
 
     return attend

@@ -1,7 +1,7 @@
-"""What the kernels of packed attention share: which rows are theirs, loading, turning, storing.
+"""What the kernels of packed attention share: which rows are theirs, loading, rotating, storing.
 
 Prefixes: p_ pointer, i_ index, o_ offsets, m_ mask, b_ block in registers, s_ stride in elements.
-Shapes: BM query rows, BN key rows, D head dimension, C = D / 2.
+Shapes: BM query rows, BN key rows, Z head dimension, Y = Z / 2.
 """
 
 import triton
@@ -25,62 +25,64 @@ def rows_of(p_tiles, HEADS: tl.constexpr, TILE: tl.constexpr, ROWS: tl.constexpr
 
 
 @triton.jit
-def load_rows(p_base, o_row, s_row, m_row, D: tl.constexpr, UPCAST: tl.constexpr):
-    """Rows of D contiguous elements; zero where masked. UPCAST: the interpreter has no bf16."""
-    p_block = p_base + o_row[:, None].to(tl.int64) * s_row + tl.arange(0, D)[None, :]
+def load_rows(p_base, o_row, s_row, m_row, Z: tl.constexpr, UPCAST: tl.constexpr):
+    """Rows of Z contiguous elements; zero where masked. UPCAST: the interpreter has no bf16."""
+    p_block = p_base + o_row[:, None].to(tl.int64) * s_row + tl.arange(0, Z)[None, :]
     b = tl.load(p_block, mask=m_row[:, None], other=0.0)
     return b.to(tl.float32) if UPCAST else b
 
 
 @triton.jit
-def store_rows(p_base, b, o_row, s_row, m_row, D: tl.constexpr):
-    p_block = p_base + o_row[:, None].to(tl.int64) * s_row + tl.arange(0, D)[None, :]
+def store_rows(p_base, b, o_row, s_row, m_row, Z: tl.constexpr):
+    p_block = p_base + o_row[:, None].to(tl.int64) * s_row + tl.arange(0, Z)[None, :]
     tl.store(p_block, b.to(p_base.dtype.element_ty), mask=m_row[:, None])
 
 
 @triton.jit
-def load_angles(p_cos, p_sin, o_position, m_row, C: tl.constexpr, TURN: tl.constexpr):
-    """Cosines and sines of the rows' positions, [rows, C]; unused zeros if not TURN."""
-    if TURN:
-        b_cos = load_rows(p_cos, o_position, C, m_row, C, False)
-        b_sin = load_rows(p_sin, o_position, C, m_row, C, False)
+def load_angles(p_cos, p_sin, o_position, m_row, Y: tl.constexpr, ROTATE: tl.constexpr):
+    """Cosines and sines of the rows' positions, [rows, Y]; unused zeros if not ROTATE."""
+    if ROTATE:
+        b_cos = load_rows(p_cos, o_position, Y, m_row, Y, False)
+        b_sin = load_rows(p_sin, o_position, Y, m_row, Y, False)
         # The masks change nothing, but keep Triton from computing what follows in the layout of the
         # matrix product's operands: four blocks would change layout, not one, and spill on sm_80.
         b_cos = tl.where(m_row[:, None], b_cos, 0.0)
         b_sin = tl.where(m_row[:, None], b_sin, 0.0)
     else:
-        b_cos = tl.zeros([o_position.shape[0], C], tl.float32)
+        b_cos = tl.zeros([o_position.shape[0], Y], tl.float32)
         b_sin = b_cos
     return b_cos, b_sin
 
 
 @triton.jit
-def load_turned(
-    p_base, o_row, s_row, m_row, b_cos, b_sin, D: tl.constexpr, TURN: tl.constexpr,
+def load_rotated(
+    p_base, o_row, s_row, m_row, b_cos, b_sin, Z: tl.constexpr, ROTATE: tl.constexpr,
     UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """load_rows, where TURN with the pairs (x_c, x_{c+C}) turned by the rows' angles."""
-    if not TURN:
-        return load_rows(p_base, o_row, s_row, m_row, D, UPCAST)
-    C: tl.constexpr = D // 2
-    b_first = load_rows(p_base, o_row, s_row, m_row, C, UPCAST)
-    b_second = load_rows(p_base + C, o_row, s_row, m_row, C, UPCAST)
+    """load_rows, where ROTATE with the pairs (x_y, x_{y+Y}) rotated by the rows' angles."""
+    if not ROTATE:
+        return load_rows(p_base, o_row, s_row, m_row, Z, UPCAST)
+    Y: tl.constexpr = Z // 2
+    b_first = load_rows(p_base, o_row, s_row, m_row, Y, UPCAST)
+    b_second = load_rows(p_base + Y, o_row, s_row, m_row, Y, UPCAST)
     b_one = b_first.to(tl.float32) * b_cos - b_second.to(tl.float32) * b_sin
     b_two = b_second.to(tl.float32) * b_cos + b_first.to(tl.float32) * b_sin
-    b = tl.join(b_one.to(b_first.dtype), b_two.to(b_first.dtype))  # [rows, C, 2]
-    return tl.reshape(tl.permute(b, (0, 2, 1)), (o_row.shape[0], D))
+    b = tl.join(b_one.to(b_first.dtype), b_two.to(b_first.dtype))  # [rows, Y, 2]
+    return tl.reshape(tl.permute(b, (0, 2, 1)), (o_row.shape[0], Z))
 
 
 @triton.jit
-def store_turned(p_base, b, o_row, s_row, m_row, b_cos, b_sin, D: tl.constexpr, TURN: tl.constexpr):
-    """store_rows, where TURN turned back: the gradient of what load_turned loads."""
-    if TURN:
-        C: tl.constexpr = D // 2
-        b_one, b_two = tl.split(tl.permute(tl.reshape(b, (o_row.shape[0], 2, C)), (0, 2, 1)))
-        store_rows(p_base, b_one * b_cos + b_two * b_sin, o_row, s_row, m_row, C)
-        store_rows(p_base + C, b_two * b_cos - b_one * b_sin, o_row, s_row, m_row, C)
+def store_rotated(
+    p_base, b, o_row, s_row, m_row, b_cos, b_sin, Z: tl.constexpr, ROTATE: tl.constexpr
+):
+    """store_rows, where ROTATE rotated back: the gradient of what load_rotated loads."""
+    if ROTATE:
+        Y: tl.constexpr = Z // 2
+        b_one, b_two = tl.split(tl.permute(tl.reshape(b, (o_row.shape[0], 2, Y)), (0, 2, 1)))
+        store_rows(p_base, b_one * b_cos + b_two * b_sin, o_row, s_row, m_row, Y)
+        store_rows(p_base + Y, b_two * b_cos - b_one * b_sin, o_row, s_row, m_row, Y)
     else:
-        store_rows(p_base, b, o_row, s_row, m_row, D)
+        store_rows(p_base, b, o_row, s_row, m_row, Z)
 
 
 @triton.jit
@@ -97,12 +99,12 @@ def first_seen(o_m, b_position, window, WINDOW: tl.constexpr):
 
 
 @triton.jit
-def poison(b):
+def nan_rows(b):
     """Per row 0.0, or NaN where an element is infinite or NaN."""
     return tl.sum(b.to(tl.float32) * 0.0, 1)
 
 
 @triton.jit
-def without(b, b_poison):
-    """The block with poisoned rows zeroed."""
-    return tl.where((b_poison == 0.0)[:, None], b, 0.0)
+def without(b, b_nan):
+    """The block with rows that are not finite zeroed."""
+    return tl.where((b_nan == 0.0)[:, None], b, 0.0)

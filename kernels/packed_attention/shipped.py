@@ -1,7 +1,7 @@
 """Every kernel of packed attention in every configuration that a launch may choose, to be compiled
 ahead of time.
 
-A name is a kernel and what a launch may ask of it: "turned" by rotary angles, "grouped" query
+A name is a kernel and what a launch may ask of it: "rotated" by rotary angles, "grouped" query
 heads, a "window", or "short" tiles where they have no kernel of their own.
 """
 
@@ -23,29 +23,29 @@ FUNCTIONS = {
     "forward_short": fwd.short_forward_kernel,
     "forward_long": fwd.forward_kernel,
     "backward_short": bwd.short_backward_kernel,
-    "turn": fwd.turn_kernel,
+    "rotate": fwd.rotate_kernel,
     "delta": bwd.delta_kernel,
     "key": bwd.key_kernel,
     "query": bwd.query_kernel,
 }
 FACTS = {
-    "turned": {"TURN": True},
+    "rotated": {"ROTATE": True},
     "grouped": {"GROUP": 4, "KEY_HEADS": 4},
     "window": {"WINDOW": True},
     "short": {"SHORT": True, "TILE": SHORT},
 }
 # What asks for most registers; what is left out here asks for less of the same.
 SIXTEEN_BITS = (
-    "forward_short", "forward_short turned", "forward_long", "forward_long turned",
-    "backward_short", "backward_short turned", "turn", "delta",
-    "key", "key turned", "key turned grouped short", "key window",
-    "query", "query turned", "query turned short",
+    "forward_short", "forward_short rotated", "forward_long", "forward_long rotated",
+    "backward_short", "backward_short rotated", "rotate", "delta",
+    "key", "key rotated", "key rotated grouped short", "key window",
+    "query", "query rotated", "query rotated short",
 )  # fmt: skip
 THIRTY_TWO_BITS = (
-    "forward_long turned short", "turn", "delta", "key turned short", "query turned short",
+    "forward_long rotated short", "rotate", "delta", "key rotated short", "query rotated short",
 )  # fmt: skip
 # Kernels that must use the architecture's own matrix instruction.
-PRODUCTS = tuple(name for name in SIXTEEN_BITS if name not in ("turn", "delta"))
+PRODUCTS = tuple(name for name in SIXTEEN_BITS if name not in ("rotate", "delta"))
 
 
 def shipped(arch: str) -> Iterator[tuple[str, int, str, Configuration]]:
@@ -63,13 +63,13 @@ def arguments(name: str, dim: int, element: str, chosen: Configuration) -> dict:
     pointers = dict.fromkeys(("p_positions", "p_tiles"), "i32")
     pointers |= dict.fromkeys(("p_lse", "p_delta", "p_cos", "p_sin"), "fp32")
     constants = {
-        "HEADS": 16, "KEY_HEADS": 16, "GROUP": 1, "D": dim, "BM": chosen.BM, "BN": chosen.BN,
-        "TILE": LONG, "SHORT": False, "TURN": False, "WINDOW": False, "UPCAST": False,
+        "HEADS": 16, "KEY_HEADS": 16, "GROUP": 1, "Z": dim, "BM": chosen.BM, "BN": chosen.BN,
+        "TILE": LONG, "SHORT": False, "ROTATE": False, "WINDOW": False, "UPCAST": False,
         "PRECISION": "tf32x3" if element == "fp32" else "tf32",
     }  # fmt: skip
     for word in words:
         constants |= FACTS[word]
-    if kernel in ("query", "delta", "turn"):
+    if kernel in ("query", "delta", "rotate"):
         constants["BM"] = min(chosen.BM, constants["TILE"])
     if kernel == "key":
         plain = not {"grouped", "window", "short"} & set(words)

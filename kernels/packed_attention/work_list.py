@@ -23,13 +23,13 @@ LONG = 128  # rows of a long tile
 class WorkList:
     """Tiles of both classes, int32 (capacity, 4), for `tokens` tokens."""
 
-    short_C4: torch.Tensor
-    long_C4: torch.Tensor
+    short_Q4: torch.Tensor
+    long_Q4: torch.Tensor
     tokens: int
 
     def to(self, device, non_blocking: bool = True) -> "WorkList":
-        short = self.short_C4.to(device, non_blocking=non_blocking)
-        return WorkList(short, self.long_C4.to(device, non_blocking=non_blocking), self.tokens)
+        short = self.short_Q4.to(device, non_blocking=non_blocking)
+        return WorkList(short, self.long_Q4.to(device, non_blocking=non_blocking), self.tokens)
 
 
 def capacities(tokens: int) -> tuple[int, int]:

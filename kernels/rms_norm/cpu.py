@@ -5,7 +5,7 @@ With x̂ = x · r, r = 1 / √(mean(x²) + ε): dx = r · (dx̂ − x̂ · mean(
 
 import torch
 
-from ldm.kernels.rms_norm.naive import EPSILON
+from ldm.kernels.rms_norm.reference import EPSILON
 
 
 def normalise(x_ND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,5 +1,5 @@
 """Rotary positions."""
 
-from ldm.kernels.rotary.naive import rotary, rotary_table
+from ldm.kernels.rotary.plain import rotary, rotary_table
 
 __all__ = ["rotary", "rotary_table"]

@@ -1,5 +1,5 @@
 """The gated activation."""
 
-from ldm.kernels.swiglu.naive import swiglu
+from ldm.kernels.swiglu.plain import swiglu
 
 __all__ = ["swiglu"]

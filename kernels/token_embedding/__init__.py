@@ -3,18 +3,18 @@
 import torch
 
 from ldm.kernels.dispatch import choose
-from ldm.kernels.token_embedding import cpu, naive
+from ldm.kernels.token_embedding import cpu, plain
 
 
 def token_embedding(
     table_RD: torch.Tensor,
-    features_KFD: torch.Tensor,
+    features_IGD: torch.Tensor,
     patch_XD: torch.Tensor,
     norm_D: torch.Tensor,
     kinds_N: torch.Tensor,
     bag_ids_B: torch.Tensor,
     bag_offsets_N1: torch.Tensor,
-    features_NF: torch.Tensor,
+    features_NG: torch.Tensor,
     patches_PX: torch.Tensor,
     patch_tokens_P: torch.Tensor,
     bag_order_B: torch.Tensor | None = None,
@@ -24,15 +24,15 @@ def token_embedding(
     """e_ND = RMSNorm(Σ_j table[bag_ids_j] + features · W_kind + patch · W_patch).
 
     Token i owns bag_ids[offsets[i] : offsets[i + 1]], which may be empty. Kind k ≥ 1 uses
-    features_KFD[k − 1]; kinds 0 and above K use none. patch_tokens: exactly the tokens of kind
-    K + 1, ascending. Patch bytes become [−1, 1] and are divided by √X, so that a patch is as large
+    features_IGD[k − 1]; kinds 0 and above I use none. patch_tokens: exactly the tokens of kind
+    I + 1, ascending. Patch bytes become [−1, 1] and are divided by √X, so that a patch is as large
     as its bytes' root mean square. bag_order: the stable order that sorts bag_ids, for CPUs; plan:
-    a `plan.Plan` of this batch, for GPUs; each is made where it is needed and not given. dtype: of
-    the result, the table's unless given. Every weight gets a gradient, even the patch map of a
-    batch without patches: ranks must reduce the same set of gradients.
+    the `EmbeddingPlan` of this batch, for GPUs; each is made where it is needed and not given.
+    dtype: of the result, the table's unless given. Every weight gets a gradient, even the patch map
+    of a batch without patches: ranks must reduce the same set of gradients.
     """
-    inputs = (table_RD, features_KFD, patch_XD, norm_D, kinds_N, bag_ids_B, bag_offsets_N1)
-    numbers = (features_NF, patches_PX, patch_tokens_P)
+    inputs = (table_RD, features_IGD, patch_XD, norm_D, kinds_N, bag_ids_B, bag_offsets_N1)
+    numbers = (features_NG, patches_PX, patch_tokens_P)
     version = choose(table_RD.device, table_RD.dtype)
     if version == "fused":
         from ldm.kernels.token_embedding import fused
@@ -41,7 +41,7 @@ def token_embedding(
     if version == "cpu":
         e_ND = cpu.token_embedding(*inputs, *numbers, bag_order_B, dtype)
     else:
-        e_ND = naive.token_embedding(*inputs, *numbers)
+        e_ND = plain.token_embedding(*inputs, *numbers)
     return e_ND if dtype is None else e_ND.to(dtype)
 
 

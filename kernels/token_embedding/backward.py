@@ -5,11 +5,11 @@ With e the vector before the norm, x̂ = e · rstd, and dx̂ = dout ⊙ norm:
     de = rstd · (dx̂ − x̂ · mean(dx̂ ⊙ x̂))        dnorm = Σ_tokens dout ⊙ x̂
 e is gathered again: fewer bytes than reading the output, which loses x̂ where the gain is zero.
 
-Three kernels take turns, window after window of tokens (`plan.py`): `prenorm` writes de of the
-window to scratch memory that stays in the cache, `weight` and `piece` sum it from there. What they
-sum across windows they read, add to and write back, each element by one program. `row` and `sum`
-then round the sums into the gradients. Token `origin` has the first row of the scratch memory: that
-of the window, or the batch's where `piece` waits for all windows.
+Three kernels alternate, window after window of tokens: `prenorm` writes de of the window to scratch
+memory that stays in the cache, `weight` and `piece` sum it from there. What they sum across
+windows they read, add to and write back, each element by one program. `row` and `sum` then round
+the sums into the gradients. Token `origin` has the first row of the scratch memory: that of the
+window, or the batch's where `piece` waits for all windows.
 """
 
 import triton
@@ -22,8 +22,8 @@ from ldm.kernels.token_embedding.forward import centred, embed, store_tile, tile
 def prenorm_kernel(
     p_table, p_features, p_patch, p_norm, p_ids, p_offsets, p_numbers, p_bytes, p_tiles, p_groups,
     p_dout, p_rstd, p_de, p_gain, start, origin, n_window, n_capacity, scale,
-    KINDS: tl.constexpr, F: tl.constexpr, X: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
-    GROUP: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr, BK: tl.constexpr, BF: tl.constexpr,
+    KINDS: tl.constexpr, G: tl.constexpr, X: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
+    GROUP: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr, BK: tl.constexpr, BG: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """de of GROUP tokens of a tile in the window that begins at token `start`, and their part of
@@ -47,7 +47,7 @@ def prenorm_kernel(
                 m_d = m_n[:, None] & (o_d < D)[None, :]
                 b_x = embed(
                     p_table, p_features, p_patch, p_ids, p_offsets, p_numbers, p_bytes, kind, o_p,
-                    o_n, m_n, scale, o_d, KINDS, F, X, D, BM, BD, BK, BF, PRECISION,
+                    o_n, m_n, scale, o_d, KINDS, G, X, D, BM, BD, BK, BG, PRECISION,
                 ) * b_rstd[:, None]  # fmt: skip
                 p_rows = p_dout + o_n[:, None].to(tl.int64) * D + o_d[None, :]
                 # Read for the last time: what stays in the cache is de.
@@ -75,27 +75,27 @@ def prenorm_kernel(
 def weight_kernel(
     p_numbers, p_bytes, p_de, p_tiles, p_groups, p_parts, start, origin, n_window, n_capacity,
     scale,
-    KINDS: tl.constexpr, F: tl.constexpr, X: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
+    KINDS: tl.constexpr, G: tl.constexpr, X: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
     PARTS: tl.constexpr, PATCH_PARTS: tl.constexpr, BX: tl.constexpr, BD: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Σ inputsᵀ · de over every PARTS-th tile of a kind in the window, added to fp32 rows of D:
-    for every part F of each kind's numbers, then for every part X of the patches' bytes."""
+    for every part G of each kind's numbers, then for every part X of the patches' bytes."""
     o_d = tl.program_id(0) % tl.cdiv(D, BD) * BD + tl.arange(0, BD)
     i_block = tl.program_id(0) // tl.cdiv(D, BD)
-    n_numbers = PARTS * KINDS * tl.cdiv(F, BX)
+    n_numbers = PARTS * KINDS * tl.cdiv(G, BX)
     if i_block < n_numbers:
-        n_x, n_parts = F, PARTS
-        kind = i_block // tl.cdiv(F, BX) % KINDS + 1
-        i_part = i_block // (tl.cdiv(F, BX) * KINDS)
-        i_row = (i_part * KINDS + kind - 1) * F
-        i_x = i_block % tl.cdiv(F, BX)
+        n_x, n_parts = G, PARTS
+        kind = i_block // tl.cdiv(G, BX) % KINDS + 1
+        i_part = i_block // (tl.cdiv(G, BX) * KINDS)
+        i_row = (i_part * KINDS + kind - 1) * G
+        i_x = i_block % tl.cdiv(G, BX)
     else:
         n_x, n_parts = X, PATCH_PARTS
         kind = KINDS + 1
         n_blocks: tl.constexpr = (X + BX - 1) // BX if X > 0 else 1  # without patches never here
         i_part = (i_block - n_numbers) // n_blocks
-        i_row = PARTS * KINDS * F + i_part * X
+        i_row = PARTS * KINDS * G + i_part * X
         i_x = (i_block - n_numbers) % n_blocks
     o_x = i_x * BX + tl.arange(0, BX)
     p_group = p_groups + start // n_window * (KINDS + 4)
@@ -116,8 +116,8 @@ def weight_kernel(
     else:
         for i_tile in range(first + i_part, end, n_parts):
             o_n = tl.load(p_window + i_tile * TILE)
-            m_in = (o_n >= 0)[:, None] & (o_x < F)[None, :]
-            p_block = p_numbers + o_n[:, None].to(tl.int64) * F + o_x[None, :]
+            m_in = (o_n >= 0)[:, None] & (o_x < G)[None, :]
+            p_block = p_numbers + o_n[:, None].to(tl.int64) * G + o_x[None, :]
             b_in = tl.load(p_block, mask=m_in, other=0.0)
             b_de = _scratch_rows(p_de, o_n, origin, o_d, D)
             b_in = b_in.to(b_de.dtype)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ldm.kernels.tuned import Tuned
 
 KERNELS = ("forward", "prenorm", "weight", "piece", "row", "sum", "gain")
-# What the results' last bits depend on, so no row may change them (beside plan.py's constants):
+# What the results' last bits depend on, so no row may change them (beside the plan's constants):
 GROUP = 32  # tokens that share a sum of the gain's gradient in every window, at least any BM
 PARTS = 4  # sums at most that share the tiles of a window and a kind
 PROGRAMS = 1024  # that share the pieces of a window; no sum depends on it

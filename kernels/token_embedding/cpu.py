@@ -2,7 +2,7 @@
 
 The table's gradient walks the bag entries in the order of their rows: one gather-and-sum per row
 that occurs, the same code as the forward, repeatable to the last bit. Products are filled up to a
-multiple of GRAIN rows: each new shape of a product takes milliseconds and memory to prepare.
+multiple of MULTIPLE_OF rows: each new shape of a product takes milliseconds and memory to prepare.
 """
 
 import torch
@@ -10,11 +10,11 @@ import torch.nn.functional as F
 
 from ldm.kernels.rms_norm.cpu import rms_norm
 
-GRAIN = 128
+MULTIPLE_OF = 128
 
 
 def _filled(rows: torch.Tensor) -> torch.Tensor:
-    return F.pad(rows, (0, 0, 0, -len(rows) % GRAIN))
+    return F.pad(rows, (0, 0, 0, -len(rows) % MULTIPLE_OF))
 
 
 class _PatchProduct(torch.autograd.Function):
@@ -63,13 +63,13 @@ class _BagSum(torch.autograd.Function):
 
 def token_embedding(
     table_RD,
-    features_KFD,
+    features_IGD,
     patch_XD,
     norm_D,
     kinds_N,
     bag_ids_B,
     bag_offsets_N1,
-    features_NF,
+    features_NG,
     patches_PX,
     patch_tokens_P,
     bag_order_B=None,
@@ -78,10 +78,10 @@ def token_embedding(
     entries = int(bag_offsets_N1[-1])  # those past it belong to no token
     order_B = None if bag_order_B is None else bag_order_B[:entries]
     e_ND = _BagSum.apply(table_RD, bag_ids_B[:entries], bag_offsets_N1, order_B)
-    for kind in range(1, features_KFD.shape[0] + 1):
+    for kind in range(1, features_IGD.shape[0] + 1):
         index = (kinds_N == kind).nonzero().squeeze(1)
-        numbers = _filled(features_NF.index_select(0, index).to(e_ND.dtype))
-        e_ND = e_ND.index_add_(0, index, (numbers @ features_KFD[kind - 1])[: len(index)])
+        numbers = _filled(features_NG.index_select(0, index).to(e_ND.dtype))
+        e_ND = e_ND.index_add_(0, index, (numbers @ features_IGD[kind - 1])[: len(index)])
     patches = int((patch_tokens_P < len(e_ND)).sum())
     product_PD = _PatchProduct.apply(patches_PX[:patches], patch_XD, dtype or e_ND.dtype)
     e_ND = e_ND.index_add_(0, patch_tokens_P[:patches].long(), product_PD)

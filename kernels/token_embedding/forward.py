@@ -1,12 +1,12 @@
 """Forward of the token embedding in Triton: a tile of tokens is gathered, multiplied, normed and
 written once, each row to its token's place.
 
-Tiles come from the plan (`plan.py`) and hold tokens of one kind, so that a tile has one product: of
-its numbers, over no more columns than they fill, or of its patches.
+Tiles come from the plan and hold tokens of one kind, so that a tile has one product: of its
+numbers, over no more columns than they fill, or of its patches.
 
 Prefixes: p_ pointer, i_ index, o_ offsets, m_ mask, b_ block in registers, n_ count.
-Shapes: BM tokens, BD columns of D, BK of F numbers or X bytes, KINDS kinds with numbers, TILE
-tokens of a tile of the plan.
+BM tokens, BD columns of D, BK of G numbers or X bytes, KINDS kinds with numbers, TILE tokens of a
+tile of the plan.
 """
 
 import triton
@@ -50,19 +50,19 @@ def gather_bags(p_table, p_ids, p_offsets, o_n, m_n, o_d, D: tl.constexpr,
 
 @triton.jit
 def multiply_numbers(
-    b_acc, p_weight, p_numbers, o_n, m_n, o_d, F: tl.constexpr, D: tl.constexpr,
-    BK: tl.constexpr, BF: tl.constexpr, PRECISION: tl.constexpr,
+    b_acc, p_weight, p_numbers, o_n, m_n, o_d, G: tl.constexpr, D: tl.constexpr,
+    BK: tl.constexpr, BG: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Adds numbers · weight, up to the last column that is not zero."""
-    o_f = tl.arange(0, BF)
-    p_rows = p_numbers + o_n[:, None].to(tl.int64) * F
-    b_all = tl.load(p_rows + o_f[None, :], mask=m_n[:, None] & (o_f < F)[None, :], other=0.0)
+    o_f = tl.arange(0, BG)
+    p_rows = p_numbers + o_n[:, None].to(tl.int64) * G
+    b_all = tl.load(p_rows + o_f[None, :], mask=m_n[:, None] & (o_f < G)[None, :], other=0.0)
     used = tl.max(tl.max(tl.where(b_all != 0, o_f[None, :] + 1, 0), 1))  # NaN counts
     for i_k in range(0, used, BK):
         o_k = i_k + tl.arange(0, BK)
-        b_f = tl.load(p_rows + o_k[None, :], mask=m_n[:, None] & (o_k < F)[None, :], other=0.0)
+        b_f = tl.load(p_rows + o_k[None, :], mask=m_n[:, None] & (o_k < G)[None, :], other=0.0)
         p_w = p_weight + o_k[:, None].to(tl.int64) * D + o_d[None, :]
-        b_w = tl.load(p_w, mask=(o_k < F)[:, None] & (o_d < D)[None, :], other=0.0)  # [BK, BD]
+        b_w = tl.load(p_w, mask=(o_k < G)[:, None] & (o_d < D)[None, :], other=0.0)  # [BK, BD]
         b_acc = tl.dot(b_f.to(b_w.dtype), b_w, b_acc, input_precision=PRECISION)
     return b_acc
 
@@ -92,9 +92,9 @@ def multiply_patches(
 @triton.jit
 def embed(
     p_table, p_features, p_patch, p_ids, p_offsets, p_numbers, p_bytes,
-    kind, o_p, o_n, m_n, scale, o_d, KINDS: tl.constexpr, F: tl.constexpr,
+    kind, o_p, o_n, m_n, scale, o_d, KINDS: tl.constexpr, G: tl.constexpr,
     X: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr, BK: tl.constexpr,
-    BF: tl.constexpr, PRECISION: tl.constexpr,
+    BG: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Columns o_d of the tile before the norm, [BM, BD] fp32, zero past D.
 
@@ -107,7 +107,7 @@ def embed(
         ) * scale  # fmt: skip
     elif kind > 0:
         b_e = multiply_numbers(
-            b_e, p_features + (kind - 1) * F * D, p_numbers, o_n, m_n, o_d, F, D, BK, BF, PRECISION
+            b_e, p_features + (kind - 1) * G * D, p_numbers, o_n, m_n, o_d, G, D, BK, BG, PRECISION
         )
     return b_e
 
@@ -121,9 +121,9 @@ def store_tile(p_out, b, o_n, m_n, o_d, D: tl.constexpr):
 @triton.jit
 def forward_kernel(
     p_table, p_features, p_patch, p_norm, p_ids, p_offsets, p_numbers, p_bytes, p_tiles, p_groups,
-    p_out, p_rstd, n_capacity, scale, epsilon, KINDS: tl.constexpr, F: tl.constexpr,
+    p_out, p_rstd, n_capacity, scale, epsilon, KINDS: tl.constexpr, G: tl.constexpr,
     X: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr,
-    BK: tl.constexpr, BF: tl.constexpr, PRECISION: tl.constexpr,
+    BK: tl.constexpr, BG: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """out = e · rstd ⊙ norm and rstd = 1 / √(mean(e²) + ε) of one tile.
 
@@ -137,7 +137,7 @@ def forward_kernel(
         o_d = i_d + tl.arange(0, BD)
         b_e = embed(
             p_table, p_features, p_patch, p_ids, p_offsets, p_numbers, p_bytes, kind, o_p, o_n,
-            m_n, scale, o_d, KINDS, F, X, D, BM, BD, BK, BF, PRECISION,
+            m_n, scale, o_d, KINDS, G, X, D, BM, BD, BK, BG, PRECISION,
         )  # fmt: skip
         b_square += tl.sum(b_e * b_e, 1)
         if BD >= D:
@@ -151,7 +151,7 @@ def forward_kernel(
             o_d = i_d + tl.arange(0, BD)
             b_e = embed(
                 p_table, p_features, p_patch, p_ids, p_offsets, p_numbers, p_bytes, kind, o_p, o_n,
-                m_n, scale, o_d, KINDS, F, X, D, BM, BD, BK, BF, PRECISION,
+                m_n, scale, o_d, KINDS, G, X, D, BM, BD, BK, BG, PRECISION,
             )  # fmt: skip
             b_norm = tl.load(p_norm + o_d, mask=o_d < D, other=0.0).to(tl.float32)
             store_tile(p_out, b_e * b_rstd[:, None] * b_norm[None, :], o_n, m_n, o_d, D)

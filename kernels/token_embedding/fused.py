@@ -1,8 +1,4 @@
-"""The token embedding in Triton behind one differentiable operator that torch.compile sees through.
-
-Shape suffixes: N tokens, B bag entries, R table rows, D width, K kinds with numbers, F numbers a
-token, P patches, X bytes of a patch.
-"""
+"""The token embedding in Triton, one differentiable operator that torch.compile sees through."""
 
 import torch
 import triton
@@ -10,10 +6,10 @@ from torch.library import triton_op
 
 from ldm.kernels.dispatch import architecture
 from ldm.kernels.launch import DTYPES, INTERPRETED, launch, precision
-from ldm.kernels.rms_norm.naive import EPSILON
+from ldm.kernels.rms_norm.reference import EPSILON
 from ldm.kernels.sums import sum_parts
 from ldm.kernels.token_embedding import backward as bwd
-from ldm.kernels.token_embedding import plan as planning
+from ldm.kernels.token_embedding import embedding_plan as planning
 from ldm.kernels.token_embedding.configurations import (
     GROUP,
     PROGRAMS,
@@ -21,49 +17,49 @@ from ldm.kernels.token_embedding.configurations import (
     number_sums,
     patch_sums,
 )
+from ldm.kernels.token_embedding.embedding_plan import TILE, EmbeddingPlan, tiles_a_window
 from ldm.kernels.token_embedding.forward import forward_kernel
-from ldm.kernels.token_embedding.plan import TILE, Plan, tiles_a_window
 from ldm.kernels.tuned import columns as columns_of
 
 
 def token_embedding(
     table_RD: torch.Tensor,
-    features_KFD: torch.Tensor,
+    features_IGD: torch.Tensor,
     patch_XD: torch.Tensor,
     norm_D: torch.Tensor,
     kinds_N: torch.Tensor,
     bag_ids_B: torch.Tensor,
     bag_offsets_N1: torch.Tensor,
-    features_NF: torch.Tensor,
+    features_NG: torch.Tensor,
     patches_PX: torch.Tensor,
     patch_tokens_P: torch.Tensor,
-    plan: Plan | None = None,
+    plan: EmbeddingPlan | None = None,
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """e_ND = RMSNorm(Σ_j table[bag_ids_j] + features · W_kind + patch · W_patch), as in `naive`.
+    """e_ND = RMSNorm(Σ_j table[bag_ids_j] + features · W_kind + patch · W_patch), as in `plain`.
 
     dtype: of the result, the table's unless given; bf16, fp16 or fp32. Sums are fp32 and rounded
-    once. Ids lie in [0, R); patch_tokens are exactly the tokens of kind K + 1, ascending; the plan
+    once. Ids lie in [0, R); patch_tokens are exactly the tokens of kind I + 1, ascending; the plan
     is of this batch: the kernels do not read back to check. NaN and infinities in a token's numbers
     reach that token's row alone, and the gradient of its kind's weight. Without a plan one is made,
     and for a backward that waits for the device. Every weight gets a gradient.
     Raises ValueError, before any launch, naming what was expected and what came.
     """
-    weights = (table_RD, features_KFD, patch_XD, norm_D)
+    weights = (table_RD, features_IGD, patch_XD, norm_D)
     bags = (kinds_N, bag_ids_B, bag_offsets_N1)
-    numbers = (features_NF, patches_PX, patch_tokens_P)
+    numbers = (features_NG, patches_PX, patch_tokens_P)
     dtype = table_RD.dtype if dtype is None else dtype
     check(weights, bags, numbers, dtype)
     if plan is None:
-        plan = make_plan(kinds_N, bag_ids_B, bag_offsets_N1, table_RD, len(features_KFD))
-    check_plan(plan, table_RD, len(kinds_N), len(bag_ids_B), len(features_KFD))
+        plan = make_plan(kinds_N, bag_ids_B, bag_offsets_N1, table_RD, len(features_IGD))
+    check_plan(plan, table_RD, len(kinds_N), len(bag_ids_B), len(features_IGD))
     return torch.ops.ldm.token_embedding(
-        *weights, *bags[1:], *numbers[:2], plan.tiles_TM, plan.groups_VG, plan.tokens_B,
+        *weights, *bags[1:], *numbers[:2], plan.tiles_QM, plan.groups_VI, plan.tokens_B,
         plan.pieces_Q4, plan.windows_V1, plan.rows_R2, plan.window, plan.slots, dtype,
     )[0]  # fmt: skip
 
 
-def make_plan(kinds_N, bag_ids_B, bag_offsets_N1, table_RD, kinds: int) -> Plan:
+def make_plan(kinds_N, bag_ids_B, bag_offsets_N1, table_RD, kinds: int) -> EmbeddingPlan:
     """On the device and without its backward's part where no gradient is asked for."""
     if torch.is_grad_enabled():
         order_B = torch.argsort(bag_ids_B, stable=True)
@@ -71,25 +67,27 @@ def make_plan(kinds_N, bag_ids_B, bag_offsets_N1, table_RD, kinds: int) -> Plan:
         return planning.build(*batch, len(table_RD), kinds).to(kinds_N.device)
     tokens = max(len(kinds_N), 1)
     none = bag_ids_B[:0]
-    tiles_TM, groups_VG = planning.tiles(kinds_N, kinds, tokens)
-    return Plan(tiles_TM, groups_VG, none, none.view(0, 4), none, none.view(0, 2), tokens, 0)
+    tiles_QM, groups_VI = planning.tiles(kinds_N, kinds, tokens)
+    return EmbeddingPlan(
+        tiles_QM, groups_VI, none, none.view(0, 4), none, none.view(0, 2), tokens, 0
+    )
 
 
 def check(weights, bags, numbers, dtype: torch.dtype) -> None:
     """Everything about the arguments that the kernels rely on and the host can see."""
-    table_RD, features_KFD, patch_XD, _ = weights
-    if table_RD.ndim != 2 or features_KFD.ndim != 3 or patch_XD.ndim != 2:
-        axes = f"{table_RD.ndim}, {features_KFD.ndim} and {patch_XD.ndim}"
+    table_RD, features_IGD, patch_XD, _ = weights
+    if table_RD.ndim != 2 or features_IGD.ndim != 3 or patch_XD.ndim != 2:
+        axes = f"{table_RD.ndim}, {features_IGD.ndim} and {patch_XD.ndim}"
         raise ValueError(f"table, features and patch weights: expected 2, 3 and 2 axes, got {axes}")
     (_, width), (kinds, columns, _), patch_bytes = (
         table_RD.shape,
-        features_KFD.shape,
+        features_IGD.shape,
         len(patch_XD),
     )
     tokens, entries, patches = len(bags[0]), len(bags[1]), len(numbers[1])
     expected = {
         "table": (table_RD, table_RD.dtype, table_RD.shape),
-        "features weight": (features_KFD, table_RD.dtype, (kinds, columns, width)),
+        "features weight": (features_IGD, table_RD.dtype, (kinds, columns, width)),
         "patch weight": (patch_XD, table_RD.dtype, (patch_bytes, width)),
         "norm": (weights[3], table_RD.dtype, (width,)),
         "kinds": (bags[0], torch.uint8, (tokens,)),
@@ -108,12 +106,14 @@ def check(weights, bags, numbers, dtype: torch.dtype) -> None:
             raise ValueError(f"{name}: Triton's interpreter gives wrong results in bf16")
 
 
-def check_plan(plan: Plan, table_RD: torch.Tensor, tokens: int, entries: int, kinds: int) -> None:
+def check_plan(
+    plan: EmbeddingPlan, table_RD: torch.Tensor, tokens: int, entries: int, kinds: int
+) -> None:
     """Sizes alone: what is in it stays on the device. Without a gradient only tiles are needed."""
     windows = -(-tokens // plan.window)
     expected = {
-        "tiles": (plan.tiles_TM, (windows * tiles_a_window(plan.window, kinds), TILE)),
-        "groups": (plan.groups_VG, (windows, kinds + 4)),
+        "tiles": (plan.tiles_QM, (windows * tiles_a_window(plan.window, kinds), TILE)),
+        "groups": (plan.groups_VI, (windows, kinds + 4)),
     }
     if torch.is_grad_enabled():
         expected |= {
@@ -141,12 +141,12 @@ def _configuration(kernel: str, out: torch.Tensor, width: int):
     return configuration(kernel, columns_of(width), arch, bits)
 
 
-def _shared(table_RD, features_KFD, patch_XD, dtype) -> dict:
+def _shared(table_RD, features_IGD, patch_XD, dtype) -> dict:
     """Compile-time facts that the kernels which multiply take."""
-    kinds, columns, width = features_KFD.shape
+    kinds, columns, width = features_IGD.shape
     return {
         "KINDS": kinds,
-        "F": columns,
+        "G": columns,
         "X": patch_XD.shape[0],
         "D": width,
         "TILE": TILE,
@@ -157,15 +157,15 @@ def _shared(table_RD, features_KFD, patch_XD, dtype) -> dict:
 @triton_op("ldm::token_embedding", mutates_args=())
 def _forward(
     table_RD: torch.Tensor,
-    features_KFD: torch.Tensor,
+    features_IGD: torch.Tensor,
     patch_XD: torch.Tensor,
     norm_D: torch.Tensor,
     bag_ids_B: torch.Tensor,
     bag_offsets_N1: torch.Tensor,
-    features_NF: torch.Tensor,
+    features_NG: torch.Tensor,
     patches_PX: torch.Tensor,
-    tiles_TM: torch.Tensor,
-    groups_VG: torch.Tensor,
+    tiles_QM: torch.Tensor,
+    groups_VI: torch.Tensor,
     tokens_B: torch.Tensor,
     pieces_Q4: torch.Tensor,
     windows_V1: torch.Tensor,
@@ -174,16 +174,16 @@ def _forward(
     slots: int,
     dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    tokens, (kinds, columns, width) = len(features_NF), features_KFD.shape
+    tokens, (kinds, columns, width) = len(features_NG), features_IGD.shape
     out_ND = table_RD.new_empty(tokens, width, dtype=dtype)
     rstd_N = table_RD.new_empty(tokens, dtype=torch.float32)
     chosen = _configuration("forward", out_ND, width)
     launch(
-        forward_kernel, len(tiles_TM) * (TILE // chosen.BM), chosen.warps, chosen.stages,
-        table_RD, features_KFD, patch_XD, norm_D, bag_ids_B, bag_offsets_N1, features_NF,
-        patches_PX, tiles_TM, groups_VG, out_ND, rstd_N, tiles_a_window(window, kinds),
+        forward_kernel, len(tiles_QM) * (TILE // chosen.BM), chosen.warps, chosen.stages,
+        table_RD, features_IGD, patch_XD, norm_D, bag_ids_B, bag_offsets_N1, features_NG,
+        patches_PX, tiles_QM, groups_VI, out_ND, rstd_N, tiles_a_window(window, kinds),
         patch_scale(patch_XD), EPSILON, BM=chosen.BM, BD=chosen.BD, BK=chosen.BK,
-        BF=triton.next_power_of_2(columns), **_shared(table_RD, features_KFD, patch_XD, dtype),
+        BG=triton.next_power_of_2(columns), **_shared(table_RD, features_IGD, patch_XD, dtype),
     )  # fmt: skip
     return out_ND, rstd_N
 
@@ -197,15 +197,15 @@ def patch_scale(patch_XD: torch.Tensor) -> float:
 def _backward(
     dout_ND: torch.Tensor,
     table_RD: torch.Tensor,
-    features_KFD: torch.Tensor,
+    features_IGD: torch.Tensor,
     patch_XD: torch.Tensor,
     norm_D: torch.Tensor,
     bag_ids_B: torch.Tensor,
     bag_offsets_N1: torch.Tensor,
-    features_NF: torch.Tensor,
+    features_NG: torch.Tensor,
     patches_PX: torch.Tensor,
-    tiles_TM: torch.Tensor,
-    groups_VG: torch.Tensor,
+    tiles_QM: torch.Tensor,
+    groups_VI: torch.Tensor,
     tokens_B: torch.Tensor,
     pieces_Q4: torch.Tensor,
     windows_V1: torch.Tensor,
@@ -215,35 +215,35 @@ def _backward(
     rstd_N: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     tokens, width = dout_ND.shape
-    inputs = (table_RD, features_KFD, patch_XD, norm_D)
-    inputs += (bag_ids_B, bag_offsets_N1, features_NF, patches_PX, tiles_TM, groups_VG)
+    inputs = (table_RD, features_IGD, patch_XD, norm_D)
+    inputs += (bag_ids_B, bag_offsets_N1, features_NG, patches_PX, tiles_QM, groups_VI)
     new = rstd_N.new_empty if tokens else rstd_N.new_zeros
-    gains_GD = new(_groups(window, features_KFD), width)
-    parts_ID = new(sum(_parts(features_KFD, patches_PX)), width)
-    slots_SD, dtable_RD = new(slots, width), torch.empty_like(table_RD)
+    gains_QD = new(_groups(window, features_IGD), width)
+    parts_QD = new(sum(_parts(features_IGD, patches_PX)), width)
+    slots_QD, dtable_RD = new(slots, width), torch.empty_like(table_RD)
     whole = len(windows_V1) == 2  # pieces of all tokens: de of all must be there
-    de_WD = dout_ND.new_empty(tokens if whole else window, width)
+    de_ND = dout_ND.new_empty(tokens if whole else window, width)
     for start in range(0, tokens, window):
         at = (start, 0 if whole else start, window)
-        _prenorm(at, inputs, dout_ND, rstd_N, de_WD, gains_GD)
-        _weight(at, inputs, de_WD, parts_ID)
+        _prenorm(at, inputs, dout_ND, rstd_N, de_ND, gains_QD)
+        _weight(at, inputs, de_ND, parts_QD)
         if not whole or start + window >= tokens:
-            _piece(at, de_WD, (tokens_B, pieces_Q4, windows_V1), slots_SD, dtable_RD)
+            _piece(at, de_ND, (tokens_B, pieces_Q4, windows_V1), slots_QD, dtable_RD)
     # Sums before rows, whose zeros drive everything else out of the cache.
-    dfeatures_KFD, dpatch_XD = _weight_gradients(parts_ID, features_KFD, patch_XD, patches_PX)
-    dnorm_D = _sum("gain", gains_GD, norm_D)
-    _row(slots_SD, rows_R2, dtable_RD, dout_ND)
-    return dtable_RD, dfeatures_KFD, dpatch_XD, dnorm_D
+    dfeatures_IGD, dpatch_XD = _weight_gradients(parts_QD, features_IGD, patch_XD, patches_PX)
+    dnorm_D = _sum("gain", gains_QD, norm_D)
+    _row(slots_QD, rows_R2, dtable_RD, dout_ND)
+    return dtable_RD, dfeatures_IGD, dpatch_XD, dnorm_D
 
 
-def _groups(window: int, features_KFD) -> int:
+def _groups(window: int, features_IGD) -> int:
     """Groups of tokens in a window, each with a sum of the gain's gradient."""
-    return tiles_a_window(window, len(features_KFD)) * (TILE // GROUP)
+    return tiles_a_window(window, len(features_IGD)) * (TILE // GROUP)
 
 
-def _parts(features_KFD, patches_PX) -> tuple[int, int]:
+def _parts(features_IGD, patches_PX) -> tuple[int, int]:
     """Rows of fp32 sums for the weights of numbers, and for that of patches if there are any."""
-    kinds, columns, _ = features_KFD.shape
+    kinds, columns, _ = features_IGD.shape
     patch_bytes = _patch_bytes(patches_PX)
     numbers = number_sums(patch_bytes) * kinds * columns
     return numbers, patch_sums(patch_bytes) * patch_bytes
@@ -254,68 +254,68 @@ def _patch_bytes(patches_PX) -> int:
     return patches_PX.shape[1] if len(patches_PX) else 0
 
 
-def _prenorm(at, inputs, dout_ND, rstd_N, de_WD, gains_GD) -> None:
+def _prenorm(at, inputs, dout_ND, rstd_N, de_ND, gains_QD) -> None:
     """de of a window into scratch memory, and its part of the gain's gradient."""
-    table_RD, features_KFD, patch_XD = inputs[:3]
+    table_RD, features_IGD, patch_XD = inputs[:3]
     chosen = _configuration("prenorm", dout_ND, dout_ND.shape[1])
     launch(
-        bwd.prenorm_kernel, len(gains_GD), chosen.warps, chosen.stages,
-        *inputs, dout_ND, rstd_N, de_WD, gains_GD, *at, tiles_a_window(at[-1], len(features_KFD)),
+        bwd.prenorm_kernel, len(gains_QD), chosen.warps, chosen.stages,
+        *inputs, dout_ND, rstd_N, de_ND, gains_QD, *at, tiles_a_window(at[-1], len(features_IGD)),
         patch_scale(patch_XD), GROUP=GROUP, BM=chosen.BM, BD=chosen.BD, BK=chosen.BK,
-        BF=triton.next_power_of_2(features_KFD.shape[1]),
-        **_shared(table_RD, features_KFD, patch_XD, dout_ND.dtype),
+        BG=triton.next_power_of_2(features_IGD.shape[1]),
+        **_shared(table_RD, features_IGD, patch_XD, dout_ND.dtype),
     )  # fmt: skip
 
 
-def _weight(at, inputs, de_WD, parts_ID) -> None:
+def _weight(at, inputs, de_ND, parts_QD) -> None:
     """Adds a window's products of numbers and patches with de to the sums."""
-    table_RD, features_KFD, patch_XD = inputs[:3]
-    features_NF, patches_PX, *tiles = inputs[6:]
-    (kinds, columns, width), patch_bytes = features_KFD.shape, _patch_bytes(patches_PX)
+    table_RD, features_IGD, patch_XD = inputs[:3]
+    features_NG, patches_PX, *tiles = inputs[6:]
+    (kinds, columns, width), patch_bytes = features_IGD.shape, _patch_bytes(patches_PX)
     parts, patch_parts = number_sums(patch_bytes), patch_sums(patch_bytes)
-    chosen = _configuration("weight", de_WD, width)
+    chosen = _configuration("weight", de_ND, width)
     blocks = parts * kinds * triton.cdiv(columns, chosen.BK)
     blocks += patch_parts * triton.cdiv(patch_bytes, chosen.BK)
-    facts = _shared(table_RD, features_KFD, patch_XD, de_WD.dtype) | {"X": patch_bytes}
+    facts = _shared(table_RD, features_IGD, patch_XD, de_ND.dtype) | {"X": patch_bytes}
     launch(
         bwd.weight_kernel, blocks * triton.cdiv(width, chosen.BD), chosen.warps, chosen.stages,
-        features_NF, patches_PX, de_WD, *tiles, parts_ID, *at, tiles_a_window(at[-1], kinds),
+        features_NG, patches_PX, de_ND, *tiles, parts_QD, *at, tiles_a_window(at[-1], kinds),
         patch_scale(patch_XD), PARTS=parts, PATCH_PARTS=patch_parts, BX=chosen.BK, BD=chosen.BD,
         **facts,
     )  # fmt: skip
 
 
-def _piece(at, de_WD, pieces, slots_SD, dtable_RD) -> None:
+def _piece(at, de_ND, pieces, slots_QD, dtable_RD) -> None:
     """Sums de over the pieces that begin in the window of the scratch memory's first token."""
     _, origin, window = at
-    width, programs = de_WD.shape[1], min(PROGRAMS, len(pieces[1]))
+    width, programs = de_ND.shape[1], min(PROGRAMS, len(pieces[1]))
     if programs:
-        chosen = _configuration("piece", de_WD, width)
+        chosen = _configuration("piece", de_ND, width)
         launch(
             bwd.piece_kernel, programs * triton.cdiv(width, chosen.BD), chosen.warps, chosen.stages,
-            de_WD, *pieces, slots_SD, dtable_RD, origin, window, programs,
+            de_ND, *pieces, slots_QD, dtable_RD, origin, window, programs,
             D=width, BE=chosen.BM, BD=chosen.BD,
         )  # fmt: skip
 
 
-def _row(slots_SD, rows_R2, dtable_RD, dout_ND) -> None:
+def _row(slots_QD, rows_R2, dtable_RD, dout_ND) -> None:
     """Rows that no piece has written: sums of slots, or zeros."""
     width = dtable_RD.shape[1]
     chosen = _configuration("row", dout_ND, width)
     launch(
         bwd.row_kernel, len(dtable_RD) * triton.cdiv(width, chosen.BD), chosen.warps, chosen.stages,
-        slots_SD, rows_R2, dtable_RD, D=width, BE=chosen.BM, BD=chosen.BD,
+        slots_QD, rows_R2, dtable_RD, D=width, BE=chosen.BM, BD=chosen.BD,
     )  # fmt: skip
 
 
-def _weight_gradients(parts_ID, features_KFD, patch_XD, patches_PX):
+def _weight_gradients(parts_QD, features_IGD, patch_XD, patches_PX):
     """Their parts added up; zeros for the patch map of a batch without patches."""
-    numbers, patches = _parts(features_KFD, patches_PX)
-    dfeatures_KFD = _sum("sum", parts_ID[:numbers].view(-1, features_KFD.numel()), features_KFD)
+    numbers, patches = _parts(features_IGD, patches_PX)
+    dfeatures_IGD = _sum("sum", parts_QD[:numbers].view(-1, features_IGD.numel()), features_IGD)
     if not patches:
-        return dfeatures_KFD, torch.zeros_like(patch_XD)
-    dpatch_XD = _sum("sum", parts_ID[numbers:].view(-1, patch_XD.numel()), patch_XD)
-    return dfeatures_KFD, dpatch_XD
+        return dfeatures_IGD, torch.zeros_like(patch_XD)
+    dpatch_XD = _sum("sum", parts_QD[numbers:].view(-1, patch_XD.numel()), patch_XD)
+    return dfeatures_IGD, dpatch_XD
 
 
 def _sum(kernel: str, parts: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -14,8 +14,8 @@ from ldm.kernels.token_embedding.configurations import (
     number_sums,
     patch_sums,
 )
+from ldm.kernels.token_embedding.embedding_plan import TILE
 from ldm.kernels.token_embedding.forward import forward_kernel
-from ldm.kernels.token_embedding.plan import TILE
 
 FUNCTIONS = {
     "forward": forward_kernel,
@@ -61,9 +61,9 @@ def arguments(kernel: str, width: int, element: str, chosen: Configuration, **fa
     if kernel in ("sum", "gain"):
         pointers["p_out"] = table
     constants = {
-        "KINDS": 2, "F": 64, "X": 256, "D": width, "TILE": TILE, "GROUP": GROUP,
+        "KINDS": 2, "G": 64, "X": 256, "D": width, "TILE": TILE, "GROUP": GROUP,
         "PARTS": number_sums(256), "PATCH_PARTS": patch_sums(256),
-        "BM": chosen.BM, "BD": chosen.BD, "BK": chosen.BK, "BF": 64, "BE": chosen.BM,
+        "BM": chosen.BM, "BD": chosen.BD, "BK": chosen.BK, "BG": 64, "BE": chosen.BM,
         "BX": chosen.BK, "PRECISION": "tf32x3" if element == "fp32" else "tf32",
     }  # fmt: skip
     return launch_arguments(FUNCTIONS[kernel], chosen, table, pointers, constants | facts)

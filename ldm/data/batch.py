@@ -1,9 +1,6 @@
 """What the data side hands to the model: tokens, and tokens packed into bins with their labels.
 
 Arrays are numpy when the packer fills them and torch once `to()` moved them, field by field.
-
-Shape suffixes: N tokens, B bag entries, P patches, L labels, U tokens read, S segments, C4
-attention tiles, F = FEATURES.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -43,7 +40,7 @@ class Tokens(_Arrays):
     kinds_N: object  # uint8
     bag_ids_B: object  # int32, rows of the table
     bag_offsets_N1: object  # int32, token i owns bag_ids[offsets[i]:offsets[i + 1]]
-    features_NF: object  # float32
+    features_NG: object  # float32
     patches_PX: object  # uint8
     patch_tokens_P: object  # int32, the token each patch belongs to, ascending; N of no token
 
@@ -73,10 +70,10 @@ class Labels(_Arrays):
 @dataclass
 class EmbeddingPlan(_Arrays):
     """Which program embeds which tokens, and who sums which gradients, as in
-    `ldm.kernels.token_embedding.plan.Plan`, whose fields these are."""
+    `ldm.kernels.token_embedding.embedding_plan.EmbeddingPlan`, whose fields these are."""
 
-    tiles_TM: object  # int32
-    groups_VG: object  # int32
+    tiles_QM: object  # int32
+    groups_VI: object  # int32
     tokens_B: object  # int32
     pieces_Q4: object  # int32
     windows_V1: object  # int32
@@ -102,8 +99,8 @@ class PackedBatch(_Arrays):
     cu_seqlens_S1: object  # int32, starts of the segments, then N up to a fixed length (empty ones)
     positions_N: object  # int32, position within the segment
     bag_order_B: object  # int32, stable order that sorts bag_ids (for the embedding's backward)
-    short_tiles_C4: object  # int32, attention work list of the short segments (ldm.data.tiles)
-    long_tiles_C4: object  # int32, and of the long ones
+    short_tiles_Q4: object  # int32, attention work list of the short segments (ldm.data.tiles)
+    long_tiles_Q4: object  # int32, and of the long ones
     max_seqlen: int  # longest segment, or a bound; a host integer
     label_count: int  # labels that are not there to fill a capacity
     used_tokens: int  # tokens that are not PAD

@@ -1,7 +1,7 @@
 """The token embedding's plan of a batch, made where the batch is packed.
 
 What is in it, and the plain builder that tests hold this one against, is
-`ldm.kernels.token_embedding.plan`; a test also holds the sizes here against the kernels'.
+`ldm.kernels.token_embedding.embedding_plan`; a test also holds the sizes here against the kernels'.
 """
 
 from collections.abc import Callable
@@ -46,9 +46,9 @@ def embedding_plan(
         slots = min(rows, capacity // 2) + capacity // PIECE
     pieces_Q4, rows_R2 = make(pieces, 4), make(rows, 2)
     native.fill(*sorted_by, entries, span, PIECE, windows_V1, pieces_Q4, rows_R2)
-    tiles_TM = make(windows * (-(-window // TILE) + GROUPS), TILE)
-    groups_VG = make(windows, GROUPS + 2)
-    native.tiles(kinds_N, GROUPS, window, TILE, tiles_TM, groups_VG)
+    tiles_QM = make(windows * (-(-window // TILE) + GROUPS), TILE)
+    groups_VI = make(windows, GROUPS + 2)
+    native.tiles(kinds_N, GROUPS, window, TILE, tiles_QM, groups_VI)
     return EmbeddingPlan(
-        tiles_TM, groups_VG, tokens_B, pieces_Q4, windows_V1, rows_R2, window, slots
+        tiles_QM, groups_VI, tokens_B, pieces_Q4, windows_V1, rows_R2, window, slots
     )

@@ -2,8 +2,6 @@
 
 A segment is up to `context` tokens of consecutive steps of one episode, or of one environment
 stream where the environment's hidden state spans episodes; it never splits a step.
-
-Axes: S segments, N tokens, B bag entries, G numbers, P patches, L labels.
 """
 
 from dataclasses import dataclass, fields
@@ -126,13 +124,13 @@ def encode(
         shard_S=np.full(len(steps), shard, np.int32),
         trajectory_S=trajectory,
         first_step_S=first,
-        kinds_N=np.tile(rows.kinds_K, total),
+        kinds_N=np.tile(rows.kinds_M, total),
         bag_counts_N=counts.astype(np.uint16),
-        feature_counts_N=np.tile(rows.feature_widths_K.astype(np.uint8), total),
+        feature_counts_N=np.tile(rows.feature_widths_M.astype(np.uint8), total),
         label_counts_N=np.tile(read, total),
         bag_ids_B=ids,
-        features_G=rows.features_RG.reshape(-1),
-        patches_PX=rows.patches_RPX.reshape(-1, rows.patches_RPX.shape[-1]),
+        features_G=rows.features_WG.reshape(-1),
+        patches_PX=rows.patches_WPX.reshape(-1, rows.patches_WPX.shape[-1]),
         slots_L=np.tile(components.slots, total),
         classes_L=np.tile(components.classes, total),
         values_L=labels.reshape(-1),

@@ -79,7 +79,7 @@ def pack(
         "kinds_N": (np.uint8, n),
         "bag_ids_B": (np.int32, bags),
         "bag_offsets_N1": (np.int32, n + 1),
-        "features_NF": (np.float32, n, FEATURES),
+        "features_NG": (np.float32, n, FEATURES),
         "patches_PX": (np.uint8, patches, patch_bytes),
         "patch_tokens_P": (np.int32, patches),
         "tokens_L": (np.int32, labels),
@@ -99,15 +99,15 @@ def pack(
     _fill(arrays, *found, n)
     native.sort_order(arrays["bag_ids_B"][: found[0]], rows, arrays["bag_order_B"][: found[0]])
     arrays |= _reads(arrays["tokens_L"], fixed.reads if fixed else grain, empty)
-    short_tiles_C4, long_tiles_C4 = attention_tiles(arrays["cu_seqlens_S1"], empty)
+    short_tiles_Q4, long_tiles_Q4 = attention_tiles(arrays["cu_seqlens_S1"], empty)
     bags = (arrays[n] for n in ("kinds_N", "bag_ids_B", "bag_offsets_N1", "bag_order_B"))
     embedding = embedding_plan(*bags, rows, fixed is not None, empty)
     return PackedBatch(
         tokens=Tokens(**{name: arrays.pop(name) for name in Tokens.__dataclass_fields__}),
         labels=Labels(**{name: arrays.pop(name) for name in Labels.__dataclass_fields__}),
         **arrays,
-        short_tiles_C4=short_tiles_C4,
-        long_tiles_C4=long_tiles_C4,
+        short_tiles_Q4=short_tiles_Q4,
+        long_tiles_Q4=long_tiles_Q4,
         embedding=embedding,
         max_seqlen=fixed.longest if fixed else longest,
         label_count=found[2],

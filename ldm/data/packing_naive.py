@@ -69,7 +69,7 @@ class Sources:
         )
 
     def scatter(self, source_S, segment_S, bin_ends, bin_tokens, arrays) -> tuple[int, int, int]:
-        arrays["features_NF"][:] = 0
+        arrays["features_NG"][:] = 0
         starts, longest, used, steps = [], 0, 0, 0
         token = bag = label = patch = first = 0
         for b, end in enumerate(bin_ends):
@@ -124,7 +124,7 @@ class Sources:
         rows = np.repeat(tokens, part["feature_counts"])
         first = np.cumsum(part["feature_counts"], dtype=np.int64) - part["feature_counts"]
         columns = np.arange(len(rows)) - first[rows]
-        arrays["features_NF"][token + rows, columns] = part["features"]
+        arrays["features_NG"][token + rows, columns] = part["features"]
         patches = slice(patch, patch + len(part["patches"]))
         arrays["patches_PX"][patches] = part["patches"]
         arrays["patch_tokens_P"][patches] = token + np.flatnonzero(part["kinds"] == PATCH)

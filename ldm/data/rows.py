@@ -11,51 +11,51 @@ from ldm.data.batch import FEATURES, PATCH, Tokens
 class Rows:
     """R rows of K tokens, all rows with one layout; what both token formats are made from."""
 
-    kinds_K: np.ndarray  # uint8
-    ids_RW: np.ndarray  # int32, bags side by side; -1 is no entry
-    bag_widths_K: np.ndarray  # int64, columns of `ids_RW` a token has
-    features_RG: np.ndarray  # float32, features side by side
-    feature_widths_K: np.ndarray  # int64
-    patches_RPX: np.ndarray  # uint8
+    kinds_M: np.ndarray  # uint8
+    ids_WB: np.ndarray  # int32, bags side by side; -1 is no entry
+    bag_widths_M: np.ndarray  # int64, columns of `ids_WB` a token has
+    features_WG: np.ndarray  # float32, features side by side
+    feature_widths_M: np.ndarray  # int64
+    patches_WPX: np.ndarray  # uint8
 
     def join(self, other: "Rows") -> "Rows":
         """Each row's tokens, then those of `other`."""
         return Rows(
-            np.concatenate([self.kinds_K, other.kinds_K]),
-            np.concatenate([self.ids_RW, other.ids_RW], 1),
-            np.concatenate([self.bag_widths_K, other.bag_widths_K]),
-            np.concatenate([self.features_RG, other.features_RG], 1),
-            np.concatenate([self.feature_widths_K, other.feature_widths_K]),
-            np.concatenate([self.patches_RPX, other.patches_RPX], 1),
+            np.concatenate([self.kinds_M, other.kinds_M]),
+            np.concatenate([self.ids_WB, other.ids_WB], 1),
+            np.concatenate([self.bag_widths_M, other.bag_widths_M]),
+            np.concatenate([self.features_WG, other.features_WG], 1),
+            np.concatenate([self.feature_widths_M, other.feature_widths_M]),
+            np.concatenate([self.patches_WPX, other.patches_WPX], 1),
         )
 
     def bags(self) -> tuple[np.ndarray, np.ndarray]:
         """(entries of every token int64 (R × K,), their ids int32), row-major."""
-        present = self.ids_RW >= 0
+        present = self.ids_WB >= 0
         if present.all():
-            return np.tile(self.bag_widths_K, len(self.ids_RW)), self.ids_RW.reshape(-1)
-        starts = np.cumsum(self.bag_widths_K) - self.bag_widths_K
+            return np.tile(self.bag_widths_M, len(self.ids_WB)), self.ids_WB.reshape(-1)
+        starts = np.cumsum(self.bag_widths_M) - self.bag_widths_M
         counts = np.add.reduceat(present, starts, axis=1, dtype=np.int64)
-        return counts.reshape(-1), self.ids_RW[present]
+        return counts.reshape(-1), self.ids_WB[present]
 
     def tokens(self) -> Tokens:
-        rows, k = len(self.ids_RW), len(self.kinds_K)
+        rows, k = len(self.ids_WB), len(self.kinds_M)
         counts, ids = self.bags()
         offsets = np.zeros(rows * k + 1, np.int32)
         np.cumsum(counts, out=offsets[1:])
         features = np.zeros((rows, k, FEATURES), np.float32)
         start = 0
-        for token in np.flatnonzero(self.feature_widths_K):
-            width = self.feature_widths_K[token]
-            features[:, token, :width] = self.features_RG[:, start : start + width]
+        for token in np.flatnonzero(self.feature_widths_M):
+            width = self.feature_widths_M[token]
+            features[:, token, :width] = self.features_WG[:, start : start + width]
             start += width
-        patches = np.flatnonzero(self.kinds_K == PATCH)
+        patches = np.flatnonzero(self.kinds_M == PATCH)
         return Tokens(
-            kinds_N=np.tile(self.kinds_K, rows),
+            kinds_N=np.tile(self.kinds_M, rows),
             bag_ids_B=ids,
             bag_offsets_N1=offsets,
-            features_NF=features.reshape(rows * k, FEATURES),
-            patches_PX=self.patches_RPX.reshape(-1, self.patches_RPX.shape[-1]),
+            features_NG=features.reshape(rows * k, FEATURES),
+            patches_PX=self.patches_WPX.reshape(-1, self.patches_WPX.shape[-1]),
             patch_tokens_P=(np.arange(rows)[:, None] * k + patches).reshape(-1).astype(np.int32),
         )
 

@@ -22,11 +22,11 @@ def capacities(tokens: int) -> tuple[int, int]:
 def attention_tiles(
     cu_seqlens_S1: np.ndarray, empty: Callable[..., np.ndarray] = np.empty
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(short_C4, long_C4): int32, of a size that depends on the token count alone.
+    """(short_Q4, long_Q4): int32, of a size that depends on the token count alone.
 
     cu_seqlens: int32, ascending. empty(shape, dtype): where the arrays come from.
     """
     sizes = capacities(int(cu_seqlens_S1[-1]))
-    short_C4, long_C4 = (empty((size, 4), np.dtype(np.int32)) for size in sizes)
-    work_list.build(cu_seqlens_S1, short_C4, long_C4, SHORT, LONG)
-    return short_C4, long_C4
+    short_Q4, long_Q4 = (empty((size, 4), np.dtype(np.int32)) for size in sizes)
+    work_list.build(cu_seqlens_S1, short_Q4, long_Q4, SHORT, LONG)
+    return short_Q4, long_Q4

@@ -5,9 +5,6 @@ every forward pass; activations, the residual stream included, have `compute_dty
 norms, softmax and losses fp32.
 
 The ranges that `record_function` names are the parts that `ldm profile` tells apart.
-
-Shape suffixes: N tokens, D width, H query heads, G key heads, L labels, S segments, R rows of a
-cache.
 """
 
 import math
@@ -94,9 +91,9 @@ class Decoder(nn.Module):
             sizes = (a.heads, a.kv_heads, a.head_dim)
             plan = make_plan(batch.cu_seqlens_S1, batch.max_seqlen, *sizes, self.compute_dtype)
 
-            def attend(qkv_NX):
+            def attend(qkv_NO):
                 with record_function("ldm.attention"):
-                    return rotary_attention(qkv_NX, plan)
+                    return rotary_attention(qkv_NO, plan)
 
             return attend
         return self._dispatched_attention(batch)
@@ -105,21 +102,21 @@ class Decoder(nn.Module):
         """Rotary positions, then whatever `choose` finds best for this batch."""
         a = self.architecture
         tokens, longest = len(batch.positions_N), batch.max_seqlen
-        tiles = WorkList(batch.short_tiles_C4, batch.long_tiles_C4, tokens)
+        tiles = WorkList(batch.short_tiles_Q4, batch.long_tiles_Q4, tokens)
         angles = self.angles(1 << (longest - 1).bit_length())  # few table sizes: each is compiled
         segments = Segments(batch.cu_seqlens_S1, batch.positions_N, longest, tiles, angles)
         device = batch.positions_N.device
         packed_attention = choose(device, self.compute_dtype, a.head_dim, longest)
 
-        def attend(qkv_NX):
-            return packed_attention(*self._split(qkv_NX), segments).flatten(1)
+        def attend(qkv_NO):
+            return packed_attention(*self._split(qkv_NO), segments).flatten(1)
 
         return attend
 
-    def _split(self, qkv_NX: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _split(self, qkv_NO: torch.Tensor) -> tuple[torch.Tensor, ...]:
         a = self.architecture
         heads = (a.heads, a.kv_heads, a.kv_heads)
-        return qkv_NX.unflatten(-1, (-1, a.head_dim)).split(heads, dim=1)
+        return qkv_NO.unflatten(-1, (-1, a.head_dim)).split(heads, dim=1)
 
     def loss(self, batch: PackedBatch) -> tuple[torch.Tensor, int, torch.Tensor]:
         """(sum of the labels' cross-entropies in fp32, their count, losses_L in fp32)."""
@@ -143,24 +140,24 @@ class Decoder(nn.Module):
         cache: KVCache,
         rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Appends tokens to some rows of the cache; hidden_RD of each row's last new token.
+        """Appends tokens to some rows of the cache; hidden_WD of each row's last new token.
 
         tokens: the new tokens, row after row. tokens_per_row: int64, at least 1 each. rows: int64
         cache rows, each once, default all in order. Same values as `forward` over whole segments.
         """
         layout = step_layout(tokens_per_row, cache, rows)
-        cos_NC, sin_NC = (t[layout.positions_N] for t in self.angles(cache.capacity))
+        cos_NY, sin_NY = (t[layout.positions_N] for t in self.angles(cache.capacity))
         x_ND = self.embedding(tokens, dtype=self.compute_dtype)
         for layer, block in enumerate(self.blocks):
 
-            def attend(qkv_NX, layer=layer):
-                q_NHD, k_NGD, v_NGD = self._split(qkv_NX)
-                q_NHD, k_NGD = rotary(q_NHD, cos_NC, sin_NC), rotary(k_NGD, cos_NC, sin_NC)
-                return cached_attention(q_NHD, k_NGD, v_NGD, cache, layer, layout).flatten(1)
+            def attend(qkv_NO, layer=layer):
+                q_NHZ, k_NKZ, v_NKZ = self._split(qkv_NO)
+                q_NHZ, k_NKZ = rotary(q_NHZ, cos_NY, sin_NY), rotary(k_NKZ, cos_NY, sin_NY)
+                return cached_attention(q_NHZ, k_NKZ, v_NKZ, cache, layer, layout).flatten(1)
 
-            read_U = layout.last_R if block is self.blocks[-1] else None
+            read_U = layout.last_W if block is self.blocks[-1] else None
             x_ND = block(x_ND, attend, read_U)
-        cache.lengths_R[layout.rows_R] += tokens_per_row
+        cache.lengths_W[layout.rows_W] += tokens_per_row
         return x_ND
 
     def angles(self, positions: int) -> tuple[torch.Tensor, torch.Tensor]:

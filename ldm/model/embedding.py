@@ -39,7 +39,7 @@ class TokenEmbedding(nn.Module):
             tokens.kinds_N,
             tokens.bag_ids_B,
             tokens.bag_offsets_N1,
-            tokens.features_NF,
+            tokens.features_NG,
             tokens.patches_PX,
             tokens.patch_tokens_P,
             bag_order_B,

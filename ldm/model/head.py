@@ -1,7 +1,7 @@
 """The action head: per component c, logits = (RMSNorm(h) ⊙ gate_c + slot_c) · outᵀ.
 
 The gate multiplies because a slot that is only added gives every component of a state the same
-logits up to a constant. Shape suffixes: R rows, C components, D width, L labels.
+logits up to a constant.
 """
 
 import torch
@@ -41,26 +41,26 @@ class ActionHead(nn.Module):
         )
 
     def logits(
-        self, hidden_RD: torch.Tensor, slots_C: torch.Tensor, classes_C: torch.Tensor
+        self, hidden_WD: torch.Tensor, slots_J: torch.Tensor, classes_J: torch.Tensor
     ) -> torch.Tensor:
-        """fp32 logits R × C × classes of all components in all rows; −∞ at classes ≥ classes_C."""
-        rows = hidden_RD.shape[0]
-        normed_LD = rms_norm(hidden_RD, self.norm).repeat_interleave(len(slots_C), 0)
+        """fp32 logits R × C × classes of all components in all rows; −∞ at classes ≥ classes_J."""
+        rows = hidden_WD.shape[0]
+        normed_LD = rms_norm(hidden_WD, self.norm).repeat_interleave(len(slots_J), 0)
         logits = action_logits(
-            normed_LD, self.gate, self.slot, self.out, slots_C.repeat(rows), classes_C.repeat(rows)
+            normed_LD, self.gate, self.slot, self.out, slots_J.repeat(rows), classes_J.repeat(rows)
         )
-        return logits.view(rows, len(slots_C), -1)
+        return logits.view(rows, len(slots_J), -1)
 
     @torch.no_grad()
     def decode(
         self,
-        hidden_RD: torch.Tensor,
-        slots_C: torch.Tensor,
-        classes_C: torch.Tensor,
-        smooth_C: torch.Tensor,
+        hidden_WD: torch.Tensor,
+        slots_J: torch.Tensor,
+        classes_J: torch.Tensor,
+        smooth_J: torch.Tensor,
     ) -> torch.Tensor:
-        """values_RC in fp32: the expected class where smooth, else the likeliest class."""
-        logits = self.logits(hidden_RD, slots_C, classes_C)
+        """values_WJ in fp32: the expected class where smooth, else the likeliest class."""
+        logits = self.logits(hidden_WD, slots_J, classes_J)
         steps = torch.arange(logits.shape[-1], dtype=logits.dtype, device=logits.device)
-        expected_RC = torch.softmax(logits, dim=-1) @ steps
-        return torch.where(smooth_C != 0, expected_RC, logits.argmax(-1).to(logits.dtype))
+        expected_WJ = torch.softmax(logits, dim=-1) @ steps
+        return torch.where(smooth_J != 0, expected_WJ, logits.argmax(-1).to(logits.dtype))

@@ -5,8 +5,6 @@ tokens] of every step, from position 0. A turn appends the action tokens of the 
 and the observation tokens; the action is read from the last of them. A segment that is full begins
 anew with the last half of the context, at the start of a step. A segment whose episode is over
 begins with nothing, unless the environment's hidden state spans episodes.
-
-Shape suffixes: R streams, M steps of memory, N tokens.
 """
 
 from dataclasses import replace
@@ -41,61 +39,61 @@ class ModelActor:
 
     def act(self, turn: Turn) -> Arrays:
         """The likeliest discrete and the expected continuous action of every stream."""
-        values_RC = self._model.head.decode(self.read(turn), *self._components)
-        return self._codec.decode(values_RC.float().cpu().numpy())
+        values_WJ = self._model.head.decode(self.read(turn), *self._components)
+        return self._codec.decode(values_WJ.float().cpu().numpy())
 
     def read(self, turn: Turn) -> torch.Tensor:
-        """hidden_RD of every stream's last observation token; meaningless where an episode ended.
+        """hidden_WD of every stream's last observation token; meaningless where an episode ended.
 
         Raises ValueError for another number of streams than the actor was made for.
         """
         if len(turn.reward) != self.num_envs:
             raise ValueError(f"{len(turn.reward)} streams, the actor was made for {self.num_envs}")
-        goes_on_R = turn.started & self._ended_R if self._spans else np.zeros(self.num_envs, bool)
-        fresh_R = (turn.started & ~goes_on_R) | (self._cache.lengths_R.numpy() == 0)
-        self._memory.add_step(turn, ~goes_on_R)
+        goes_on_W = turn.started & self._ended_R if self._spans else np.zeros(self.num_envs, bool)
+        fresh_W = (turn.started & ~goes_on_W) | (self._cache.lengths_W.numpy() == 0)
+        self._memory.add_step(turn, ~goes_on_W)
         self._memory.add_observation(turn.observation)
-        self._steps_R = np.where(fresh_R, 0, self._steps_R + ~goes_on_R)
-        full_R = self._steps_R > self._most_steps
+        self._steps_R = np.where(fresh_W, 0, self._steps_R + ~goes_on_W)
+        full_W = self._steps_R > self._most_steps
         if not self._memory.steps:
-            fresh_R, full_R = fresh_R | full_R, np.zeros_like(full_R)
-        self._steps_R[fresh_R] = 0
-        hidden_RD = self._extend(turn, fresh_R, full_R)
+            fresh_W, full_W = fresh_W | full_W, np.zeros_like(full_W)
+        self._steps_R[fresh_W] = 0
+        hidden_WD = self._extend(turn, fresh_W, full_W)
         if self._spans:
             self._take_back(turn)
-        return hidden_RD
+        return hidden_WD
 
-    def _extend(self, turn: Turn, fresh_R: np.ndarray, full_R: np.ndarray) -> torch.Tensor:
-        self._cache.restart(torch.from_numpy(fresh_R | full_R))
-        if full_R.all():
+    def _extend(self, turn: Turn, fresh_W: np.ndarray, full_W: np.ndarray) -> torch.Tensor:
+        self._cache.restart(torch.from_numpy(fresh_W | full_W))
+        if full_W.all():
             return self._feed(*self._refill_tokens(slice(None)), None)
         # Full streams come along, then start over: leaving them out would copy everyone's cache.
-        hidden_RD = self._feed(*self._next_tokens(turn, fresh_R), None)
-        if full_R.any():
-            rows = np.flatnonzero(full_R)
+        hidden_WD = self._feed(*self._next_tokens(turn, fresh_W), None)
+        if full_W.any():
+            rows = np.flatnonzero(full_W)
             self._cache.restart(torch.from_numpy(rows))
-            hidden_RD[torch.from_numpy(rows)] = self._feed(*self._refill_tokens(rows), rows)
-        return hidden_RD
+            hidden_WD[torch.from_numpy(rows)] = self._feed(*self._refill_tokens(rows), rows)
+        return hidden_WD
 
-    def _feed(self, tokens: Tokens, counts_R: np.ndarray, rows: np.ndarray | None) -> torch.Tensor:
+    def _feed(self, tokens: Tokens, counts_W: np.ndarray, rows: np.ndarray | None) -> torch.Tensor:
         rows = None if rows is None else torch.from_numpy(rows)
-        counts_R = torch.from_numpy(counts_R)
-        return self._model.extend(tokens.to(self._device), counts_R, self._cache, rows)
+        counts_W = torch.from_numpy(counts_W)
+        return self._model.extend(tokens.to(self._device), counts_W, self._cache, rows)
 
-    def _next_tokens(self, turn: Turn, fresh_R: np.ndarray) -> tuple[Tokens, np.ndarray]:
-        """[action][observation] of every stream, without the action where `fresh_R`."""
+    def _next_tokens(self, turn: Turn, fresh_W: np.ndarray) -> tuple[Tokens, np.ndarray]:
+        """[action][observation] of every stream, without the action where `fresh_W`."""
         codec = self._codec
-        counts_R = np.where(fresh_R, 0, codec.tokens_per_action) + codec.tokens_per_observation
+        counts_W = np.where(fresh_W, 0, codec.tokens_per_action) + codec.tokens_per_observation
         observation = codec.observation_rows_of(turn.observation)
-        if fresh_R.all():
-            return observation.tokens(), counts_R
+        if fresh_W.all():
+            return observation.tokens(), counts_W
         rows = codec.action_rows_of(*self._memory.last_step()).join(observation)
-        tokens = replace(rows, patches_RPX=observation.patches_RPX).tokens()
-        if fresh_R.any():
-            keep = np.ones((self.num_envs, len(rows.kinds_K)), bool)
-            keep[fresh_R, : codec.tokens_per_action] = False
+        tokens = replace(rows, patches_WPX=observation.patches_WPX).tokens()
+        if fresh_W.any():
+            keep = np.ones((self.num_envs, len(rows.kinds_M)), bool)
+            keep[fresh_W, : codec.tokens_per_action] = False
             tokens = select(tokens, keep.reshape(-1))
-        return tokens, counts_R
+        return tokens, counts_W
 
     def _refill_tokens(self, rows) -> tuple[Tokens, np.ndarray]:
         """All remembered steps of some streams, and what they observe now."""
@@ -112,5 +110,5 @@ class ModelActor:
         """Forgets final observations, which no segment holds; the next turn repeats the action."""
         self._ended_R = turn.terminated | turn.truncated
         ended = torch.from_numpy(self._ended_R)
-        lengths_R = self._cache.lengths_R
-        lengths_R[ended] = (lengths_R[ended] - self._codec.tokens_per_step).clamp(min=0)
+        lengths_W = self._cache.lengths_W
+        lengths_W[ended] = (lengths_W[ended] - self._codec.tokens_per_step).clamp(min=0)

@@ -21,11 +21,11 @@ class Memory:
         self._observation: Arrays = []
         self._step: Arrays = []  # reward, terminated, truncated, then the leaves of the action
 
-    def add_step(self, turn: Turn, where_R: np.ndarray) -> None:
-        """The step that led to `turn` joins the present observation of the streams `where_R`."""
+    def add_step(self, turn: Turn, where_W: np.ndarray) -> None:
+        """The step that led to `turn` joins the present observation of the streams `where_W`."""
         arrays = (turn.reward.astype(np.float32), turn.terminated, turn.truncated, *turn.action)
         self._step = self._step or self._rings(arrays)
-        rows = self._rows[where_R]
+        rows = self._rows[where_W]
         for ring, array in zip(self._step, arrays):
             ring[rows, self._now_R[rows]] = array[rows]
         self._now_R[rows] = (self._now_R[rows] + 1) % (self.steps + 1)
@@ -38,8 +38,8 @@ class Memory:
 
     def last_step(self) -> Step:
         """The step that led to the present observation of every stream."""
-        place_R = (self._now_R - 1) % (self.steps + 1)
-        reward, terminated, truncated, *action = (r[self._rows, place_R] for r in self._step)
+        place_W = (self._now_R - 1) % (self.steps + 1)
+        reward, terminated, truncated, *action = (r[self._rows, place_W] for r in self._step)
         return action, reward, terminated, truncated
 
     def recall(self, rows) -> tuple[Arrays, Step]:
@@ -65,7 +65,7 @@ def select(tokens: Tokens, keep_N: np.ndarray) -> Tokens:
         kinds_N=tokens.kinds_N[keep_N],
         bag_ids_B=tokens.bag_ids_B[np.repeat(keep_N, counts_N)],
         bag_offsets_N1=offsets,
-        features_NF=tokens.features_NF[keep_N],
+        features_NG=tokens.features_NG[keep_N],
         patches_PX=tokens.patches_PX[kept_P],
         patch_tokens_P=place_N[tokens.patch_tokens_P[kept_P]],
     )

@@ -75,7 +75,7 @@ def _embedding(sizes: Architecture, batch, size: int) -> Work:
     """Forward one write of every token, backward one read, and one write of the tables."""
     tokens = batch.tokens
     numbers = (
-        int(((tokens.kinds_N == 1) | (tokens.kinds_N == 2)).sum()) * tokens.features_NF.shape[1]
+        int(((tokens.kinds_N == 1) | (tokens.kinds_N == 2)).sum()) * tokens.features_NG.shape[1]
     )
     patches = int((tokens.patch_tokens_P < len(tokens.kinds_N)).sum()) * sizes.patch_bytes
     inputs = 4 * numbers + patches

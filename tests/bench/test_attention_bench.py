@@ -13,7 +13,7 @@ def small():
     return qkv, do, segments, found, exact
 
 
-@pytest.mark.parametrize("provider", ["sdpa each", "sdpa mask", "naive"])
+@pytest.mark.parametrize("provider", ["sdpa each", "sdpa mask", "plain"])
 def test_peers_agree(provider, small):
     qkv, _, segments, _, exact = small
     out = attention.PROVIDERS[provider]()(*qkv, segments)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ldm.bench.row_operations import liger
-from ldm.kernels.swiglu.naive import swiglu
+from ldm.kernels.swiglu.plain import swiglu
 from tests.conftest import DEVICE
 
 

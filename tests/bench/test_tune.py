@@ -11,7 +11,7 @@ from ldm.bench.tune import OPERATIONS
 from ldm.kernels import tuned
 from ldm.kernels.packed_attention.work_list import LONG, SHORT
 from ldm.kernels.token_embedding.configurations import GROUP
-from ldm.kernels.token_embedding.plan import TILE
+from ldm.kernels.token_embedding.embedding_plan import TILE
 
 KERNELS = [(name, kernel) for name, o in OPERATIONS.items() for kernel in o.modes]
 

@@ -81,8 +81,8 @@ def test_numbers_are_normalised_clipped_and_sixty_four_to_a_token():
     tokens = c.encode_observation([x[None]])
     expected = np.clip(x, -8, 8)
     expected[0], expected[1] = np.clip((x[0] - 10) / 2, -8, 8), 0.0
-    np.testing.assert_allclose(tokens.features_NF.reshape(-1)[:130], expected, rtol=1e-6)
-    assert not tokens.features_NF[2, 2:].any()
+    np.testing.assert_allclose(tokens.features_NG.reshape(-1)[:130], expected, rtol=1e-6)
+    assert not tokens.features_NG[2, 2:].any()
     assert tokens.kinds_N.tolist() == [OBSERVATION] * 3
 
 
@@ -143,7 +143,7 @@ def test_action_token_carries_reward_flags_and_action():
     action = [np.array([1, 0]), np.array([[0.5, -1.0], [0.0, 1.0]])]
     tokens = c.encode_action(action, np.array([-4.0, 2.0]), np.array([0, 1]), np.array([1, 0]))
     expected = [[-np.log(3), 0, 1, 0.5, -1], [np.log(2), 1, 0, 0, 1]]
-    np.testing.assert_allclose(tokens.features_NF[:, :5], expected, rtol=1e-6)
+    np.testing.assert_allclose(tokens.features_NG[:, :5], expected, rtol=1e-6)
     assert tokens.kinds_N.tolist() == [ACTION, ACTION]
     first, second = set(bag(tokens, 0)), set(bag(tokens, 1))
     assert len(first) == len(second) == 3 and len(first & second) == 2
@@ -161,7 +161,7 @@ def test_identity_is_dropped_by_row():
     tokens = c.encode_observation(observation, np.array([True, False]))
     assert set(bag(tokens, 0)) - set(bag(tokens, 1)) == {c.identity_row}
     all_named = c.encode_observation(observation)
-    np.testing.assert_array_equal(tokens.features_NF, all_named.features_NF)
+    np.testing.assert_array_equal(tokens.features_NG, all_named.features_NG)
     assert bag(all_named, 1) == bag(tokens, 0)
 
 

@@ -64,7 +64,7 @@ def by_bin(batch, bins):
         patches = (batch["patch_tokens_P"] >= b * 256) & (batch["patch_tokens_P"] < (b + 1) * 256)
         names = ("slots_L", "classes_L", "values_L", "smooth_L", "environments_L")
         parts.append(
-            [batch[name][tokens] for name in ("kinds_N", "positions_N", "features_NF")]
+            [batch[name][tokens] for name in ("kinds_N", "positions_N", "features_NG")]
             + [np.diff(batch["bag_offsets_N1"])[tokens], batch["bag_ids_B"][bags]]
             + [batch["tokens_L"][labels] - b * 256, batch["patches_PX"][patches]]
             + [batch[name][labels] for name in names]
@@ -225,7 +225,7 @@ def test_batches_trace_back_to_the_recorded_data(folder):
             components = len(codec.components.slots)
             values = batch["values_L"][label : label + components]
             action = batch["tokens_L"][label] + 1
-            scaled = float(batch["features_NF"][action, 0])
+            scaled = float(batch["features_NG"][action, 0])
             reward = np.sign(scaled) * np.expm1(abs(scaled)) * codec.reward_scale
             assert np.isclose(reward, seen[values.tobytes()], rtol=1e-4, atol=1e-4).any()
             label, found = label + components, found + 1

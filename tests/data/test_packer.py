@@ -132,7 +132,7 @@ def test_a_batch_keeps_the_contract():
     pad = tokens.kinds_N == 0
     assert batch.used_tokens == (~pad).sum() == sum(part.tokens_S.sum() for part in parts)
     assert batch.transitions == sum(part.steps_S.sum() for part in parts)
-    assert not np.diff(tokens.bag_offsets_N1)[pad].any() and not tokens.features_NF[pad].any()
+    assert not np.diff(tokens.bag_offsets_N1)[pad].any() and not tokens.features_NG[pad].any()
     assert (np.diff(labels.tokens_L) >= 0).all() and (tokens.kinds_N[labels.tokens_L] == 1).all()
     np.testing.assert_array_equal(tokens.patch_tokens_P, np.flatnonzero(tokens.kinds_N == 3))
     assert sorted(set(labels.environments_L.tolist())) == [0, 1, 2, 3]

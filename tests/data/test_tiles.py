@@ -19,5 +19,5 @@ def test_tiles_are_those_of_the_plain_builder(lengths):
     cu_seqlens = np.cumsum([0, *lengths]).astype(np.int32)
     twin = work_list.build(cu_seqlens.tolist())
     ours = tiles.attention_tiles(cu_seqlens, lambda shape, dtype: np.full(shape, 119, dtype))
-    for got, want in zip(ours, (twin.short_C4, twin.long_C4), strict=True):
+    for got, want in zip(ours, (twin.short_Q4, twin.long_Q4), strict=True):
         assert torch.equal(torch.from_numpy(got), want)

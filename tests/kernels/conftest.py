@@ -5,7 +5,7 @@ import torch
 
 
 def outputs_and_gradients(op, inputs, dtype):
-    """Output and the gradients of all floating inputs, computed in `dtype`, returned in fp64."""
+    """Output and the gradients of all floating inputs, computed in `dtype`, rerotated in fp64."""
     cast = [x.detach().to(dtype).requires_grad_() if x.is_floating_point() else x for x in inputs]
     out = op(*cast)
     generator = torch.Generator().manual_seed(1)

@@ -6,7 +6,7 @@ Without a GPU it runs in Triton's interpreter, where bf16 is wrong: fp32 and fp1
 import pytest
 import torch
 
-from ldm.kernels.action_loss import fused, naive
+from ldm.kernels.action_loss import fused, plain
 from ldm.kernels.action_loss.configurations import SPANS, default
 from tests.conftest import DEVICE
 
@@ -50,9 +50,9 @@ def compare(made, data):
     """The error of ours is at most twice that of plain PyTorch in the hidden states' precision."""
     hidden = made[0].dtype
     ours = results(fused, made, data)
-    plain = results(naive, [x.to(hidden) for x in made], data)
-    exact = results(naive, [x.double() for x in made], data)
-    for name, x, y, z in zip(("loss", *WEIGHTS), ours, plain, exact, strict=True):
+    eager = results(plain, [x.to(hidden) for x in made], data)
+    exact = results(plain, [x.double() for x in made], data)
+    for name, x, y, z in zip(("loss", *WEIGHTS), ours, eager, exact, strict=True):
         floor = torch.finfo(hidden).eps * z.abs().max()
         assert (x - z).abs().max() <= 2 * max((y - z).abs().max(), floor), name
     assert [x.dtype for x in ours] == [torch.float32, *(x.dtype for x in made)]

@@ -10,8 +10,8 @@ from ldm.kernels import dispatch
         ("cpu", "cpu", torch.bfloat16, "cpu"),
         ("cuda", "sm_90", torch.bfloat16, "fused"),
         ("cuda", "sm_80", torch.float32, "fused"),
-        ("cuda", "sm_90", torch.float64, "naive"),
-        ("cuda", "sm_86", torch.bfloat16, "naive"),
+        ("cuda", "sm_90", torch.float64, "plain"),
+        ("cuda", "sm_86", torch.bfloat16, "plain"),
     ],
 )
 def test_which_version_runs_where(device, arch, dtype, expected, monkeypatch):

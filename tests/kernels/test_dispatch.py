@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from ldm.kernels.packed_attention import Segments, dispatch, packed_attention
+from ldm.kernels.packed_attention.reference import packed_attention as attention
 from ldm.kernels.packed_attention.work_list import build
 from ldm.kernels.rotary import rotary, rotary_table
 from tests.conftest import DEVICE
-from tests.kernels.reference_attention import attention
 
 CPU = torch.device("cpu")
 
@@ -27,24 +27,24 @@ def example(lengths=(3, 70, 1, 130), heads=2, key_heads=1, dim=64):
     return qkv.to(DEVICE).split([heads, key_heads, key_heads], 1), segments, cu
 
 
-@pytest.mark.parametrize("provider", ["fused", "naive"])
+@pytest.mark.parametrize("provider", ["fused", "plain"])
 def test_providers_give_the_same_values(provider):
     qkv, segments, cu = example()
     out = packed_attention(*qkv, segments, provider=provider)
     torch.testing.assert_close(out, attention(*qkv, cu), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("provider", ["fused", "naive"])
-def test_providers_turn_alike(provider):
+@pytest.mark.parametrize("provider", ["fused", "plain"])
+def test_providers_rotate_alike(provider):
     (q, k, v), segments, cu = example()
-    turned = replace(segments, angles=rotary_table(segments.max_seqlen, 64, DEVICE))
-    angles_N = [t[segments.positions_N.long()] for t in turned.angles]
+    rotated = replace(segments, angles=rotary_table(segments.max_seqlen, 64, DEVICE))
+    angles_N = [t[segments.positions_N.long()] for t in rotated.angles]
     expected = attention(rotary(q, *angles_N), rotary(k, *angles_N), v, cu)
-    out = packed_attention(q, k, v, turned, provider=provider)
+    out = packed_attention(q, k, v, rotated, provider=provider)
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("provider", [p for p in dispatch.PROVIDERS if p not in ("fused", "naive")])
+@pytest.mark.parametrize("provider", [p for p in dispatch.PROVIDERS if p not in ("fused", "plain")])
 def test_peers_agree_where_they_run(provider):
     if DEVICE == "cpu" or not dispatch.installed(provider):
         pytest.skip("needs a GPU and the peer")
@@ -54,7 +54,7 @@ def test_peers_agree_where_they_run(provider):
     torch.testing.assert_close(out, attention(*qkv, cu), rtol=2e-2, atol=2e-2)
 
 
-@pytest.mark.parametrize("provider", ["fused", "naive"])
+@pytest.mark.parametrize("provider", ["fused", "plain"])
 @pytest.mark.parametrize("touched", [0, 1, 2])
 def test_nothing_leaks_into_another_segment(provider, touched):
     qkv, segments, cu = example()
@@ -78,11 +78,11 @@ def row(provider, longer_than=0, **changes):
 @pytest.mark.parametrize(
     ("arch", "dtype", "head_dim", "longest", "rows", "expected"),
     [
-        ("cpu", torch.bfloat16, 64, 100, [row("fused", arch="cpu")], "naive"),
+        ("cpu", torch.bfloat16, 64, 100, [row("fused", arch="cpu")], "plain"),
         ("sm_90", torch.bfloat16, 64, 100, [], "fused"),
         ("sm_80", torch.float32, 128, 100, [], "fused"),
         ("sm_90", torch.bfloat16, 96, 100, [], "varlen"),  # no kernel of ours
-        ("sm_86", torch.float32, 64, 100, [], "naive"),  # nothing compiled, varlen has no fp32
+        ("sm_86", torch.float32, 64, 100, [], "plain"),  # nothing compiled, varlen has no fp32
         ("sm_90", torch.bfloat16, 64, 100, [row("varlen")], "varlen"),
         ("sm_90", torch.bfloat16, 64, 100, [row("varlen", 100)], "fused"),
         ("sm_90", torch.bfloat16, 64, 101, [row("fused"), row("varlen", 100)], "varlen"),
@@ -93,7 +93,7 @@ def row(provider, longer_than=0, **changes):
 def test_the_measured_row_wins_else_the_default(
     arch, dtype, head_dim, longest, rows, expected, monkeypatch
 ):
-    monkeypatch.setattr(dispatch, "installed", {"fused", "varlen", "naive"}.__contains__)
+    monkeypatch.setattr(dispatch, "installed", {"fused", "varlen", "plain"}.__contains__)
     assert dispatch.best(arch, dtype, head_dim, longest, rows)[0] == expected
 
 
@@ -104,19 +104,19 @@ def test_rows_in_the_repository_are_whole():
 
 
 def test_the_environment_and_then_the_argument_override(monkeypatch):
-    assert dispatch.choose(CPU, torch.float32, 64, 9) is dispatch.load("naive")
+    assert dispatch.choose(CPU, torch.float32, 64, 9) is dispatch.load("plain")
     monkeypatch.setenv(dispatch.VARIABLE, "fused")
     assert dispatch.choose(CPU, torch.float32, 64, 9) is dispatch.load("fused")
-    assert dispatch.choose(CPU, torch.float32, 64, 9, "naive") is dispatch.load("naive")
+    assert dispatch.choose(CPU, torch.float32, 64, 9, "plain") is dispatch.load("plain")
 
 
 def test_a_choice_is_told_once(caplog):
-    dispatch._tell.cache_clear()
+    dispatch._log_once.cache_clear()
     with caplog.at_level(logging.INFO, "ldm.kernels"):
         for _ in range(3):
             dispatch.choose(CPU, torch.float32, 64, 9)
     assert [r.message for r in caplog.records] == [
-        "packed attention: naive (CPU; cpu, torch.float32, head dimension 64)"
+        "packed attention: plain (CPU; cpu, torch.float32, head dimension 64)"
     ]
 
 

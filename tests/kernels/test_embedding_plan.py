@@ -10,7 +10,7 @@ import torch
 
 from ldm.data import embedding_plan as native
 from ldm.data.batch import PATCH
-from ldm.kernels.token_embedding import plan as twin
+from ldm.kernels.token_embedding import embedding_plan as twin
 from ldm.model.embedding import KINDS
 
 ROWS = 40
@@ -44,7 +44,7 @@ def test_the_compiled_builder_equals_its_twin(name):
     arrays, window = CASES[name]
     got = native.embedding_plan(*arrays, ROWS, window=window)
     want = twin.build(*map(torch.from_numpy, arrays), ROWS, KINDS, window)
-    for field in fields(twin.Plan):
+    for field in fields(twin.EmbeddingPlan):
         x, y = getattr(got, field.name), getattr(want, field.name)
         assert np.array_equal(x, y), field.name
 
@@ -76,19 +76,19 @@ def test_every_entry_reaches_its_row_once_and_no_slot_has_two_writers_in_a_windo
 @pytest.mark.parametrize("name", CASES)
 def test_every_token_is_in_a_tile_of_its_kind(name):
     (kinds, *_), window = CASES[name]
-    tiles_TM, groups_VG = twin.tiles(torch.from_numpy(kinds), KINDS, window)
+    tiles_QM, groups_VI = twin.tiles(torch.from_numpy(kinds), KINDS, window)
     seen, patches = [], 0
     capacity = twin.tiles_a_window(window, KINDS)
-    for v, (*starts, before) in enumerate(groups_VG.tolist()):
+    for v, (*starts, before) in enumerate(groups_VI.tolist()):
         assert before == patches
         for kind, (first, end) in enumerate(pairwise(starts)):
-            tokens = tiles_TM[v * capacity + first : v * capacity + end].flatten()
+            tokens = tiles_QM[v * capacity + first : v * capacity + end].flatten()
             tokens = tokens[tokens >= 0]
             assert (np.where(kinds <= PATCH, kinds, 0)[tokens] == kind).all()
             assert (tokens // window == v).all() and (tokens.diff() > 0).all()
             patches += len(tokens) if kind == PATCH else 0
             seen += tokens.tolist()
-        assert (tiles_TM[v * capacity + starts[-1] : (v + 1) * capacity] == -1).all()
+        assert (tiles_QM[v * capacity + starts[-1] : (v + 1) * capacity] == -1).all()
     assert sorted(seen) == list(range(len(kinds)))
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from ldm.kernels.packed_attention import fused
+from ldm.kernels.packed_attention.reference import packed_attention as attention
 from ldm.kernels.packed_attention.work_list import LONG, SHORT, WorkList, build
 from ldm.kernels.rotary import rotary, rotary_table
 from tests.conftest import DEVICE
-from tests.kernels.reference_attention import attention
 
 DTYPES = [torch.float32, torch.float16] + [torch.bfloat16] * (DEVICE == "cuda")
 SEGMENTS = {
@@ -43,14 +43,14 @@ def gradients(function, q, k, v, do):
     return [out.detach(), *torch.autograd.grad(out, (q, k, v), do)]
 
 
-def check(lengths, heads, key_heads, dim, dtype, window=0, turn=False, change=lambda *x: x):
+def check(lengths, heads, key_heads, dim, dtype, window=0, rotate=False, change=lambda *x: x):
     """The error of o, dq, dk, dv against fp64 is at most twice that of plain PyTorch in `dtype`."""
     q, k, v, do, positions, cu, tiles = case(lengths, heads, key_heads, dim, dtype)
     q, k, v, do = change(q, k, v, do)
-    angles = rotary_table(max(lengths), dim, DEVICE) if turn else None
+    angles = rotary_table(max(lengths), dim, DEVICE) if rotate else None
 
     def plain(q, k, v):
-        if turn:
+        if rotate:
             q, k = (rotary(x, *(t[positions.long()] for t in angles)) for x in (q, k))
         return attention(q, k, v, cu, window)
 
@@ -82,8 +82,8 @@ def test_error_is_at_most_twice_that_of_plain_pytorch(name, dtype, heads, key_he
     ("name", "heads", "key_heads", "dim", "window"),
     [("mixed", 1, 1, 64, 0), ("mixed", 2, 1, 64, 0), ("mixed", 1, 1, 128, 17)],
 )
-def test_turned_by_position(name, dtype, heads, key_heads, dim, window):
-    check([1, 63, 70, 0, 2, 40], heads, key_heads, dim, dtype, window, turn=True)
+def test_rotated_by_position(name, dtype, heads, key_heads, dim, window):
+    check([1, 63, 70, 0, 2, 40], heads, key_heads, dim, dtype, window, rotate=True)
 
 
 def heads_first(q, k, v, do):
@@ -101,7 +101,7 @@ def test_random_segments(seed):
     key_heads, group = int(random.integers(1, 3)), int(random.integers(1, 3))
     check(
         lengths, key_heads * group, key_heads, 64, DTYPES[seed % len(DTYPES)],
-        window=int(random.choice([0, 0, 7, 65])), turn=bool(random.integers(2)),
+        window=int(random.choice([0, 0, 7, 65])), rotate=bool(random.integers(2)),
         change=heads_first if random.integers(2) else lambda *x: x,
     )  # fmt: skip
 
@@ -177,7 +177,7 @@ def test_a_nan_stays_in_its_segment(which, value, heads, dtype):
 def test_tokens_of_no_tile_are_zero_in_output_and_gradients():
     q, k, v, do, positions, cu, _ = case([64, 100, 30], 2, 2, 64, torch.float32)
     tiles = build(cu[:-1])
-    tiles = WorkList(tiles.short_C4, tiles.long_C4, cu[-1])
+    tiles = WorkList(tiles.short_Q4, tiles.long_Q4, cu[-1])
     for x in gradients(lambda *y: fused.packed_attention(*y, positions, tiles), q, k, v, do):
         assert not x[cu[-2] :].any() and x[: cu[-2]].any()
 
@@ -221,8 +221,8 @@ def test_a_cuda_graph_replays_with_other_lengths():
         out = attend()
     *_, other_positions, _, others = case([1, 200, 55], 2, 2, 64, torch.float16)
     for old, new in zip(
-        (positions, tiles.short_C4, tiles.long_C4),
-        (other_positions, others.short_C4, others.long_C4),
+        (positions, tiles.short_Q4, tiles.long_Q4),
+        (other_positions, others.short_Q4, others.long_Q4),
         strict=True,
     ):
         old.copy_(new)
@@ -234,7 +234,7 @@ def test_a_cuda_graph_replays_with_other_lengths():
 def test_opcheck():
     q, k, v, _, positions, _, tiles = case([20, 70], 2, 1, 64, torch.float32)
     q, k, v = (x.detach().clone().requires_grad_() for x in (q, k, v))
-    arguments = (q, k, v, positions, tiles.short_C4, tiles.long_C4, None, None, 0)
+    arguments = (q, k, v, positions, tiles.short_Q4, tiles.long_Q4, None, None, 0)
     # Tracing through the kernels needs a compiled one; the interpreter has none.
     tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
     if DEVICE == "cuda":
@@ -294,10 +294,10 @@ def test_work_list_covers_every_token_once():
     tiles = build(cu)
     covered = torch.zeros(cu[-1], dtype=torch.int32)
     ends = dict(itertools.pairwise(cu))
-    for start, end, first, last in tiles.long_C4.tolist():
+    for start, end, first, last in tiles.long_Q4.tolist():
         assert end - start <= LONG and (start == end or (first in cu and last in cu))
         covered[start:end] += 1
-    for start, end, *_ in tiles.short_C4.tolist():
+    for start, end, *_ in tiles.short_Q4.tolist():
         assert end - start <= SHORT and (start == end or (start in ends and end in cu))
         covered[start:end] += 1
     assert (covered == 1).all()

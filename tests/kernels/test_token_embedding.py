@@ -11,9 +11,9 @@ import torch
 
 import ldm.kernels.token_embedding as dispatch
 from ldm.bench import embedding_cost as cost
-from ldm.kernels.token_embedding import cpu, fused, naive
+from ldm.kernels.token_embedding import cpu, fused, plain
 from ldm.kernels.token_embedding.configurations import default
-from ldm.kernels.token_embedding.plan import PIECE, TILE, build
+from ldm.kernels.token_embedding.embedding_plan import PIECE, TILE, build
 from ldm.kernels.tuned import columns
 from tests.conftest import DEVICE
 
@@ -76,7 +76,7 @@ def compare(data, width, table, output, plan=None, rows=ROWS):
     dout = dout.to(DEVICE, output)
     ours = results(lambda *w: fused.token_embedding(*w, *data, plan, output), made, dout)
     plain, exact = (
-        results(lambda *w: naive.token_embedding(*w, *data), [x.to(d) for x in made], dout)
+        results(lambda *w: plain.token_embedding(*w, *data), [x.to(d) for x in made], dout)
         for d in (output, torch.float64)
     )
     for label, x, y, z in zip(("out", *WEIGHTS), ours, plain, exact, strict=True):
@@ -135,7 +135,7 @@ def test_sums_over_several_windows(width, output):
 def test_rows_that_hardly_repeat_are_summed_after_all_windows():
     data = batch([1, 2, 3, 0] * 35, 3, rows=300)
     plan = planned(data, TILE, rows=300)
-    assert (len(plan.groups_VG), len(plan.windows_V1)) == (3, 2)
+    assert (len(plan.groups_VI), len(plan.windows_V1)) == (3, 2)
     table = compare(data, WIDTH, torch.float32, torch.float32, plan, rows=300)[1]
     unused = unused_rows(data, 300)
     assert unused.sum() > 30 and not table[unused].any()
@@ -216,7 +216,7 @@ def test_without_gradients_only_tiles_are_made():
     assert torch.equal(out, fused.token_embedding(*made, *data))
 
 
-@pytest.mark.parametrize("version", [fused, cpu, naive], ids=["fused", "cpu", "naive"])
+@pytest.mark.parametrize("version", [fused, cpu, plain], ids=["fused", "cpu", "plain"])
 def test_capacities_that_a_batch_does_not_fill_change_nothing(version):
     made, data = weights(), batch([1, 2, 3, 0, 3], 2)
     dout = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(2)).to(DEVICE)
@@ -232,7 +232,7 @@ def test_capacities_that_a_batch_does_not_fill_change_nothing(version):
         more = (order,)
         made, wide, data, dout = ([x.cpu() for x in y] for y in (made, wide, data, dout))
         dout = torch.stack(dout)
-    want = results(lambda *w: naive.token_embedding(*w, *data), made, dout)
+    want = results(lambda *w: plain.token_embedding(*w, *data), made, dout)
     for x, y in zip(
         results(lambda *w: version.token_embedding(*w, *wide, *more), made, dout), want
     ):
@@ -247,7 +247,7 @@ def test_opcheck():
         tests.append("test_aot_dispatch_dynamic")
     data = batch([1, 2, 3, 0])
     p = planned(data, 8192)
-    plan = (p.tiles_TM, p.groups_VG, p.tokens_B, p.pieces_Q4, p.windows_V1, p.rows_R2)
+    plan = (p.tiles_QM, p.groups_VI, p.tokens_B, p.pieces_Q4, p.windows_V1, p.rows_R2)
     arguments = (*made, *data[1:5], *plan, p.window, p.slots, torch.float32)
     torch.library.opcheck(torch.ops.ldm.token_embedding.default, arguments, test_utils=tests)
 
@@ -264,7 +264,7 @@ WRONG = {
     "features": (7, lambda x: x[:, :32], r"features: .* of shape \(5, 64\)"),
     "patches": (8, lambda x: x.float(), "patches: expected torch.uint8"),
     "patch tokens": (9, lambda x: x[:0], "patch_tokens: expected"),
-    "plan": (10, lambda x: replace(x, tiles_TM=x.tiles_TM[1:]), "plan, tiles: expected"),
+    "plan": (10, lambda x: replace(x, tiles_QM=x.tiles_QM[1:]), "plan, tiles: expected"),
     "plan of another table": (10, lambda x: replace(x, rows_R2=x.rows_R2[1:]), "plan, rows: exp"),
     "layout": (0, lambda x: x.t().contiguous().t(), "table: expected contiguous memory"),
     "device": (6, lambda x: x.to("meta"), "bag_offsets: expected .* like the table, got meta"),

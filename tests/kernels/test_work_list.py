@@ -20,8 +20,8 @@ def test_native_builder_equals_its_twin(seed):
     cu_seqlens = np.concatenate([[0], lengths.cumsum()])
     (short, long), _ = native_build(cu_seqlens)
     twin = build(cu_seqlens.tolist())
-    assert torch.equal(torch.from_numpy(short), twin.short_C4)
-    assert torch.equal(torch.from_numpy(long), twin.long_C4)
+    assert torch.equal(torch.from_numpy(short), twin.short_Q4)
+    assert torch.equal(torch.from_numpy(long), twin.long_Q4)
 
 
 @pytest.mark.parametrize("length", [1, SHORT, SHORT + 1, LONG, LONG + 1])

@@ -9,7 +9,7 @@ from tests.conftest import DEVICE
 LENGTHS = [3, 64, 1, 130, 20]
 
 
-@pytest.mark.parametrize("provider", ["fused", "naive"])
+@pytest.mark.parametrize("provider", ["fused", "plain"])
 def test_dispatched_attention_equals_the_cpu_path(provider, small, monkeypatch):
     monkeypatch.setenv("LDM_ATTENTION", provider)
     model = small(heads=2, kv_heads=1, head_dim=64)

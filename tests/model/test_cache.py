@@ -52,7 +52,7 @@ def test_a_restarted_row_forgets_and_the_others_do_not(small):
     got = model.extend(slice_tokens(batch.tokens, second), torch.tensor([9, 3]), cache)
     expected = hidden[torch.stack([starts[1] + 8, starts[2] + 13])]
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
-    assert cache.lengths_R.tolist() == [9, 14]
+    assert cache.lengths_W.tolist() == [9, 14]
 
 
 def test_a_full_cache_says_so(small):

@@ -24,7 +24,7 @@ def test_the_future_is_not_seen(small):
     model = small()
     batch = packed_batch([40])
     before = model(batch)
-    batch.tokens.features_NF[30] += 1
+    batch.tokens.features_NG[30] += 1
     after = model(batch)
     assert torch.equal(before[:30], after[:30])
     assert not torch.isclose(before[30:], after[30:]).all(-1).any()

@@ -11,7 +11,7 @@ def test_two_components_prefer_different_classes_in_the_same_state(small):
     for step in range(80):
         batch = packed_batch([16] * 8, seed=step, components=3, classes=2)
         labels, tokens = batch.labels, batch.tokens
-        sign_L = (tokens.features_NF[labels.tokens_L.long(), 0] > 0).float()
+        sign_L = (tokens.features_NG[labels.tokens_L.long(), 0] > 0).float()
         labels.values_L = torch.where(labels.slots_L == 0, sign_L, 1 - sign_L)
         labels.smooth_L = torch.zeros_like(labels.smooth_L)
         total, count, _ = model.loss(batch)
@@ -20,8 +20,8 @@ def test_two_components_prefer_different_classes_in_the_same_state(small):
         optimiser.step()
     hidden_LD = model(batch)[labels.tokens_L[::3].long()]
     slots, classes = torch.tensor([0, 2]), torch.tensor([2, 4])
-    values_RC = model.head.decode(hidden_LD, slots, classes, torch.zeros(2))
-    right = values_RC == torch.stack((sign_L[::3], 1 - sign_L[::3]), 1)
+    values_WJ = model.head.decode(hidden_LD, slots, classes, torch.zeros(2))
+    right = values_WJ == torch.stack((sign_L[::3], 1 - sign_L[::3]), 1)
     assert right.float().mean() > 0.9
 
 

@@ -46,7 +46,7 @@ def new_shapes(folder, grain: int) -> list[int]:
 def test_steps_bring_ever_fewer_new_product_shapes(made, monkeypatch):
     few = new_shapes(made[1] / "mix", GRAIN)
     monkeypatch.setattr(attention, "SIZES", 10**9)
-    monkeypatch.setattr(embedding, "GRAIN", 1)
+    monkeypatch.setattr(embedding, "MULTIPLE_OF", 1)
     many = new_shapes(made[1] / "mix", 1)
     assert few[0] > 10  # it does count
     assert sum(few[-LAST:]) < 0.1 * sum(many[-LAST:])

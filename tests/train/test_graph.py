@@ -25,7 +25,7 @@ def test_a_batch_is_copied_whole_in_place():
     copy_into(target, source)
     assert target.labels.values_L.data_ptr() == places
     assert torch.equal(target.labels.values_L, source.labels.values_L)
-    assert torch.equal(target.tokens.features_NF, source.tokens.features_NF)
+    assert torch.equal(target.tokens.features_NG, source.tokens.features_NG)
 
 
 @pytest.mark.parametrize(

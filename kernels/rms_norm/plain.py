@@ -1,8 +1,8 @@
-"""Root-mean-square normalisation (Zhang and Sennrich, arXiv 1910.07467) in plain PyTorch."""
+"""Root-mean-square normalisation in plain PyTorch."""
 
 import torch
 
-EPSILON = 1e-6
+from ldm.kernels.rms_norm.reference import EPSILON
 
 
 def rms_norm(x: torch.Tensor, weight_D: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""SwiGLU (Shazeer, arXiv 2002.05202) in plain PyTorch."""
+"""SwiGLU in plain PyTorch."""
 
 import torch
 import torch.nn.functional as F

@@ -12,8 +12,9 @@ one slot the last piece writes the row, and where that piece is the only one the
 rows' slots are added up at the end. Where rows hardly repeat within windows, runs are cut by rows
 alone, and what they sum stays in memory until all windows are done.
 
-Sizes of tiles and groups depend on the token count and the window alone. `ldm._native.plan` is the
-fast builder; this one is its twin, and what runs where the packer made none.
+Sizes of tiles and groups depend on the token count and the window alone.
+`ldm._native.embedding_plan` is the fast builder; this one is its twin, and what runs where the
+packer made none.
 """
 
 from dataclasses import dataclass, fields
@@ -27,11 +28,11 @@ PIECE = 256
 
 
 @dataclass(frozen=True)
-class Plan:
-    """V windows of `window` tokens; T tiles, B entries, Q pieces, R rows, K kinds with numbers."""
+class EmbeddingPlan:
+    """Q tiles or pieces; the letters are those of CONTRIBUTING.md."""
 
-    tiles_TM: torch.Tensor  # int32, tokens; T = V × tiles_a_window
-    groups_VG: torch.Tensor  # int32: first tile of kinds 0 … K + 1, their end, patches before
+    tiles_QM: torch.Tensor  # int32, tokens; Q = V × tiles_a_window
+    groups_VI: torch.Tensor  # int32: first tile of kinds 0 … I + 1, their end, patches before
     tokens_B: torch.Tensor  # int32, the token of every entry in the order of the rows
     pieces_Q4: torch.Tensor  # int32: entries from, to, 2 × slot + whether added or −1, row or −1
     windows_V1: torch.Tensor  # int32, first piece of every window; of all of them, if two numbers
@@ -39,21 +40,21 @@ class Plan:
     window: int
     slots: int
 
-    def to(self, device, non_blocking: bool = True) -> "Plan":
+    def to(self, device, non_blocking: bool = True) -> "EmbeddingPlan":
         values = (getattr(self, f.name) for f in fields(self))
         move = lambda x: x.to(device, non_blocking=non_blocking) if torch.is_tensor(x) else x
-        return Plan(*map(move, values))
+        return EmbeddingPlan(*map(move, values))
 
 
 def tiles_a_window(window: int, kinds: int) -> int:
-    """Each of the K + 2 groups wastes less than a tile."""
+    """Each of the I + 2 groups wastes less than a tile."""
     return -(-window // TILE) + kinds + 2
 
 
 def tiles(kinds_N: torch.Tensor, kinds: int, window: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(tiles_TM, groups_VG) on the device of `kinds_N`, without waiting for it.
+    """(tiles_QM, groups_VI) on the device of `kinds_N`, without waiting for it.
 
-    Kinds above K + 1 count as 0, tokens without numbers.
+    Kinds above I + 1 count as 0, tokens without numbers.
     """
     tokens, groups = len(kinds_N), kinds + 2
     windows, capacity = -(-tokens // window), tiles_a_window(window, kinds)
@@ -64,15 +65,15 @@ def tiles(kinds_N: torch.Tensor, kinds: int, window: int) -> tuple[torch.Tensor,
     order_N = torch.argsort(key_N, stable=True)
     counts = torch.zeros(windows * groups, **options).index_add_(0, key_N, torch.ones_like(key_N))
     before = counts.cumsum(0) - counts
-    counts_VK = counts.view(windows, groups)
-    starts_VG = torch.zeros(windows, groups + 1, **options)
-    starts_VG[:, 1:] = ((counts_VK + TILE - 1) // TILE).cumsum(1)
-    patches_V = counts_VK[:, -1:].cumsum(0) - counts_VK[:, -1:]
+    counts_VI = counts.view(windows, groups)
+    starts_VI = torch.zeros(windows, groups + 1, **options)
+    starts_VI[:, 1:] = ((counts_VI + TILE - 1) // TILE).cumsum(1)
+    patches_V = counts_VI[:, -1:].cumsum(0) - counts_VI[:, -1:]
     key_N = key_N[order_N]
-    first_N = (key_N // groups * capacity + starts_VG[:, :-1].flatten()[key_N]) * TILE
-    tiles_TM = torch.full((windows * capacity * TILE,), -1, dtype=torch.int32, device=kind_N.device)
-    tiles_TM[first_N + every_N - before[key_N]] = order_N.int()
-    return tiles_TM.view(-1, TILE), torch.cat([starts_VG, patches_V], 1).int()
+    first_N = (key_N // groups * capacity + starts_VI[:, :-1].flatten()[key_N]) * TILE
+    tiles_QM = torch.full((windows * capacity * TILE,), -1, dtype=torch.int32, device=kind_N.device)
+    tiles_QM[first_N + every_N - before[key_N]] = order_N.int()
+    return tiles_QM.view(-1, TILE), torch.cat([starts_VI, patches_V], 1).int()
 
 
 def build(
@@ -83,7 +84,7 @@ def build(
     rows: int,
     kinds: int,
     window: int = WINDOW,
-) -> Plan:
+) -> EmbeddingPlan:
     """The plan of a batch on the CPU. bag_order: the stable order that sorts bag_ids; entries past
     the last offset belong to no token and are left out. window: tokens, a multiple of TILE."""
     tokens, entries = len(kinds_N), int(bag_offsets_N1[-1])
@@ -102,7 +103,7 @@ def build(
     tokens_B = torch.zeros(len(bag_ids_B), dtype=torch.int32)
     tokens_B[:entries] = token_B.int()
     arrays = (tokens_B, pieces_Q4[by_window].int(), windows_V1.int(), rows_R2.int())
-    return Plan(*tiles(kinds_N, kinds, window), *arrays, window, slots)
+    return EmbeddingPlan(*tiles(kinds_N, kinds, window), *arrays, window, slots)
 
 
 def _runs(row_B: torch.Tensor, window_B: torch.Tensor) -> torch.Tensor:

@@ -3,8 +3,8 @@ import itertools
 import pytest
 import torch
 
-from ldm.kernels.packed_attention import cpu, make_plan, rotary_attention
-from ldm.kernels.packed_attention.naive import length_buckets, packed_attention
+from ldm.kernels.packed_attention import cpu, make_plan, reference, rotary_attention
+from ldm.kernels.packed_attention.plain import length_buckets, packed_attention
 from ldm.kernels.rotary import rotary, rotary_table
 
 SEGMENTS = {
@@ -13,22 +13,6 @@ SEGMENTS = {
     "around a bucket": [31, 32, 33, 64, 65, 2],
     "many lengths": [1, 63, 100, 17, 300, 0, 8],
 }
-
-
-def by_segment(q, k, v, lengths):
-    """Dense softmax of every segment and query head by itself."""
-    out, start = [], 0
-    for n in lengths:
-        heads = []
-        for h in range(q.shape[1]):
-            g = h * k.shape[1] // q.shape[1]
-            scores = q[start : start + n, h] @ k[start : start + n, g].t() / q.shape[2] ** 0.5
-            seen = torch.arange(n)[None, :] <= torch.arange(n)[:, None]
-            weights = torch.where(seen, scores.exp(), 0.0)
-            heads.append(weights / weights.sum(1, keepdim=True) @ v[start : start + n, g])
-        out.append(torch.stack(heads, 1))
-        start += n
-    return torch.cat(out)
 
 
 def case(lengths, heads, kv_heads, dim=6):
@@ -46,7 +30,7 @@ def test_packed_attention(agree, name, heads, kv_heads):
     q, k, v = x.unflatten(1, (-1, 6)).split((heads, kv_heads, kv_heads), 1)
     agree(
         lambda q, k, v: packed_attention(q, k, v, cu_seqlens, max(lengths)),
-        lambda q, k, v: by_segment(q, k, v, lengths),
+        lambda q, k, v: reference.packed_attention(q, k, v, cu_seqlens.tolist()),
         [q, k, v],
     )
 
@@ -65,16 +49,18 @@ def test_rotary_attention(agree, monkeypatch, name, heads, kv_heads, piece):
         plan = make_plan(cu_seqlens, max(lengths), heads, kv_heads, 6, x.dtype)
         return rotary_attention(x, plan)
 
-    def plain(x, attend=None):
+    def composed(x, attend):
         q, k, v = x.unflatten(1, (-1, 6)).split((heads, kv_heads, kv_heads), 1)
         q, k = rotary(q, cos, sin), rotary(k, cos, sin)
         return attend(q, k, v).flatten(1)
 
+    by_segment = lambda q, k, v: reference.packed_attention(q, k, v, cu_seqlens.tolist())
+
     agree(
         fast,
-        lambda x: plain(x, lambda q, k, v: by_segment(q, k, v, lengths)),
+        lambda x: composed(x, by_segment),
         [x],
-        lambda x: plain(x, lambda q, k, v: packed_attention(q, k, v, cu_seqlens, max(lengths))),
+        lambda x: composed(x, lambda q, k, v: packed_attention(q, k, v, cu_seqlens, max(lengths))),
     )
 
 

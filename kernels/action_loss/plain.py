@@ -1,7 +1,4 @@
-"""The action head in plain PyTorch: logits of a component, and their cross-entropy.
-
-Shape suffixes: U rows of hidden states, L labels, D width, A slots, C classes.
-"""
+"""The action head in plain PyTorch: logits of a component, and their cross-entropy."""
 
 import torch
 
@@ -15,10 +12,10 @@ def action_logits(
     classes_L: torch.Tensor,
 ) -> torch.Tensor:
     """(row ⊙ gate_slot + slot_slot) · outᵀ per label, at least fp32; −∞ at classes ≥ classes_L."""
-    asked_LD = torch.addcmul(
+    query_LD = torch.addcmul(
         slot_AD[slots_L].to(rows_LD.dtype), rows_LD, gate_AD[slots_L].to(rows_LD.dtype)
     )
-    logits_LC = asked_LD @ out_CD.to(rows_LD.dtype).t()
+    logits_LC = query_LD @ out_CD.to(rows_LD.dtype).t()
     invalid_LC = torch.arange(out_CD.shape[0], device=rows_LD.device) >= classes_L[:, None]
     wide = logits_LC.to(torch.promote_types(logits_LC.dtype, torch.float32))
     return wide.masked_fill(invalid_LC, float("-inf"))

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from ldm.kernels.rms_norm.naive import rms_norm
+from ldm.kernels.rms_norm import rms_norm
 
 
 def norm_linear(x_ND: torch.Tensor, norm_D: torch.Tensor, weight_OD: torch.Tensor) -> torch.Tensor:

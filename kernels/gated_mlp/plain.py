@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from ldm.kernels.norm_linear.naive import norm_linear
-from ldm.kernels.swiglu.naive import swiglu
+from ldm.kernels.norm_linear import norm_linear
+from ldm.kernels.swiglu import swiglu
 
 
 def gated_mlp(
