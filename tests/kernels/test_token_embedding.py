@@ -75,11 +75,11 @@ def compare(data, width, table, output, plan=None, rows=ROWS):
     dout = torch.randn(len(data[0]), width, generator=torch.Generator().manual_seed(2))
     dout = dout.to(DEVICE, output)
     ours = results(lambda *w: fused.token_embedding(*w, *data, plan, output), made, dout)
-    plain, exact = (
+    eager, exact = (
         results(lambda *w: plain.token_embedding(*w, *data), [x.to(d) for x in made], dout)
         for d in (output, torch.float64)
     )
-    for label, x, y, z in zip(("out", *WEIGHTS), ours, plain, exact, strict=True):
+    for label, x, y, z in zip(("out", *WEIGHTS), ours, eager, exact, strict=True):
         # The floor is one rounding of the largest element: a lucky plain result may have no error.
         floor = torch.finfo(output).eps * max(z.abs().max(), dout.abs().max())
         assert (x - z).abs().max() <= 2 * max((y - z).abs().max(), floor), label
