@@ -45,18 +45,18 @@ def policy(preset: str, tokens: TokenConfig) -> Policy:
     return Policy(model, tokens, {ENVIRONMENT: entry}, digest="untrained")
 
 
-def play(process: int, preset: str, streams: int, turns: int) -> tuple[float, float]:
-    """(seconds, CPU seconds) of `turns` turns, after as many that fill the caches as fit them."""
+def play(process: int, preset: str, streams: int, timesteps: int) -> tuple[float, float]:
+    """(seconds, CPU seconds) of `timesteps` steps, after as many that fill the caches."""
     torch.set_num_threads(1)
     keep_freed_memory()
     tokens = TokenConfig()
     actor = policy(preset, tokens).actor(ENVIRONMENT, streams)
     env = make(ENVIRONMENT, streams, seed=process)
-    turn = env.reset()
-    for step in range(tokens.context + turns):
+    timestep = env.reset()
+    for step in range(tokens.context + timesteps):
         if step == tokens.context:
             start, cpu = time.perf_counter(), time.process_time()
-        turn = env.step(actor.act(turn))
+        timestep = env.step(actor.act(timestep))
     seconds = time.perf_counter() - start, time.process_time() - cpu
     env.close()
     return seconds
@@ -68,15 +68,17 @@ class Options:
 
     preset: str = "nano"
     streams: int = 40
-    turns: int = 1000
+    timesteps: int = 1000
     processes: int = 2
 
 
 def measure(options: Options) -> Iterator[dict]:
     """Rows: steps/s and steps/CPU s, a sample for each of the processes that act side by side."""
-    jobs = [(i, options.preset, options.streams, options.turns) for i in range(options.processes)]
+    jobs = [
+        (i, options.preset, options.streams, options.timesteps) for i in range(options.processes)
+    ]
     times = run_jobs(play, jobs, options.processes, "acting")
-    steps = options.streams * options.turns
+    steps = options.streams * options.timesteps
     dtype = str(acting_dtype(torch.device("cpu"))).removeprefix("torch.")
     row = {"op": "acting", "provider": "ours", "mode": f"{options.processes} processes"}
     row["shape"] = f"{ENVIRONMENT}, {options.preset}, {options.streams} streams, {dtype}"

@@ -23,7 +23,7 @@ SHAPES = [(name, 16, 64) for name in NAMES] + [("dense 8k", 8, 128), ("exp 512",
 MODES = ("forward", "backward", "both")
 DENSE_LIMIT = 20_000  # tokens up to which a whole mask is affordable
 EACH_LIMIT = 2_000  # segments up to which one call for each is worth waiting for
-TURNED_NAMES = ("const 64", "exp 128", "exp 512")
+ROTATED_NAMES = ("const 64", "exp 128", "exp 512")
 FLEX_NAMES = ("exp 128", "exp 512", "dense 8k")  # it compiles for half a minute a shape
 
 
@@ -145,10 +145,10 @@ def measure(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
 
 
 def rotated(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
-    """Rotary positions and attention: ours turns in its loads, others in a pass before."""
+    """Rotary positions and attention: ours rotates in its loads, others in a pass before."""
     apart = lambda attend: lambda q, k, v, s: attend(*_rotated(q, k, s), v, replace(s, angles=None))
     compiled, varlen = torch.compile(_rotated, dynamic=False), peers.torch_varlen()
-    for name in TURNED_NAMES:
+    for name in ROTATED_NAMES:
         qkv, do, segments, found = inputs(name, 16, 64)
         angles = rotary_table(segments.max_seqlen, 64, "cuda")
         segments = replace(segments, angles=angles)

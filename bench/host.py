@@ -67,4 +67,4 @@ def acting(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
     """An untrained model that acts in many streams of one environment, in two processes."""
     from ldm.bench.acting import Options, measure
 
-    yield from measure(Options(turns=max(50, int(50 * seconds))))
+    yield from measure(Options(timesteps=max(50, int(50 * seconds))))

@@ -142,7 +142,7 @@ def kernel(line: dict, part: str, code: dict, tiles: dict[str, np.ndarray]) -> K
 def layer(lines: list[dict], codes: list[dict | None], name: str) -> list[Kernel]:
     """Every launch of a block over the lengths `name`."""
     work = build([0, *accumulate(lengths(name))])
-    tiles = {"short": work.short_C4.numpy(), "long": work.long_C4.numpy()}
+    tiles = {"short": work.short_Q4.numpy(), "long": work.long_Q4.numpy()}
     tiles = {k: v[v[:, 1] > v[:, 0]] for k, v in tiles.items()}
     return [
         kernel(line, part, code, tiles)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ldm.envs import spaces
-from ldm.envs.interface import Turn, VectorEnv
+from ldm.envs.interface import TimeStep, VectorEnv
 from ldm.envs.make import make
 from ldm.envs.processes import marked
 from ldm.envs.rollout import RandomActor
@@ -91,31 +91,39 @@ def _steps(spec: EnvSpec, env: VectorEnv, seed: int, steps: int) -> _Run:
     digest, digests = hashlib.blake2b(repr(env.action).encode(), digest_size=8), []
     terminated = truncated = 0
     low = high = 0.0
-    turn = env.reset()
-    _require(bool(turn.started.all()), "reset() gave streams that are not `started`")
+    timestep = env.reset()
+    _require(bool(timestep.started.all()), "reset() gave streams that are not `started`")
     length = np.zeros(env.num_envs, np.int64)
     begun = time.perf_counter()
     for _ in range(steps):
-        _require_turn(env, turn)
-        ended = turn.terminated | turn.truncated
-        for array in (*turn.observation, turn.reward, turn.terminated, turn.truncated):
+        _require_timestep(env, timestep)
+        ended = timestep.terminated | timestep.truncated
+        for array in (
+            *timestep.observation,
+            timestep.reward,
+            timestep.terminated,
+            timestep.truncated,
+        ):
             digest.update(array.tobytes())
         digests.append(digest.hexdigest())
-        action = actor.act(turn)
+        action = actor.act(timestep)
         _require_round_trip(env, action)
-        turn = env.step(action)
-        length = np.where(turn.started, 0, length + 1)
-        low, high = min(low, turn.reward.min()), max(high, turn.reward.max())
+        timestep = env.step(action)
+        length = np.where(timestep.started, 0, length + 1)
+        low, high = min(low, timestep.reward.min()), max(high, timestep.reward.max())
+        largest = timestep.reward[np.abs(timestep.reward).argmax()]
         _require(
             low >= -MAX_REWARD and high <= MAX_REWARD,
-            f"a reward of {turn.reward[np.abs(turn.reward).argmax()]:.3g}, beyond ±{MAX_REWARD:g}",
+            f"a reward of {largest:.3g}, beyond ±{MAX_REWARD:g}",
         )
-        terminated += int(turn.terminated.sum())
-        truncated += int(turn.truncated.sum())
+        terminated += int(timestep.terminated.sum())
+        truncated += int(timestep.truncated.sum())
         _require(
             not env.faults, f"{env.faults} faults in {steps} steps (values or a worker failed)"
         )
-        _require((turn.started == ended).all(), "a stream did not start anew right after its end")
+        _require(
+            (timestep.started == ended).all(), "a stream did not start anew right after its end"
+        )
         _require((length <= spec.horizon).all(), f"an episode passed horizon {spec.horizon}")
     seconds = time.perf_counter() - begun
     return _Run(digests, terminated, truncated, (float(low), float(high)), seconds)
@@ -147,9 +155,9 @@ def modality_of(kinds: set[str]) -> str:
     return names[next(iter(kinds))] if len(kinds) == 1 else "mixed"
 
 
-def _require_turn(env: VectorEnv, turn: Turn) -> None:
+def _require_timestep(env: VectorEnv, timestep: TimeStep) -> None:
     n = env.num_envs
-    for tree, arrays in ((env.observation, turn.observation), (env.action, turn.action)):
+    for tree, arrays in ((env.observation, timestep.observation), (env.action, timestep.action)):
         for leaf, array in zip(spaces.leaves(tree), arrays, strict=True):
             expected = (n, *leaf.shape), leaf.dtype
             got = array.shape, array.dtype
@@ -157,13 +165,16 @@ def _require_turn(env: VectorEnv, turn: Turn) -> None:
             problem = spaces.check(leaf, array)
             _require(not problem, problem)
     _require(
-        turn.reward.shape == (n,) and turn.reward.dtype == np.float64, "rewards: not float64 (N,)"
+        timestep.reward.shape == (n,) and timestep.reward.dtype == np.float64,
+        "rewards: not float64 (N,)",
     )
-    _require(bool(np.isfinite(turn.reward).all()), "a reward is NaN or infinite")
-    flags = turn.terminated, turn.truncated, turn.started
+    _require(bool(np.isfinite(timestep.reward).all()), "a reward is NaN or infinite")
+    flags = timestep.terminated, timestep.truncated, timestep.started
     _require(all(f.shape == (n,) and f.dtype == bool for f in flags), "flags: not bool (N,)")
-    _require(not (turn.terminated & turn.truncated).any(), "a step both terminated and truncated")
-    _require(not turn.reward[turn.started].any(), "a first observation carries a reward")
+    _require(
+        not (timestep.terminated & timestep.truncated).any(), "a step both terminated and truncated"
+    )
+    _require(not timestep.reward[timestep.started].any(), "a first observation carries a reward")
 
 
 def _require_round_trip(env: VectorEnv, action) -> None:

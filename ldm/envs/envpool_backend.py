@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 
 from ldm.envs import spaces
-from ldm.envs.interface import Arrays, Turn
+from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError, nearest
 
@@ -42,7 +42,7 @@ class EnvpoolEnv:
         self._cut = np.zeros(num_envs, bool)  # ended by us: envpool does not know
         self._any_ended, self._any_cut = True, False
 
-    def reset(self) -> Turn:
+    def reset(self) -> TimeStep:
         observation = self._first(self._ids)
         for leaf, array in zip(self._leaves, observation):
             if problem := spaces.check(leaf, array):
@@ -51,9 +51,11 @@ class EnvpoolEnv:
         self._note_ends(np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool))
         action = np.zeros((self.num_envs, *self.action.shape), self.action.dtype)
         flags = np.zeros((3, self.num_envs), bool)
-        return Turn(observation, [action], np.zeros(self.num_envs), flags[0], flags[1], ~flags[2])
+        return TimeStep(
+            observation, [action], np.zeros(self.num_envs), flags[0], flags[1], ~flags[2]
+        )
 
-    def step(self, action: Arrays) -> Turn:
+    def step(self, action: Arrays) -> TimeStep:
         (executed,) = (spaces.executable(self.action, array) for array in action)
         started, steps = self._ended, self._steps
         if self._any_cut:
@@ -68,9 +70,9 @@ class EnvpoolEnv:
         cut = (steps >= self.spec.horizon) > ended
         self._note_ends(ended | cut, cut)
         terminated, truncated = done > truncated, truncated | cut
-        turn = Turn(observation, [executed], reward, terminated, truncated, started)
-        bad = self._bad(turn)
-        return turn if bad is None else self._lose(turn, bad)
+        timestep = TimeStep(observation, [executed], reward, terminated, truncated, started)
+        bad = self._bad(timestep)
+        return timestep if bad is None else self._lose(timestep, bad)
 
     def _step_pool(self, executed: np.ndarray, ids: np.ndarray):
         """Observation, reward (float64), done (terminated or truncated) and truncated of `ids`."""
@@ -106,31 +108,33 @@ class EnvpoolEnv:
         self._any_ended = bool(np.count_nonzero(ended))
         self._any_cut = self._any_ended and bool(np.count_nonzero(cut))
 
-    def _bad(self, turn: Turn) -> np.ndarray | None:
+    def _bad(self, timestep: TimeStep) -> np.ndarray | None:
         """The streams with bad values, None where there is none."""
-        checked = zip(self._leaves, turn.observation)
-        if math.isfinite(turn.reward.sum()) and not any(spaces.check(*pair) for pair in checked):
+        checked = zip(self._leaves, timestep.observation)
+        if math.isfinite(timestep.reward.sum()) and not any(
+            spaces.check(*pair) for pair in checked
+        ):
             return None
-        bad = ~np.isfinite(turn.reward)
-        for leaf, array in zip(self._leaves, turn.observation):
+        bad = ~np.isfinite(timestep.reward)
+        for leaf, array in zip(self._leaves, timestep.observation):
             bad |= [bool(spaces.check(leaf, row)) for row in array]
         return bad if bad.any() else None
 
-    def _lose(self, turn: Turn, bad: np.ndarray) -> Turn:
-        """The turn with new episodes in the `bad` streams."""
+    def _lose(self, timestep: TimeStep, bad: np.ndarray) -> TimeStep:
+        """The timestep with new episodes in the `bad` streams."""
         self.faults += int(bad.sum())
         if self.faults > MAX_FAULTS:
             raise LdmError(
                 f"{self.spec.id}: {self.faults} episodes had NaN, infinite or out-of-range values; "
                 "take it out of the recipe or correct its `leaves` in the catalogue"
             )
-        for array, part in zip(turn.observation, self._first(self._ids[bad])):
+        for array, part in zip(timestep.observation, self._first(self._ids[bad])):
             array[bad] = part
-        turn.reward[bad] = 0
-        turn.terminated[bad] = turn.truncated[bad] = False
+        timestep.reward[bad] = 0
+        timestep.terminated[bad] = timestep.truncated[bad] = False
         self._steps[bad] = 0
         self._note_ends(self._ended & ~bad, self._cut & ~bad)
-        return turn._replace(started=turn.started | bad)
+        return timestep._replace(started=timestep.started | bad)
 
     @property
     def fault_kinds(self) -> dict[str, int]:

@@ -15,7 +15,7 @@ from ldm.envs.spec import EnvSpec
 Arrays = list[np.ndarray]
 
 
-class Turn(NamedTuple):
+class TimeStep(NamedTuple):
     """What every stream sees at one moment; all arrays have num_envs rows.
 
     observation: after the step (after a step that ended the episode: the true final observation).
@@ -42,11 +42,11 @@ class VectorEnv(Protocol):
     faults: int  # how often episodes were lost to the environment's misbehaviour so far
     fault_kinds: dict[str, int]  # the same by kind (worker_process.Fault)
 
-    def reset(self) -> Turn:
+    def reset(self) -> TimeStep:
         """Starts every stream anew; `started` is true everywhere."""
         ...
 
-    def step(self, action: Arrays) -> Turn:
+    def step(self, action: Arrays) -> TimeStep:
         """Executes one action a stream (ignored in streams whose episode just ended)."""
         ...
 
@@ -56,10 +56,10 @@ class VectorEnv(Protocol):
 class Actor(Protocol):
     """Anything that acts: a random policy, a reference policy, the model.
 
-    It sees every turn of every stream in order and returns an action a stream. The action it
-    returns for a turn that ended an episode is ignored.
+    It sees every timestep of every stream in order and returns an action a stream. The action it
+    returns for a timestep that ended an episode is ignored.
     """
 
     id: str
 
-    def act(self, turn: Turn) -> Arrays: ...
+    def act(self, timestep: TimeStep) -> Arrays: ...

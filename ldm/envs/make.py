@@ -22,7 +22,7 @@ def make(
     """`num_envs` streams of one environment; stream i takes seed `seed + i`.
 
     split: the range of data that a data-driven environment replays. expert: name of an expert that
-    the environment's adapter hosts; then Turn.expert holds its actions. processes: worker
+    the environment's adapter hosts; then TimeStep.expert holds its actions. processes: worker
     processes, or threads of an in-process backend. Raises LdmError when it cannot be built. Call
     `close()` when done.
     """

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ldm.envs import spaces
-from ldm.envs.interface import Actor, Arrays, Turn, VectorEnv
+from ldm.envs.interface import Actor, Arrays, TimeStep, VectorEnv
 from ldm.errors import LdmError
 
 MAX_LOST = 10  # episodes lost to faults, times the episodes asked for
@@ -20,8 +20,8 @@ class RandomActor:
         self._leaves = spaces.leaves(action)
         self._rng = np.random.default_rng(seed)
 
-    def act(self, turn: Turn) -> Arrays:
-        n = len(turn.reward)
+    def act(self, timestep: TimeStep) -> Arrays:
+        n = len(timestep.reward)
         return [spaces.sample(leaf, n, self._rng) for leaf in self._leaves]
 
 
@@ -41,11 +41,11 @@ def returns(
     done = np.zeros(env.num_envs, np.int64)
     total = np.zeros(env.num_envs)
     faults = env.faults
-    turn = env.reset()
+    timestep = env.reset()
     while (done < quota).any():
-        turn = env.step(actor.act(turn))
-        total = np.where(turn.started, 0.0, total + turn.reward)
-        ended = (turn.terminated | turn.truncated) & (done < quota)
+        timestep = env.step(actor.act(timestep))
+        total = np.where(timestep.started, 0.0, total + timestep.reward)
+        ended = (timestep.terminated | timestep.truncated) & (done < quota)
         if ended.any():
             scores[done[ended], ended] = total[ended]
             done += ended

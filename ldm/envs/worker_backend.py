@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 
 from ldm.envs import channel, groups, spaces
-from ldm.envs.interface import Arrays, Turn
+from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.envs.worker_process import CLOSE_SECONDS, Fault, WorkerProcess
 from ldm.errors import LdmError
@@ -97,13 +97,13 @@ class WorkerEnv:
         os.ftruncate(self._memory, channel.size(*leaves, self.num_envs))
         self._views = channel.views(self._memory, *leaves, self.num_envs)
 
-    def reset(self) -> Turn:
+    def reset(self) -> TimeStep:
         with self._closing_on_error():
             self._call("reset")
         actions = [np.zeros_like(view) for view in self._views.action]
-        return self._turn(actions)
+        return self._timestep(actions)
 
-    def step(self, action: Arrays) -> Turn:
+    def step(self, action: Arrays) -> TimeStep:
         leaves = spaces.leaves(self.action)
         executed = [
             spaces.executable(leaf, array) for leaf, array in zip(leaves, action, strict=True)
@@ -112,11 +112,11 @@ class WorkerEnv:
             for view, array in zip(self._views.action, executed):
                 view[:] = array
             self._call("step")
-        return self._turn(executed)
+        return self._timestep(executed)
 
-    def _turn(self, executed: Arrays) -> Turn:
+    def _timestep(self, executed: Arrays) -> TimeStep:
         views = self._views
-        return Turn(
+        return TimeStep(
             [view.copy() for view in views.observation],
             executed,
             views.reward.copy(),

@@ -15,7 +15,7 @@ import numpy as np
 
 from ldm.data.atomic import replacing
 from ldm.envs import spaces
-from ldm.envs.interface import Arrays, Turn
+from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.policy import Policy
@@ -98,8 +98,10 @@ def _episode(spec: EnvSpec, env, policy: Policy, seed: int) -> Iterator[float]:
         yield float(reward)
         if ended or step == spec.horizon:
             return
-        turn = Turn(flat, action, np.array([reward]), *np.zeros((2, 1), bool), np.array([not step]))
-        action = actor.act(turn)
+        timestep = TimeStep(
+            flat, action, np.array([reward]), *np.zeros((2, 1), bool), np.array([not step])
+        )
+        action = actor.act(timestep)
         sample = spaces.unflatten(acted, [array[0] for array in action])
         observation, reward, terminated, truncated, _ = env.step(sample)
         ended = terminated or truncated

@@ -43,7 +43,7 @@ class Block(nn.Module):
     def forward(
         self, x_ND: torch.Tensor, attend: Attend, read_U: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """`attend` turns by position and attends. With `read_U` only those tokens go on."""
+        """`attend` rotates by position and attends. With `read_U` only those tokens go on."""
         attended = attend(norm_linear(x_ND, self.attention_norm, self.qkv))
         if read_U is not None:
             x_ND, attended = x_ND.index_select(0, read_U), attended.index_select(0, read_U)

@@ -1,8 +1,8 @@
 """The model as an Actor: a key-value cache for every stream, and a memory to refill it from.
 
 A stream's cache holds its segment exactly as training would see it: [observation tokens][action
-tokens] of every step, from position 0. A turn appends the action tokens of the step that led here
-and the observation tokens; the action is read from the last of them. A segment that is full begins
+tokens] of every step, from position 0. A step appends the action tokens of the step that led
+here and the observation tokens; the action is read from the last of them. A full segment begins
 anew with the last half of the context, at the start of a step. A segment whose episode is over
 begins with nothing, unless the environment's hidden state spans episodes.
 """
@@ -14,7 +14,7 @@ import torch
 
 from ldm.data.batch import Tokens
 from ldm.data.codec import Codec
-from ldm.envs.interface import Arrays, Turn
+from ldm.envs.interface import Arrays, TimeStep
 from ldm.model.decoder import Decoder
 from ldm.policy.memory import Memory, select
 
@@ -29,46 +29,50 @@ class ModelActor:
         self._cache = model.new_cache(num_envs, context)
         self._memory = Memory(num_envs, context // 2 // codec.tokens_per_step)
         self._most_steps = (context - codec.tokens_per_observation) // codec.tokens_per_step
-        self._steps_R = np.zeros(num_envs, np.int64)  # whole steps in the cache
-        self._ended_R = np.zeros(num_envs, bool)  # whose episode ended in the last turn
+        self._steps_W = np.zeros(num_envs, np.int64)  # whole steps in the cache
+        self._ended_W = np.zeros(num_envs, bool)  # whose episode ended in the last timestep
         parts = codec.components
         self._components = [
             torch.from_numpy(np.asarray(part)).to(self._device)
             for part in (parts.slots, parts.classes, parts.smooth)
         ]
 
-    def act(self, turn: Turn) -> Arrays:
+    def act(self, timestep: TimeStep) -> Arrays:
         """The likeliest discrete and the expected continuous action of every stream."""
-        values_WJ = self._model.head.decode(self.read(turn), *self._components)
+        values_WJ = self._model.head.decode(self.read(timestep), *self._components)
         return self._codec.decode(values_WJ.float().cpu().numpy())
 
-    def read(self, turn: Turn) -> torch.Tensor:
+    def read(self, timestep: TimeStep) -> torch.Tensor:
         """hidden_WD of every stream's last observation token; meaningless where an episode ended.
 
         Raises ValueError for another number of streams than the actor was made for.
         """
-        if len(turn.reward) != self.num_envs:
-            raise ValueError(f"{len(turn.reward)} streams, the actor was made for {self.num_envs}")
-        goes_on_W = turn.started & self._ended_R if self._spans else np.zeros(self.num_envs, bool)
-        fresh_W = (turn.started & ~goes_on_W) | (self._cache.lengths_W.numpy() == 0)
-        self._memory.add_step(turn, ~goes_on_W)
-        self._memory.add_observation(turn.observation)
-        self._steps_R = np.where(fresh_W, 0, self._steps_R + ~goes_on_W)
-        full_W = self._steps_R > self._most_steps
+        if len(timestep.reward) != self.num_envs:
+            raise ValueError(
+                f"{len(timestep.reward)} streams, the actor was made for {self.num_envs}"
+            )
+        goes_on_W = (
+            timestep.started & self._ended_W if self._spans else np.zeros(self.num_envs, bool)
+        )
+        fresh_W = (timestep.started & ~goes_on_W) | (self._cache.lengths_W.numpy() == 0)
+        self._memory.add_step(timestep, ~goes_on_W)
+        self._memory.add_observation(timestep.observation)
+        self._steps_W = np.where(fresh_W, 0, self._steps_W + ~goes_on_W)
+        full_W = self._steps_W > self._most_steps
         if not self._memory.steps:
             fresh_W, full_W = fresh_W | full_W, np.zeros_like(full_W)
-        self._steps_R[fresh_W] = 0
-        hidden_WD = self._extend(turn, fresh_W, full_W)
+        self._steps_W[fresh_W] = 0
+        hidden_WD = self._extend(timestep, fresh_W, full_W)
         if self._spans:
-            self._take_back(turn)
+            self._take_back(timestep)
         return hidden_WD
 
-    def _extend(self, turn: Turn, fresh_W: np.ndarray, full_W: np.ndarray) -> torch.Tensor:
+    def _extend(self, timestep: TimeStep, fresh_W: np.ndarray, full_W: np.ndarray) -> torch.Tensor:
         self._cache.restart(torch.from_numpy(fresh_W | full_W))
         if full_W.all():
             return self._feed(*self._refill_tokens(slice(None)), None)
         # Full streams come along, then start over: leaving them out would copy everyone's cache.
-        hidden_WD = self._feed(*self._next_tokens(turn, fresh_W), None)
+        hidden_WD = self._feed(*self._next_tokens(timestep, fresh_W), None)
         if full_W.any():
             rows = np.flatnonzero(full_W)
             self._cache.restart(torch.from_numpy(rows))
@@ -80,11 +84,11 @@ class ModelActor:
         counts_W = torch.from_numpy(counts_W)
         return self._model.extend(tokens.to(self._device), counts_W, self._cache, rows)
 
-    def _next_tokens(self, turn: Turn, fresh_W: np.ndarray) -> tuple[Tokens, np.ndarray]:
+    def _next_tokens(self, timestep: TimeStep, fresh_W: np.ndarray) -> tuple[Tokens, np.ndarray]:
         """[action][observation] of every stream, without the action where `fresh_W`."""
         codec = self._codec
         counts_W = np.where(fresh_W, 0, codec.tokens_per_action) + codec.tokens_per_observation
-        observation = codec.observation_rows_of(turn.observation)
+        observation = codec.observation_rows_of(timestep.observation)
         if fresh_W.all():
             return observation.tokens(), counts_W
         rows = codec.action_rows_of(*self._memory.last_step()).join(observation)
@@ -103,12 +107,12 @@ class ModelActor:
         keep = np.ones((len(step[1]), codec.tokens_per_step), bool)
         keep[self._memory.steps :: self._memory.steps + 1, -codec.tokens_per_action :] = False
         tokens = select(steps.tokens(), keep.reshape(-1))  # the last action is yet to come
-        self._steps_R[rows] = self._memory.steps
+        self._steps_W[rows] = self._memory.steps
         return tokens, keep.reshape(-1, (self._memory.steps + 1) * keep.shape[1]).sum(1)
 
-    def _take_back(self, turn: Turn) -> None:
-        """Forgets final observations, which no segment holds; the next turn repeats the action."""
-        self._ended_R = turn.terminated | turn.truncated
-        ended = torch.from_numpy(self._ended_R)
+    def _take_back(self, timestep: TimeStep) -> None:
+        """Forgets final observations, which no segment holds; the next step repeats the action."""
+        self._ended_W = timestep.terminated | timestep.truncated
+        ended = torch.from_numpy(self._ended_W)
         lengths_W = self._cache.lengths_W
         lengths_W[ended] = (lengths_W[ended] - self._codec.tokens_per_step).clamp(min=0)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ldm.data.batch import Tokens
-from ldm.envs.interface import Arrays, Turn
+from ldm.envs.interface import Arrays, TimeStep
 
 Step = tuple[Arrays, np.ndarray, np.ndarray, np.ndarray]  # action, reward, terminated, truncated
 
@@ -17,34 +17,39 @@ class Memory:
     def __init__(self, num_envs: int, steps: int):
         self.steps = steps
         self._rows = np.arange(num_envs)
-        self._now_R = np.zeros(num_envs, np.int64)  # place of the present observation
+        self._now_W = np.zeros(num_envs, np.int64)  # place of the present observation
         self._observation: Arrays = []
         self._step: Arrays = []  # reward, terminated, truncated, then the leaves of the action
 
-    def add_step(self, turn: Turn, where_W: np.ndarray) -> None:
-        """The step that led to `turn` joins the present observation of the streams `where_W`."""
-        arrays = (turn.reward.astype(np.float32), turn.terminated, turn.truncated, *turn.action)
+    def add_step(self, timestep: TimeStep, where_W: np.ndarray) -> None:
+        """The step that led to `timestep` joins the observation before it in `where_W`."""
+        arrays = (
+            timestep.reward.astype(np.float32),
+            timestep.terminated,
+            timestep.truncated,
+            *timestep.action,
+        )
         self._step = self._step or self._rings(arrays)
         rows = self._rows[where_W]
         for ring, array in zip(self._step, arrays):
-            ring[rows, self._now_R[rows]] = array[rows]
-        self._now_R[rows] = (self._now_R[rows] + 1) % (self.steps + 1)
+            ring[rows, self._now_W[rows]] = array[rows]
+        self._now_W[rows] = (self._now_W[rows] + 1) % (self.steps + 1)
 
     def add_observation(self, observation: Arrays) -> None:
         """What every stream sees now."""
         self._observation = self._observation or self._rings(observation)
         for ring, array in zip(self._observation, observation):
-            ring[self._rows, self._now_R] = array
+            ring[self._rows, self._now_W] = array
 
     def last_step(self) -> Step:
         """The step that led to the present observation of every stream."""
-        place_W = (self._now_R - 1) % (self.steps + 1)
+        place_W = (self._now_W - 1) % (self.steps + 1)
         reward, terminated, truncated, *action = (r[self._rows, place_W] for r in self._step)
         return action, reward, terminated, truncated
 
     def recall(self, rows) -> tuple[Arrays, Step]:
         """Observations and steps of some streams; each stream's last step is meaningless."""
-        places = (self._now_R[rows, None] + 1 + np.arange(self.steps + 1)) % (self.steps + 1)
+        places = (self._now_W[rows, None] + 1 + np.arange(self.steps + 1)) % (self.steps + 1)
         index = self._rows[rows, None], places
         flat = lambda ring: ring[index].reshape(-1, *ring.shape[2:])
         reward, terminated, truncated, *action = map(flat, self._step)

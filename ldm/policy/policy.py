@@ -5,9 +5,9 @@ from ldm.policy import Policy
 
 env = make("envpool/CartPole-v1", num_envs=4, seed=0)
 actor = Policy.load("runs/quickstart/train/model").actor("envpool/CartPole-v1", num_envs=4)
-turn = env.reset()
+timestep = env.reset()
 for _ in range(500):
-    turn = env.step(actor.act(turn))
+    timestep = env.step(actor.act(timestep))
 """
 
 import hashlib

@@ -12,7 +12,7 @@ import numpy as np
 
 from ldm.data.episode import Trajectory
 from ldm.envs import spaces
-from ldm.envs.interface import Actor, Arrays, Turn, VectorEnv
+from ldm.envs.interface import Actor, Arrays, TimeStep, VectorEnv
 from ldm.errors import LdmError
 from ldm.record.noise import Noise
 
@@ -40,25 +40,25 @@ class Recording:
         self.noise = np.zeros(shape, np.float32)
         self.started, self.terminated, self.truncated = (np.zeros(shape, bool) for _ in range(3))
 
-    def see(self, turn: Turn) -> None:
+    def see(self, timestep: TimeStep) -> None:
         """Opens the next row."""
         row = self.rows
-        for array, value in zip(self.observations, turn.observation):
+        for array, value in zip(self.observations, timestep.observation):
             array[row] = value
-        self.started[row] = turn.started
+        self.started[row] = timestep.started
         self.rows += 1
 
-    def do(self, label: Arrays, noise: np.ndarray, turn: Turn) -> None:
-        """Completes the row with what was done and the turn that this led to."""
+    def do(self, label: Arrays, noise: np.ndarray, timestep: TimeStep) -> None:
+        """Completes the row with what was done and the timestep that this led to."""
         row = self.rows - 1
         for array, value in zip(self.labels, label):
             array[row] = value
-        for array, value in zip(self.actions, turn.action):
+        for array, value in zip(self.actions, timestep.action):
             array[row] = value
         self.noise[row] = noise
-        self.rewards[row] = turn.reward
-        self.terminated[row] = turn.terminated
-        self.truncated[row] = turn.truncated
+        self.rewards[row] = timestep.reward
+        self.terminated[row] = timestep.terminated
+        self.truncated[row] = timestep.truncated
 
     def trajectories(self) -> Iterator[Trajectory]:
         """Stream after stream its consecutive episodes. An episode that a fault cut off is left
@@ -107,8 +107,8 @@ def record(env: VectorEnv, actor: Actor, noise: Noise, transitions: int, seed: i
     recording = Recording(env, actor, seed, limit)
     policy = simulator = 0.0
     begin = perf_counter()
-    turn, recorded = env.reset(), 0
-    recording.see(turn)
+    timestep, recorded = env.reset(), 0
+    recording.see(timestep)
     first = np.zeros(env.num_envs, np.int64)  # row in which each stream's episode began
     while recorded < transitions:
         if recording.rows == limit:
@@ -117,20 +117,20 @@ def record(env: VectorEnv, actor: Actor, noise: Noise, transitions: int, seed: i
                 f"rest was lost to {env.faults} faults; see ldm envs check {env.spec.id}"
             )
         asked = perf_counter()
-        label = actor.act(turn)
-        action = noise.apply(turn.started, label)
+        label = actor.act(timestep)
+        action = noise.apply(timestep.started, label)
         sent = perf_counter()
-        turn = env.step(action)
+        timestep = env.step(action)
         simulator += perf_counter() - sent
         policy += sent - asked
-        recording.do(label, noise.level, turn)
-        recording.see(turn)
+        recording.do(label, noise.level, timestep)
+        recording.see(timestep)
         recorded += env.num_envs
-        if turn.started.any():
+        if timestep.started.any():
             row = recording.rows - 1
-            cut = turn.started & ~(recording.terminated[row - 2] | recording.truncated[row - 2])
-            recorded -= np.count_nonzero(turn.started) + int((row - 1 - first)[cut].sum())
-            first[turn.started] = row
+            cut = timestep.started & ~(recording.terminated[row - 2] | recording.truncated[row - 2])
+            recorded -= np.count_nonzero(timestep.started) + int((row - 1 - first)[cut].sum())
+            first[timestep.started] = row
     rest = perf_counter() - begin - policy - simulator
     recording.seconds |= {POLICY: policy, SIMULATOR: simulator, SERIALISATION: rest}
     return recording

@@ -146,9 +146,9 @@ class Search:
 
 
 def fit_flattener(env: VectorEnv, seed: int) -> Flattener:
-    actor, turn = RandomActor(env.action, seed), env.reset()
-    samples = [turn.observation]
+    actor, timestep = RandomActor(env.action, seed), env.reset()
+    samples = [timestep.observation]
     for _ in range(SAMPLES):
-        turn = env.step(actor.act(turn))
-        samples.append(turn.observation)
+        timestep = env.step(actor.act(timestep))
+        samples.append(timestep.observation)
     return Flattener.fit(env.observation, env.action, samples)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ldm.data.atomic import replacing
 from ldm.envs import spaces
-from ldm.envs.interface import Arrays, Turn
+from ldm.envs.interface import Arrays, TimeStep
 from ldm.errors import LdmError
 from ldm.reference.flat import Flattener, action_size, class_counts, vector_size
 
@@ -41,8 +41,8 @@ class NetworkActor:
     quantiles: int = 1
 
     @torch.no_grad()
-    def act(self, turn: Turn) -> Arrays:
-        x = torch.from_numpy(self.flattener.vector(turn.observation))
+    def act(self, timestep: TimeStep) -> Arrays:
+        x = torch.from_numpy(self.flattener.vector(timestep.observation))
         for index, (weight, bias) in enumerate(self.layers):
             x = functional.linear(
                 x if index == 0 else ACTIVATIONS[self.activation](x), weight, bias

@@ -38,14 +38,14 @@ class SB3Env(VecEnv):
         self._actions = np.asarray(actions).reshape(self.num_envs, -1)
 
     def step_wait(self):
-        turn = self.env.step(self.flattener.arrays(self._actions))
-        vector = self.flattener.vector(turn.observation)
-        done = turn.terminated | turn.truncated
+        timestep = self.env.step(self.flattener.arrays(self._actions))
+        vector = self.flattener.vector(timestep.observation)
+        done = timestep.terminated | timestep.truncated
         infos = [{} for _ in range(self.num_envs)]
         for i in np.flatnonzero(done):
-            cut = bool(turn.truncated[i] and not turn.terminated[i])
+            cut = bool(timestep.truncated[i] and not timestep.terminated[i])
             infos[i] = {"terminal_observation": vector[i], "TimeLimit.truncated": cut}
-        return vector, turn.reward.astype(np.float32), done, infos
+        return vector, timestep.reward.astype(np.float32), done, infos
 
     def close(self) -> None:
         self.env.close()

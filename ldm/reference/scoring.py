@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from ldm.config import ReferenceConfig
-from ldm.envs.interface import Actor, Arrays, Turn, VectorEnv
+from ldm.envs.interface import Actor, Arrays, TimeStep, VectorEnv
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor, returns
 from ldm.envs.spec import EnvSpec
@@ -86,18 +86,18 @@ class Watched:
     def __getattr__(self, name):
         return getattr(self._env, name)
 
-    def step(self, action: Arrays) -> Turn:
+    def step(self, action: Arrays) -> TimeStep:
         if time.monotonic() > self.deadline:
             raise LdmError(
                 f"{self._env.spec.id}: scoring one policy takes longer than {self._seconds:g} s; "
                 "allow more with --reference.play-seconds, or fewer --reference.episodes"
             )
-        turn = self._env.step(action)
-        rewards = turn.reward[~turn.started]
+        timestep = self._env.step(action)
+        rewards = timestep.reward[~timestep.started]
         if len(rewards):
             self.low = min(self.low, float(rewards.min()))
             self.high = max(self.high, float(rewards.max()))
-        return turn
+        return timestep
 
 
 def is_deterministic(spec: EnvSpec, seed: int) -> bool:
@@ -109,11 +109,16 @@ def is_deterministic(spec: EnvSpec, seed: int) -> bool:
 def _probe(spec: EnvSpec, seed: int) -> Arrays:
     env = make(spec, 1, seed)
     try:
-        actor, turn = RandomActor(env.action, seed), env.reset()
-        seen = [*turn.observation]
+        actor, timestep = RandomActor(env.action, seed), env.reset()
+        seen = [*timestep.observation]
         for _ in range(PROBE_STEPS):
-            turn = env.step(actor.act(turn))
-            seen += [*turn.observation, turn.reward, turn.terminated, turn.truncated]
+            timestep = env.step(actor.act(timestep))
+            seen += [
+                *timestep.observation,
+                timestep.reward,
+                timestep.terminated,
+                timestep.truncated,
+            ]
         return seen
     finally:
         env.close()

@@ -16,10 +16,10 @@ CARTPOLE = "envpool/CartPole-v1"
 
 def play(env, steps, seed=0):
     actor = RandomActor(env.action, seed)
-    turns = [env.reset()]
+    timesteps = [env.reset()]
     for _ in range(steps):
-        turns.append(env.step(actor.act(turns[-1])))
-    return turns
+        timesteps.append(env.step(actor.act(timesteps[-1])))
+    return timesteps
 
 
 def one_step_on(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -27,9 +27,9 @@ def one_step_on(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return np.abs(after[:, 0] - before[:, 0] - 0.02 * before[:, 1]) < 1e-6
 
 
-def require_real_transitions(turns):
+def require_real_transitions(timesteps):
     """Every row is either a first observation or one step of the dynamics from the row before."""
-    for before, after in pairwise(turns):
+    for before, after in pairwise(timesteps):
         moved = one_step_on(before.observation[0], after.observation[0])
         assert (moved | after.started).all()
         assert not (moved & after.started).any()
@@ -39,22 +39,22 @@ def require_real_transitions(turns):
 
 def test_autoreset_rows_are_marked():
     env = make(CARTPOLE, 8, seed=1)
-    turns = play(env, 150)
-    assert sum(t.terminated.sum() for t in turns) > 20
-    require_real_transitions(turns)
+    timesteps = play(env, 150)
+    assert sum(t.terminated.sum() for t in timesteps) > 20
+    require_real_transitions(timesteps)
     env.close()
 
 
 def test_horizon_is_enforced_without_envpool_knowing():
     env = make(replace(catalogue.find(CARTPOLE), horizon=12), 8, seed=1)
-    turns = play(env, 150)
-    require_real_transitions(turns)
+    timesteps = play(env, 150)
+    require_real_transitions(timesteps)
     length, lengths = np.zeros(8, int), []
-    for turn in turns:
-        length = np.where(turn.started, 0, length + 1)
-        assert (turn.truncated <= (length == 12)).all()
-        assert not (turn.truncated & turn.terminated).any()
-        lengths += length[turn.terminated | turn.truncated].tolist()
+    for timestep in timesteps:
+        length = np.where(timestep.started, 0, length + 1)
+        assert (timestep.truncated <= (length == 12)).all()
+        assert not (timestep.truncated & timestep.terminated).any()
+        lengths += length[timestep.terminated | timestep.truncated].tolist()
     assert max(lengths) == 12 and min(lengths) < 12
     env.close()
 
@@ -62,9 +62,9 @@ def test_horizon_is_enforced_without_envpool_knowing():
 def test_reset_starts_every_stream_anew_whatever_it_was_doing():
     env = make(replace(catalogue.find(CARTPOLE), horizon=12), 8, seed=1)
     for steps in (5, 11, 12, 13):
-        turns = play(env, steps)
-        assert turns[0].started.all() and (np.abs(turns[0].observation[0]) <= 0.05).all()
-        require_real_transitions(turns)
+        timesteps = play(env, steps)
+        assert timesteps[0].started.all() and (np.abs(timesteps[0].observation[0]) <= 0.05).all()
+        require_real_transitions(timesteps)
     env.close()
 
 
@@ -85,17 +85,17 @@ def test_a_seed_is_a_trajectory_and_streams_count_up_from_it():
 
 def test_cliffwalking_gets_the_horizon_it_lacks():
     env = make("envpool/CliffWalking-v1", 4, seed=0)
-    turns = play(env, 205)
-    assert turns[200].truncated.all() and turns[201].started.all()
+    timesteps = play(env, 205)
+    assert timesteps[200].truncated.all() and timesteps[201].started.all()
     env.close()
 
 
 def test_minigrid_shows_text_and_symbols():
     env = make("envpool/MiniGrid-GoToDoor-5x5-v0", 4, seed=0)
-    turn = play(env, 30)[-1]
+    timestep = play(env, 30)[-1]
     kinds = {leaf.path: leaf.kind for leaf in spaces.leaves(env.observation)}
     assert kinds == {"direction": "discrete", "image": "discrete", "mission": "text"}
-    words = bytes(turn.observation[2][0]).rstrip(b"\0").decode()
+    words = bytes(timestep.observation[2][0]).rstrip(b"\0").decode()
     assert words.startswith("go to ")
     assert env.faults == 0
     env.close()
@@ -115,9 +115,9 @@ def test_nested_observations_and_images():
 def test_doubles_become_floats_and_actions_are_clipped():
     env = make("envpool/Reacher-v5", 2, seed=0)
     env.reset()
-    turn = env.step([np.array([[-9.0, 9.0], [0.5, 0.0]])])
-    assert turn.observation[0].dtype == np.float32 and turn.reward.dtype == np.float64
-    assert turn.action[0].tolist() == [[-1, 1], [0.5, 0]]
+    timestep = env.step([np.array([[-9.0, 9.0], [0.5, 0.0]])])
+    assert timestep.observation[0].dtype == np.float32 and timestep.reward.dtype == np.float64
+    assert timestep.action[0].tolist() == [[-1, 1], [0.5, 0]]
     env.close()
 
 
@@ -126,9 +126,9 @@ def test_bad_values_cost_their_episode(monkeypatch):
     play(env, 3)
     seen = env._layout.observation
     monkeypatch.setattr(env._layout, "observation", lambda state: poisoned(seen(state), row=1))
-    turn = env.step([np.zeros(3, np.int32)])
-    assert turn.started.tolist() == [False, True, False] and env.faults == 1
-    assert turn.reward.tolist() == [1, 0, 1]
+    timestep = env.step([np.zeros(3, np.int32)])
+    assert timestep.started.tolist() == [False, True, False] and env.faults == 1
+    assert timestep.reward.tolist() == [1, 0, 1]
     monkeypatch.setattr(env._layout, "observation", lambda state: poisoned(seen(state), row=0))
     with pytest.raises(LdmError, match=rf"{CARTPOLE}.*{MAX_FAULTS + 1} episodes"):
         for _ in range(MAX_FAULTS + 1):
@@ -149,31 +149,33 @@ def test_rows_are_those_of_envpools_own_interface(name):
     spec = replace(catalogue.find(f"envpool/{name}"), horizon=10**6)
     env = make(spec, 3, seed=4)
     pool = envpool.make(spec.make, env_type="gymnasium", num_envs=3, seed=4, num_threads=1)
-    turn, theirs = env.reset(), (pool.reset()[0],)
+    timestep, theirs = env.reset(), (pool.reset()[0],)
     actor = RandomActor(env.action, 0)
     for _ in range(120):
-        for array, leaf in zip(turn.observation, spaces.leaves(env.observation), strict=True):
+        for array, leaf in zip(timestep.observation, spaces.leaves(env.observation), strict=True):
             value = theirs[0]
             for key in filter(None, leaf.path.split("/")):
                 value = value[key]
             np.testing.assert_array_equal(array, value.astype(leaf.dtype).reshape(array.shape))
-        action = actor.act(turn)
-        turn = env.step(action)
+        action = actor.act(timestep)
+        timestep = env.step(action)
         theirs = pool.step(action[0])
-        np.testing.assert_array_equal(turn.reward[~turn.started], theirs[1][~turn.started])
-        np.testing.assert_array_equal(turn.terminated, theirs[2] & ~turn.started)
-        np.testing.assert_array_equal(turn.truncated, theirs[3] & ~turn.started)
-        np.testing.assert_array_equal(turn.started, theirs[4]["elapsed_step"] == 0)
+        np.testing.assert_array_equal(
+            timestep.reward[~timestep.started], theirs[1][~timestep.started]
+        )
+        np.testing.assert_array_equal(timestep.terminated, theirs[2] & ~timestep.started)
+        np.testing.assert_array_equal(timestep.truncated, theirs[3] & ~timestep.started)
+        np.testing.assert_array_equal(timestep.started, theirs[4]["elapsed_step"] == 0)
     env.close()
 
 
 def test_what_was_handed_over_is_never_written_again():
     env = make("envpool/Pong-v5", 2, seed=0)
-    turns = play(env, 40)
-    copies = [turn.observation[0].copy() for turn in turns]
+    timesteps = play(env, 40)
+    copies = [timestep.observation[0].copy() for timestep in timesteps]
     play(env, 40)
-    for turn, copy in zip(turns, copies):
-        np.testing.assert_array_equal(turn.observation[0], copy)
+    for timestep, copy in zip(timesteps, copies):
+        np.testing.assert_array_equal(timestep.observation[0], copy)
     env.close()
 
 

@@ -106,22 +106,24 @@ def test_the_old_interface_speaks_todays(monkeypatch):
     def play(streams, seed):
         env = make(walk("main", limit=3), streams, seed)
         try:
-            turns = [env.reset()]
-            turns += [env.step([np.arange(streams) % 2]) for _ in range(5)]
+            timesteps = [env.reset()]
+            timesteps += [env.step([np.arange(streams) % 2]) for _ in range(5)]
         finally:
             env.close()
-        return turns
+        return timesteps
 
-    turns = play(2, 7)
-    assert [turn.truncated.tolist() for turn in turns[2:5]] == [
+    timesteps = play(2, 7)
+    assert [timestep.truncated.tolist() for timestep in timesteps[2:5]] == [
         [False] * 2,
         [True] * 2,
         [False] * 2,
     ]
-    assert not any(turn.terminated.any() for turn in turns) and turns[4].started.all()
-    places = np.stack([turn.observation[0] for turn in turns])
+    assert (
+        not any(timestep.terminated.any() for timestep in timesteps) and timesteps[4].started.all()
+    )
+    places = np.stack([timestep.observation[0] for timestep in timesteps])
     assert (places[:, 0, 1] == places[0, 1, 1]).all()  # one problem, whichever the stream
-    alone = np.stack([turn.observation[0] for turn in play(1, 7)])
+    alone = np.stack([timestep.observation[0] for timestep in play(1, 7)])
     np.testing.assert_array_equal(places[:, :1], alone)  # what else draws does not matter
 
 

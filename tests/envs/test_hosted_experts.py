@@ -18,9 +18,9 @@ class Follow:
         self.noise, self.rng = noise, np.random.default_rng(0)
         self.random = RandomActor(env.action, 0)
 
-    def act(self, turn):
-        other = self.random.act(turn)[0]
-        return [np.where(self.rng.random(len(other)) < self.noise, other, turn.expert[0])]
+    def act(self, timestep):
+        other = self.random.act(timestep)[0]
+        return [np.where(self.rng.random(len(other)) < self.noise, other, timestep.expert[0])]
 
 
 def test_the_babyai_bot_solves_its_level_also_off_its_path():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ldm.envs import spaces
-from ldm.envs.interface import Turn
+from ldm.envs.interface import TimeStep
 from ldm.envs.rollout import RandomActor, returns
 from ldm.errors import LdmError
 
@@ -19,23 +19,23 @@ class Counting:
     def __init__(self, num_envs: int):
         self.num_envs = num_envs
 
-    def reset(self) -> Turn:
+    def reset(self) -> TimeStep:
         self.step_ = np.zeros(self.num_envs, int)
         self.episode = np.zeros(self.num_envs, int)
-        return self.turn(np.ones(self.num_envs, bool))
+        return self.timestep(np.ones(self.num_envs, bool))
 
-    def turn(self, started) -> Turn:
+    def timestep(self, started) -> TimeStep:
         n = np.arange(self.num_envs)
         ended = ~started & (self.step_ == n + 1)
         reward = np.where(started, 0.0, 100 * n + self.episode)
         zeros = np.zeros(self.num_envs, np.int32)
-        return Turn([zeros], [zeros], reward, ended, np.zeros_like(ended), started)
+        return TimeStep([zeros], [zeros], reward, ended, np.zeros_like(ended), started)
 
-    def step(self, action) -> Turn:
+    def step(self, action) -> TimeStep:
         started = self.step_ == np.arange(self.num_envs) + 1
         self.step_ = np.where(started, 0, self.step_ + 1)
         self.episode += started
-        return self.turn(started)
+        return self.timestep(started)
 
     def close(self) -> None: ...
 
@@ -51,17 +51,19 @@ def test_every_stream_gives_its_first_episodes(episodes):
 
 
 class Losing(Counting):
-    """Its second and third turns are new episodes out of a fault."""
+    """Its second and third timesteps are new episodes out of a fault."""
 
-    turns = 0
+    timesteps = 0
 
-    def step(self, action) -> Turn:
-        self.turns += 1
-        if self.turns > 2:
+    def step(self, action) -> TimeStep:
+        self.timesteps += 1
+        if self.timesteps > 2:
             return super().step(action)
         self.faults += 1
         self.step_[:] = 0
-        return self.turn(np.ones(self.num_envs, bool))._replace(reward=np.full(self.num_envs, 7.0))
+        return self.timestep(np.ones(self.num_envs, bool))._replace(
+            reward=np.full(self.num_envs, 7.0)
+        )
 
 
 def test_lost_episodes_do_not_count():
@@ -72,11 +74,11 @@ def test_lost_episodes_do_not_count():
 def test_nothing_but_faults_is_an_error():
     class Lost(Losing):
         @property
-        def turns(self):
+        def timesteps(self):
             return 0
 
-        @turns.setter
-        def turns(self, value): ...
+        @timesteps.setter
+        def timesteps(self, value): ...
 
     env = Lost(1)
     with pytest.raises(LdmError, match="toy/counting: 11 faults"):
@@ -85,8 +87,8 @@ def test_nothing_but_faults_is_an_error():
 
 def test_a_random_actor_repeats_itself():
     tree = {"a": spaces.symbols("a", (2,), 9), "b": spaces.numbers("b", (1,), -1, 1)}
-    turn = SimpleNamespace(reward=np.zeros(5))
-    one, two = (RandomActor(tree, 3).act(turn) for _ in range(2))
+    timestep = SimpleNamespace(reward=np.zeros(5))
+    one, two = (RandomActor(tree, 3).act(timestep) for _ in range(2))
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b)
     assert [a.shape for a in one] == [(5, 2), (5, 1)]

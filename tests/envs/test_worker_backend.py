@@ -39,41 +39,41 @@ def act(env, value: int):
 
 
 def play(env, steps: int):
-    """The turns of `steps` steps with action 2, the first turn included."""
+    """The timesteps of `steps` steps with action 2, the first timestep included."""
     return [env.reset()] + [env.step(act(env, 2)) for _ in range(steps)]
 
 
 def test_episodes_follow_each_other(faulty, opened):
     env = opened(faulty("fine"), 3, seed=5, processes=2)
-    turns = play(env, 14)
-    assert [bool(t.started.all()) for t in turns] == [i % 7 == 0 for i in range(15)]
-    assert [bool(t.terminated.all()) for t in turns] == [i % 7 == 6 for i in range(15)]
-    assert not any(t.truncated.any() for t in turns)
-    assert [int(t.observation[0][1]) for t in turns] == [i % 7 for i in range(15)]
-    rewards = np.stack([t.reward for t in turns])
+    timesteps = play(env, 14)
+    assert [bool(t.started.all()) for t in timesteps] == [i % 7 == 0 for i in range(15)]
+    assert [bool(t.terminated.all()) for t in timesteps] == [i % 7 == 6 for i in range(15)]
+    assert not any(t.truncated.any() for t in timesteps)
+    assert [int(t.observation[0][1]) for t in timesteps] == [i % 7 for i in range(15)]
+    rewards = np.stack([t.reward for t in timesteps])
     assert rewards.dtype == np.float64
     assert (rewards == [[0.0 if i % 7 == 0 else 2.0] * 3 for i in range(15)]).all()
-    assert (turns[3].action[0] == 2).all()
+    assert (timesteps[3].action[0] == 2).all()
     assert env.faults == 0
 
 
 def test_horizon_truncates(faulty, opened):
     env = opened(replace(faulty("fine"), horizon=4), 2, seed=0)
-    turns = play(env, 5)
-    assert turns[4].truncated.all() and not turns[4].terminated.any()
-    assert turns[5].started.all()
+    timesteps = play(env, 5)
+    assert timesteps[4].truncated.all() and not timesteps[4].terminated.any()
+    assert timesteps[5].started.all()
 
 
 def test_termination_at_the_horizon_is_no_truncation(faulty, opened):
     env = opened(replace(faulty("fine"), horizon=6), 2, seed=0)
-    turn = play(env, 6)[6]
-    assert turn.terminated.all() and not turn.truncated.any()
+    timestep = play(env, 6)[6]
+    assert timestep.terminated.all() and not timestep.truncated.any()
 
 
 def test_streams_have_seeds_of_their_own_however_they_are_spread(faulty, opened):
     def noise(streams, seed, processes):
         env = opened(faulty("fine"), streams, seed=seed, processes=processes)
-        return np.stack([turn.observation[1] for turn in play(env, 10)], axis=1)
+        return np.stack([timestep.observation[1] for timestep in play(env, 10)], axis=1)
 
     one, two = noise(4, 11, 1), noise(4, 11, 2)
     np.testing.assert_array_equal(one, two)
@@ -81,12 +81,12 @@ def test_streams_have_seeds_of_their_own_however_they_are_spread(faulty, opened)
     assert not np.array_equal(one[0], one[1])
 
 
-def test_turns_keep_their_arrays(faulty, opened):
+def test_timesteps_keep_their_arrays(faulty, opened):
     env = opened(faulty("fine"), 2, seed=0)
-    turn = env.reset()
-    before = turn.observation[1].copy()
+    timestep = env.reset()
+    before = timestep.observation[1].copy()
     env.step(act(env, 0))
-    np.testing.assert_array_equal(turn.observation[1], before)
+    np.testing.assert_array_equal(timestep.observation[1], before)
 
 
 @pytest.mark.parametrize(
@@ -104,11 +104,13 @@ def test_turns_keep_their_arrays(faulty, opened):
 )
 def test_a_fault_costs_an_episode_and_is_counted(kind, counted, faulty, opened, tmp_path):
     env = opened(faulty(kind, done=str(tmp_path / "done")), 2, seed=0, processes=1)
-    turns = play(env, 12)
+    timesteps = play(env, 12)
     # the planted step is no transition: the streams start anew, the lost episodes never end
-    assert turns[3].started.all() and not (turns[3].terminated | turns[3].truncated).any()
-    assert (turns[3].reward == 0).all() and (turns[3].observation[0] == 0).all()
-    assert turns[9].terminated.all()
+    assert (
+        timesteps[3].started.all() and not (timesteps[3].terminated | timesteps[3].truncated).any()
+    )
+    assert (timesteps[3].reward == 0).all() and (timesteps[3].observation[0] == 0).all()
+    assert timesteps[9].terminated.all()
     assert env.fault_kinds == {counted: 1} and env.faults == 1
 
 
@@ -128,15 +130,15 @@ def test_a_worker_that_grows_is_restarted(faulty, opened, tmp_path):
 
 def test_the_other_worker_goes_on(faulty, opened, tmp_path):
     env = opened(faulty("raise", done=str(tmp_path / "done")), 2, seed=0, processes=2)
-    turn = play(env, 3)[3]
-    assert turn.started.sum() == 1
-    assert sorted(turn.observation[0].tolist()) == [0, 3]
+    timestep = play(env, 3)[3]
+    assert timestep.started.sum() == 1
+    assert sorted(timestep.observation[0].tolist()) == [0, 3]
 
 
 def test_after_a_restart_the_seeds_are_fresh_and_repeatable(faulty, opened, tmp_path):
     def noise(name):
         env = opened(faulty("raise", done=str(tmp_path / name)), 2, seed=7)
-        return np.stack([turn.observation[1] for turn in play(env, 5)])
+        return np.stack([timestep.observation[1] for timestep in play(env, 5)])
 
     first, again = noise("a"), noise("b")
     np.testing.assert_array_equal(first, again)
@@ -269,17 +271,17 @@ def test_a_wrong_action_is_refused_and_harms_nothing(faulty, opened):
 
 def test_hosted_expert(faulty, opened):
     env = opened(faulty("fine"), 2, seed=0, expert="echo")
-    turns = play(env, 8)
-    for turn in turns:
-        if not turn.terminated.any():
-            assert (turn.expert[0] == turn.observation[0] % 3).all()
+    timesteps = play(env, 8)
+    for timestep in timesteps:
+        if not timestep.terminated.any():
+            assert (timestep.expert[0] == timestep.observation[0] % 3).all()
     assert opened(faulty("fine"), 1, seed=0).reset().expert is None
 
 
 def test_an_expert_that_gives_up_truncates_its_episode(faulty, opened, tmp_path):
     env = opened(faulty("lost", done=str(tmp_path / "done")), 1, seed=0, expert="echo")
-    turns = play(env, 4)
-    assert turns[3].truncated.all() and turns[4].started.all()
+    timesteps = play(env, 4)
+    assert timesteps[3].truncated.all() and timesteps[4].started.all()
     assert env.faults == 0
 
 
@@ -294,8 +296,8 @@ def test_an_expert_that_never_works_is_an_error(faulty):
 def test_random_actions_pass_through(faulty, opened):
     env = opened(faulty("fine"), 4, seed=0)
     actor = RandomActor(env.action, 0)
-    turn = env.reset()
+    timestep = env.reset()
     for _ in range(5):
-        action = actor.act(turn)
-        turn = env.step(action)
-        np.testing.assert_array_equal(turn.reward, action[0])
+        action = actor.act(timestep)
+        timestep = env.step(action)
+        np.testing.assert_array_equal(timestep.reward, action[0])

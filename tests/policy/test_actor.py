@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from made_turns import entry, turns
+from made_timesteps import entry, timesteps
 
 from ldm.data.batch import Labels, PackedBatch, Tokens
 from ldm.data.codec import Codec
@@ -13,21 +13,21 @@ from ldm.data.tiles import attention_tiles
 from ldm.policy.actor import ModelActor
 
 
-def row(turn, i):
-    return [array[i : i + 1] for array in turn.observation]
+def row(timestep, i):
+    return [array[i : i + 1] for array in timestep.observation]
 
 
 def segments_of(found, i, codec, spans):
-    """For each turn, the tokens in stream `i`'s segment by the rule, written out plainly."""
+    """For each timestep, the tokens in stream `i`'s segment by the rule, written out plainly."""
     context, per_step = codec.config.context, codec.tokens_per_step
     segment, held, expected = [], None, []
-    for turn in found:
-        goes_on = spans and turn.started[i] and held is not None
-        if turn.started[i] and not goes_on:
+    for timestep in found:
+        goes_on = spans and timestep.started[i] and held is not None
+        if timestep.started[i] and not goes_on:
             segment = []
-        elif held is not None or not turn.started[i]:
-            segment = [*segment, held if goes_on else action_part(turn, i, codec)]
-        observation = codec.encode_observation(row(turn, i))
+        elif held is not None or not timestep.started[i]:
+            segment = [*segment, held if goes_on else action_part(timestep, i, codec)]
+        observation = codec.encode_observation(row(timestep, i))
         size = sum(len(part.kinds_N) for part in segment) + len(observation.kinds_N)
         if size > context:
             kept_steps = context // 2 // per_step
@@ -35,16 +35,19 @@ def segments_of(found, i, codec, spans):
         segment = [*segment, observation]
         expected.append(segment)
         held = None
-        if spans and (turn.terminated[i] or turn.truncated[i]):
+        if spans and (timestep.terminated[i] or timestep.truncated[i]):
             *segment, held, _ = segment
     return expected
 
 
-def action_part(turn, i, codec):
+def action_part(timestep, i, codec):
     one = slice(i, i + 1)
-    reward = turn.reward[one].astype(np.float32)
+    reward = timestep.reward[one].astype(np.float32)
     return codec.encode_action(
-        [array[one] for array in turn.action], reward, turn.terminated[one], turn.truncated[one]
+        [array[one] for array in timestep.action],
+        reward,
+        timestep.terminated[one],
+        timestep.truncated[one],
     )
 
 
@@ -94,9 +97,9 @@ def packed_last(model, segments):
 )
 def test_acting_equals_the_packed_forward(kind, longest, context, spans, model, tokens):
     codec = Codec(entry(kind, spans), replace(tokens, context=context))
-    found = turns(kind, num_envs=5, count=70, longest=longest)
+    found = timesteps(kind, num_envs=5, count=70, longest=longest)
     actor = ModelActor("test", model, codec, 5, spans)
-    got = torch.stack([actor.read(turn) for turn in found], 1)  # [R, turns, D]
+    got = torch.stack([actor.read(timestep) for timestep in found], 1)  # [R, timesteps, D]
     longest_segment = 0
     for i in range(5):
         expected, lengths = packed_last(model, segments_of(found, i, codec, spans))
@@ -109,9 +112,9 @@ def test_acting_equals_the_packed_forward(kind, longest, context, spans, model, 
 def test_a_context_too_short_to_remember_begins_anew(model, tokens):
     codec = Codec(entry("mixed"), replace(tokens, context=12))
     assert codec.tokens_per_step > 12 // 2
-    found = turns("mixed", num_envs=3, count=20, longest=8)
+    found = timesteps("mixed", num_envs=3, count=20, longest=8)
     actor = ModelActor("test", model, codec, 3, False)
-    got = torch.stack([actor.read(turn) for turn in found], 1)
+    got = torch.stack([actor.read(timestep) for timestep in found], 1)
     for i in range(3):
         expected, _ = packed_last(model, segments_of(found, i, codec, False))
         torch.testing.assert_close(got[i], expected, rtol=1e-4, atol=1e-4)
@@ -119,12 +122,12 @@ def test_a_context_too_short_to_remember_begins_anew(model, tokens):
 
 def test_all_streams_full_at_once(model, tokens):
     codec = Codec(entry(), tokens)
-    found = turns("vector", num_envs=3, count=40, longest=1)
+    found = timesteps("vector", num_envs=3, count=40, longest=1)
     quiet = np.zeros(3, bool)
     found = [t._replace(started=quiet | (n == 0)) for n, t in enumerate(found)]
     found = [t._replace(terminated=quiet, truncated=quiet) for t in found]
     actor = ModelActor("test", model, codec, 3, False)
-    got = torch.stack([actor.read(turn) for turn in found], 1)
+    got = torch.stack([actor.read(timestep) for timestep in found], 1)
     for i in range(3):
         expected, _ = packed_last(model, segments_of(found, i, codec, False))
         torch.testing.assert_close(got[i], expected, rtol=1e-4, atol=1e-4)
@@ -133,8 +136,8 @@ def test_all_streams_full_at_once(model, tokens):
 def test_actions_lie_in_the_space(model, tokens):
     codec = Codec(entry("mixed"), tokens)
     actor = ModelActor("test", model, codec, 4, False)
-    for turn in turns("mixed", num_envs=4, count=5, longest=3):
-        numbers, symbols = actor.act(turn)
+    for timestep in timesteps("mixed", num_envs=4, count=5, longest=3):
+        numbers, symbols = actor.act(timestep)
         assert numbers.shape == (4, 2) and np.abs(numbers).max() <= 1
         assert symbols.shape == (4, 2) and (symbols >= 0).all() and (symbols < [3, 5]).all()
 
@@ -142,7 +145,7 @@ def test_actions_lie_in_the_space(model, tokens):
 def test_the_past_changes_the_action(model, tokens):
     """The same observation after another reward is read differently, within the episode only."""
     codec = Codec(entry(), tokens)
-    first, second, third = turns("vector", num_envs=1, count=4, longest=9)[:3]
+    first, second, third = timesteps("vector", num_envs=1, count=4, longest=9)[:3]
     hidden = []
     for reward in (0.0, 1.0):
         actor = ModelActor("test", model, codec, 1, False)
@@ -157,4 +160,4 @@ def test_the_past_changes_the_action(model, tokens):
 def test_another_number_of_streams_is_refused(model, tokens):
     actor = ModelActor("test", model, Codec(entry(), tokens), 2, False)
     with pytest.raises(ValueError, match="3 streams, the actor was made for 2"):
-        actor.read(turns("vector", num_envs=3, count=1, longest=1)[0])
+        actor.read(timesteps("vector", num_envs=3, count=1, longest=1)[0])

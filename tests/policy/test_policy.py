@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from made_turns import entry, turns
+from made_timesteps import entry, timesteps
 from safetensors.torch import load_file, save_file
 
 from ldm.data.codec import Codec
@@ -35,14 +35,14 @@ def test_a_loaded_policy_acts_like_the_saved_model(folder, model, monkeypatch):
     saved = dataclasses.replace(policy, model=model)
     actors = [p.actor("test/mixed", 3) for p in (policy, saved)]
     assert actors[0].id == f"ldm/{digest(folder)[:12]}"
-    for turn in turns("mixed", num_envs=3, count=6, longest=4):
-        for ours, theirs in zip(*(actor.act(turn) for actor in actors)):
+    for timestep in timesteps("mixed", num_envs=3, count=6, longest=4):
+        for ours, theirs in zip(*(actor.act(timestep) for actor in actors)):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
 
 def test_cast_blocks_err_no_more_than_a_bf16_forward_pass(model, tokens):
     """Against fp32; twice the error of casting in every pass is allowed."""
-    found = turns("vector", num_envs=4, count=12, longest=30)
+    found = timesteps("vector", num_envs=4, count=12, longest=30)
     codec = Codec(entry("vector"), tokens)
     torch.nn.init.uniform_(model.blocks[0].ffn_norm, 0.5, 2)
 
@@ -50,7 +50,7 @@ def test_cast_blocks_err_no_more_than_a_bf16_forward_pass(model, tokens):
         changed = copy.deepcopy(model)
         change(changed)
         actor = ModelActor("test", changed, codec, 4, False)
-        return torch.stack([actor.read(turn).float() for turn in found])
+        return torch.stack([actor.read(timestep).float() for timestep in found])
 
     def cast_always(changed):
         changed.compute_dtype = torch.bfloat16

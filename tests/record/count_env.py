@@ -3,7 +3,7 @@
 import numpy as np
 
 from ldm.envs import spaces
-from ldm.envs.interface import Turn
+from ldm.envs.interface import TimeStep
 from ldm.envs.spec import EnvSpec
 
 SPEC = EnvSpec(
@@ -29,16 +29,18 @@ class CountEnv:
         self.action = [spaces.symbols("0", (), 5, 10), spaces.numbers("1", (3,), -1, 3)]
         self.broken, self.poison = broken or {}, poison
 
-    def reset(self) -> Turn:
+    def reset(self) -> TimeStep:
         self.episode, self.step_ = np.zeros(self.num_envs, int), np.zeros(self.num_envs, int)
         self.done = np.zeros(self.num_envs, bool)
         zeros = np.zeros(self.num_envs)
-        return self._turn([zeros.astype(int) + 10, np.zeros((self.num_envs, 3))], zeros, ~self.done)
+        return self._timestep(
+            [zeros.astype(int) + 10, np.zeros((self.num_envs, 3))], zeros, ~self.done
+        )
 
     def length(self) -> np.ndarray:
         return 1 + (3 * np.arange(self.num_envs) + 5 * self.episode) % 11
 
-    def step(self, action) -> Turn:
+    def step(self, action) -> TimeStep:
         started = self.done.copy()
         for (stream, episode), step in self.broken.items():
             if not started[stream] and (self.episode[stream], self.step_[stream]) == (
@@ -50,15 +52,15 @@ class CountEnv:
         reward = np.where(started, 0.0, 100 * self.episode + self.step_) + self.poison
         self.episode += started
         self.step_ = np.where(started, 0, self.step_ + 1)
-        return self._turn(action, reward, started)
+        return self._timestep(action, reward, started)
 
-    def _turn(self, action, reward, started) -> Turn:
+    def _timestep(self, action, reward, started) -> TimeStep:
         end = ~started & (self.step_ == self.length())
         self.done = end
         count = np.stack([self.episode, self.step_], 1).astype(np.float32)
         mark = (self.episode % 7).astype(np.int32)
         even = self.episode % 2 == 0
-        return Turn([count, mark], action, reward, end & even, end & ~even, started)
+        return TimeStep([count, mark], action, reward, end & even, end & ~even, started)
 
     def close(self) -> None:
         pass
@@ -69,7 +71,7 @@ class CountActor:
 
     id = "fake/count@1"
 
-    def act(self, turn: Turn):
-        step = turn.observation[0][:, 1]
+    def act(self, timestep: TimeStep):
+        step = timestep.observation[0][:, 1]
         numbers = np.repeat(step[:, None] / 12, 3, 1).astype(np.float32)
         return [(10 + step % 5).astype(np.int32), numbers]

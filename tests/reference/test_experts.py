@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ldm.envs.catalogue import find, load
-from ldm.envs.interface import Turn
+from ldm.envs.interface import TimeStep
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor, returns
 from ldm.errors import LdmError
@@ -73,18 +73,18 @@ def test_an_exact_id_names_an_environment_of_the_catalogue_or_of_its_library():
 
 def test_a_hosted_expert_needs_its_host():
     zeros = np.zeros(1)
-    turn = Turn([zeros], [zeros], zeros, zeros > 0, zeros > 0, zeros == 0)
+    timestep = TimeStep([zeros], [zeros], zeros, zeros > 0, zeros > 0, zeros == 0)
     with pytest.raises((ValueError, LdmError), match="expert="):
-        Hosted("hosted/bot@1").act(turn)
-    assert Hosted("hosted/bot@1").act(turn._replace(expert=[zeros])) == [zeros]
+        Hosted("hosted/bot@1").act(timestep)
+    assert Hosted("hosted/bot@1").act(timestep._replace(expert=[zeros])) == [zeros]
 
 
 def test_memory_is_cleared_where_an_episode_starts():
     flags = np.array([False, True, False])
-    turn = Turn([], [], flags, flags, flags, flags)
-    state = memory(turn, np.ones((3, 2)), (2,))
+    timestep = TimeStep([], [], flags, flags, flags, flags)
+    state = memory(timestep, np.ones((3, 2)), (2,))
     assert state.tolist() == [[1, 1], [0, 0], [1, 1]]
-    assert memory(turn, np.ones((5, 2)), (2,)).tolist() == [[0, 0]] * 3
+    assert memory(timestep, np.ones((5, 2)), (2,)).tolist() == [[0, 0]] * 3
 
 
 def test_value_iteration_takes_the_long_way_for_the_larger_reward():
@@ -120,12 +120,12 @@ def test_shortest_paths_go_round_walls():
 def test_the_bandit_leaves_an_arm_that_loses_and_forgets_at_the_start_of_an_episode():
     actor = Bandit(arms=3)
     started, going = np.array([True]), np.array([False])
-    turn = Turn([], [np.array([0])], np.array([0.0]), going, going, started)
-    (arm,) = actor.act(turn)
+    timestep = TimeStep([], [np.array([0])], np.array([0.0]), going, going, started)
+    (arm,) = actor.act(timestep)
     assert arm == 0
-    (arm,) = actor.act(Turn([], [arm], np.array([-1.0]), going, going, going))
+    (arm,) = actor.act(TimeStep([], [arm], np.array([-1.0]), going, going, going))
     assert arm == 1
-    (arm,) = actor.act(Turn([], [arm], np.array([1.0]), going, going, going))
+    (arm,) = actor.act(TimeStep([], [arm], np.array([1.0]), going, going, going))
     assert arm == 1
-    (arm,) = actor.act(turn)
+    (arm,) = actor.act(timestep)
     assert arm == 0

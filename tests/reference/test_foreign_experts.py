@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ldm.envs.catalogue import find
-from ldm.envs.interface import Turn
+from ldm.envs.interface import TimeStep
 from ldm.reference import experts
 from ldm.reference.experts import neurogym
 
@@ -13,17 +13,17 @@ def actor(id: str):
     return experts.find(id).factory(find(id))
 
 
-def turn(*observation, started=False, reward=0.0):
+def timestep(*observation, started=False, reward=0.0):
     rows = len(observation[0])
     no = np.zeros(rows, bool)
-    return Turn(list(observation), [], np.full(rows, reward), no, no, np.full(rows, started))
+    return TimeStep(list(observation), [], np.full(rows, reward), no, no, np.full(rows, started))
 
 
 def test_a_trial_is_remembered_from_the_rise_of_fixation():
     memory = neurogym.Trials("test", lambda trial: len(trial))
     steps = [(1, True), (1, False), (0, False), (1, False), (1, False)]
     seen = [
-        memory.act(turn(np.array([[fixation, 0.0]]), started=started))[0][0]
+        memory.act(timestep(np.array([[fixation, 0.0]]), started=started))[0][0]
         for fixation, started in steps
     ]
     assert seen == [1, 2, 3, 1, 2]
@@ -60,47 +60,47 @@ def test_the_rules_of_behavioural_tasks():
     ],
 )
 def test_single_decisions(id, observation, action):
-    assert actor(id).act(turn(observation, started=True))[0].tolist() == [action]
+    assert actor(id).act(timestep(observation, started=True))[0].tolist() == [action]
 
 
 def test_memory_chains_answer_with_the_bit_that_is_asked_for():
     recall = actor("bsuite/memory_size-2")
-    recall.act(turn(np.array([[[1.0, 0, 1, -1, 1]]]), started=True))
-    recall.act(turn(np.array([[[0.5, 0, 0, 0, 0]]])))
-    assert recall.act(turn(np.array([[[0.0, 1, 0, 0, 0]]])))[0].tolist() == [0]
-    assert recall.act(turn(np.array([[[0.0, 2, 0, 0, 0]]])))[0].tolist() == [1]
+    recall.act(timestep(np.array([[[1.0, 0, 1, -1, 1]]]), started=True))
+    recall.act(timestep(np.array([[[0.5, 0, 0, 0, 0]]])))
+    assert recall.act(timestep(np.array([[[0.0, 1, 0, 0, 0]]])))[0].tolist() == [0]
+    assert recall.act(timestep(np.array([[[0.0, 2, 0, 0, 0]]])))[0].tolist() == [1]
 
 
 def test_diving_takes_the_same_way_as_the_published_wiring():
     dive = actor("bsuite/deep_sea-0")
     right = np.random.RandomState(42).binomial(1, 0.5, [10, 10])
     cells = np.eye(100).reshape(100, 10, 10)
-    assert dive.act(turn(cells))[0].tolist() == right.reshape(-1).tolist()
+    assert dive.act(timestep(cells))[0].tolist() == right.reshape(-1).tolist()
 
 
 def test_two_step_follows_the_state_that_paid():
     two_step = actor("neurogym/DawTwoStep")
     choose = np.array([[1.0, 0, 0]])
-    assert two_step.act(turn(choose, started=True))[0].tolist() == [1]
-    assert two_step.act(turn(np.array([[0, 0, 1.0]]), reward=1.0))[0].tolist() == [0]
-    assert two_step.act(turn(choose))[0].tolist() == [2]  # the second state pays
-    two_step.act(turn(np.array([[0, 0, 1.0]]), reward=0.0))
-    two_step.act(turn(np.array([[0, 0, 1.0]]), reward=0.0))
-    assert two_step.act(turn(choose))[0].tolist() == [1]
+    assert two_step.act(timestep(choose, started=True))[0].tolist() == [1]
+    assert two_step.act(timestep(np.array([[0, 0, 1.0]]), reward=1.0))[0].tolist() == [0]
+    assert two_step.act(timestep(choose))[0].tolist() == [2]  # the second state pays
+    two_step.act(timestep(np.array([[0, 0, 1.0]]), reward=0.0))
+    two_step.act(timestep(np.array([[0, 0, 1.0]]), reward=0.0))
+    assert two_step.act(timestep(choose))[0].tolist() == [1]
 
 
 def test_items_go_where_they_are_worth_most():
     mask, weights, values = np.ones((1, 3)), [10, 5, 4], [10, 9, 4]
     state = np.array([[[*weights, 50], [*values, 0], [1, 1, 1, 0]]])
     knapsack = actor("or-gym/BinaryKnapsack-0")
-    assert knapsack.act(turn(mask, mask, state))[0].tolist() == [1]
-    assert knapsack.act(turn(mask - [[0, 1, 0]], mask, state))[0].tolist() == [0]
+    assert knapsack.act(timestep(mask, mask, state))[0].tolist() == [1]
+    assert knapsack.act(timestep(mask - [[0, 1, 0]], mask, state))[0].tolist() == [0]
 
 
 def test_the_newsvendor_orders_more_for_more_profit():
     seller = actor("or-gym/Newsvendor")
     row = np.array([[20, 1, 0.1, 5, 30] + [0] * 5, [2, 2, 1, 0, 30] + [0] * 5], float)
-    (order,) = seller.act(turn(row))
+    (order,) = seller.act(timestep(row))
     assert order[0, 0] > order[1, 0] >= 0
     assert 15 < order[0, 0] < 40
 
@@ -108,7 +108,7 @@ def test_the_newsvendor_orders_more_for_more_profit():
 def test_a_phone_joins_its_strongest_station_before_it_leaves_another():
     cells = actor("mobile-env/small")
     row = np.array([[1, 0, 0, 0.2, 0.9, 0.1, 0.0], [1, 1, 0, 0.2, 0.9, 0.1, 0.0]]).reshape(1, -1)
-    assert cells.act(turn(row))[0].tolist() == [[2, 1]]
+    assert cells.act(timestep(row))[0].tolist() == [[2, 1]]
 
 
 def test_looking_ahead_needs_the_state_and_repairs_what_is_down():
@@ -117,7 +117,7 @@ def test_looking_ahead_needs_the_state_and_repairs_what_is_down():
     planner = experts.rddl_lookahead.Lookahead(find("rddl/SysAdmin-1"))
     running = np.ones((1, planner.problem.env.sampler.init_values["running"].size), np.int32)
     running[0, 3] = 0
-    idle = Turn([running], [np.zeros_like(running)], *(np.zeros(1),) * 4)
+    idle = TimeStep([running], [np.zeros_like(running)], *(np.zeros(1),) * 4)
     (action,) = planner.act(idle)
     assert action[0].argmax() == 3 and action.sum() == 1
     assert planner.act(idle)[0].tolist() == action.tolist()  # a function of what is seen

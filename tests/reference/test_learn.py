@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from ldm.config import ReferenceConfig
 from ldm.envs import spaces
 from ldm.envs.catalogue import find
-from ldm.envs.interface import Turn
+from ldm.envs.interface import TimeStep
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor, returns
 from ldm.errors import LdmError
@@ -21,9 +21,9 @@ from ldm.reference.sb3_env import SB3Env
 BUDGET = ReferenceConfig(budget_steps=10_000, budget_seconds=600.0)
 
 
-def turn(observation):
+def timestep(observation):
     n = len(observation[0])
-    return Turn(observation, [], np.zeros(n), *(np.zeros(n, bool) for _ in range(3)))
+    return TimeStep(observation, [], np.zeros(n), *(np.zeros(n, bool) for _ in range(3)))
 
 
 def test_a_learnt_policy_beats_random_and_loads_back_to_the_same_actions(tmp_path):
@@ -36,7 +36,7 @@ def test_a_learnt_policy_beats_random_and_loads_back_to_the_same_actions(tmp_pat
     env.close()
     states = [np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)]
     assert again.id == actor.id
-    np.testing.assert_array_equal(again.act(turn(states))[0], actor.act(turn(states))[0])
+    np.testing.assert_array_equal(again.act(timestep(states))[0], actor.act(timestep(states))[0])
 
 
 def test_the_same_seed_and_steps_give_the_same_weights(tmp_path):
@@ -61,7 +61,7 @@ def test_every_candidate_exports_the_policy_it_has(id):
     observation = env.reset().observation
     for name, build in candidates(class_counts(env.action)).items():
         model = build(SB3Env(env, flattener), 100, 0)
-        exported = export(name, model, flattener).act(turn(observation))
+        exported = export(name, model, flattener).act(timestep(observation))
         chosen, _ = model.predict(flattener.vector(observation), deterministic=True)
         expected = flattener.arrays(chosen.reshape(4, -1))
         np.testing.assert_allclose(exported[0], expected[0], atol=1e-5, err_msg=name)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ldm.envs.catalogue import find
-from ldm.envs.interface import Turn
+from ldm.envs.interface import TimeStep
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor, returns
 from ldm.reference import experts
@@ -55,7 +55,7 @@ def test_ways_through_a_maze_go_round_its_wall():
 
 def observed(*rows):
     flags = np.zeros(len(rows), bool)
-    return Turn([np.float32(rows)], [], np.zeros(len(rows)), flags, flags, ~flags)
+    return TimeStep([np.float32(rows)], [], np.zeros(len(rows)), flags, flags, ~flags)
 
 
 def test_execution_without_risk_or_lasting_impact_sells_evenly(monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from ldm.config import load_recipe
 from ldm.envs import spaces
 from ldm.envs.catalogue import load
-from ldm.envs.interface import Turn
+from ldm.envs.interface import TimeStep
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor, returns
 from ldm.envs.spec import DOMAINS
@@ -17,7 +17,7 @@ from ldm.reference import experts
 
 
 class Direct:
-    """One stream of a worker environment in this process, for actors that want turns."""
+    """One stream of a worker environment in this process, for actors that want timesteps."""
 
     def __init__(self, id: str, split: str = "test"):
         self.spec = load()[id]
@@ -28,10 +28,10 @@ class Direct:
 
     def play(self, actor, seed: int) -> float:
         sample, _ = self.env.reset(seed=seed)
-        turn = self._turn(sample, True)
+        timestep = self._timestep(sample, True)
         total = 0.0
         for _ in range(self.spec.horizon):
-            action = actor.act(turn)
+            action = actor.act(timestep)
             for leaf, array in zip(spaces.leaves(self.action), action):
                 assert array.shape == (1, *leaf.shape) and array.dtype == leaf.dtype
                 assert not spaces.check(leaf, array)
@@ -43,13 +43,13 @@ class Direct:
             total += reward
             if terminated or truncated:
                 break
-            turn = self._turn(sample, False)
+            timestep = self._timestep(sample, False)
         return total
 
-    def _turn(self, sample, started: bool) -> Turn:
+    def _timestep(self, sample, started: bool) -> TimeStep:
         flat = [array[None] for array in spaces.flatten(self.observation, sample)]
         no = np.zeros(1, bool)
-        return Turn(flat, [], np.zeros(1), no, no, np.array([started]))
+        return TimeStep(flat, [], np.zeros(1), no, no, np.array([started]))
 
 
 def test_every_environment_of_the_quick_start_has_a_reference():
@@ -123,9 +123,9 @@ def test_all_views_of_a_network_lead_to_the_same_attack():
 def test_a_remembered_network_is_forgotten_when_an_episode_starts():
     direct = Direct("nasim/TinyPO")
     actor = experts.find("nasim/TinyPO").factory(direct.spec)
-    first = actor.act(direct._turn(direct.env.reset(seed=0)[0], True))
+    first = actor.act(direct._timestep(direct.env.reset(seed=0)[0], True))
     direct.play(actor, 1)
-    again = actor.act(direct._turn(direct.env.reset(seed=0)[0], True))
+    again = actor.act(direct._timestep(direct.env.reset(seed=0)[0], True))
     np.testing.assert_array_equal(first[0], again[0])
 
 
@@ -146,8 +146,8 @@ def test_base_stock_levels_lie_at_the_least_cost(step):
     actor = experts.find(direct.spec.id).factory(direct.spec)
 
     class Moved:
-        def act(self, turn):
-            (rows,) = turn.observation
+        def act(self, timestep):
+            (rows,) = timestep.observation
             level = np.clip(20 + step - rows[:, :-1].sum(1), 0, 20)
             return [level.astype(np.int32)]
 

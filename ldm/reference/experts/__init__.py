@@ -7,7 +7,7 @@ they must import environment libraries inside the factory, not at the top.
     def cartpole(spec: EnvSpec) -> Actor:
         return Markov("scripted/cartpole@1", lambda observation: [...])
 
-An expert is causal (it uses nothing but the turns it has seen, so that a model which sees the same
+An expert is causal (it uses nothing but the steps it has seen, so that a model which sees the same
 history can imitate it) and deterministic. The number after "@" rises when its behaviour changes.
 """
 
@@ -20,13 +20,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldm.envs.interface import Actor, Arrays, Turn
+from ldm.envs.interface import Actor, Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 
 
 class Expert(NamedTuple):
     """factory: builds the actor. hosted: name of the adapter's own expert that it relies on, which
-    `make(..., expert=hosted)` must then ask for (its actions arrive in `Turn.expert`)."""
+    `make(..., expert=hosted)` must then ask for (its actions arrive in `TimeStep.expert`)."""
 
     factory: Callable[[EnvSpec], Actor]
     hosted: str | None = None
@@ -88,8 +88,8 @@ class Markov:
     def __init__(self, id: str, function: Callable[[Arrays], Arrays]):
         self.id, self.function = id, function
 
-    def act(self, turn: Turn) -> Arrays:
-        return self.function(turn.observation)
+    def act(self, timestep: TimeStep) -> Arrays:
+        return self.function(timestep.observation)
 
 
 class Hosted:
@@ -98,15 +98,17 @@ class Hosted:
     def __init__(self, id: str):
         self.id = id
 
-    def act(self, turn: Turn) -> Arrays:
-        if turn.expert is None:
+    def act(self, timestep: TimeStep) -> Arrays:
+        if timestep.expert is None:
             raise ValueError(f"{self.id} needs an environment made with expert=...")
-        return turn.expert
+        return timestep.expert
 
 
-def memory(turn: Turn, state: np.ndarray | None, shape: tuple[int, ...] = (), dtype=np.float64):
+def memory(
+    timestep: TimeStep, state: np.ndarray | None, shape: tuple[int, ...] = (), dtype=np.float64
+):
     """Per-stream state of a causal expert: zeros (num_envs, *shape), reset in rows that started."""
-    if state is None or len(state) != len(turn.started):
-        state = np.zeros((len(turn.started), *shape), dtype)
-    state[turn.started] = 0
+    if state is None or len(state) != len(timestep.started):
+        state = np.zeros((len(timestep.started), *shape), dtype)
+    state[timestep.started] = 0
     return state

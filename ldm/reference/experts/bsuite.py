@@ -3,7 +3,7 @@ is drawn once from a published seed and is the same in every episode."""
 
 import numpy as np
 
-from ldm.envs.interface import Actor, Arrays, Turn
+from ldm.envs.interface import Actor, Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.reference.experts import Markov, expert, memory
 
@@ -49,9 +49,9 @@ def recall(spec: EnvSpec) -> Actor:
     class Recall:
         id, bits = "exact/bsuite-memory@1", None
 
-        def act(self, turn: Turn) -> Arrays:
-            row = turn.observation[0][:, 0]
-            self.bits = memory(turn, self.bits, (row.shape[1] - 2,))
+        def act(self, timestep: TimeStep) -> Arrays:
+            row = timestep.observation[0][:, 0]
+            self.bits = memory(timestep, self.bits, (row.shape[1] - 2,))
             shown = (row[:, 2:] != 0).any(1, keepdims=True)
             self.bits[:] = np.where(shown, row[:, 2:], self.bits)
             asked = row[:, 1:2].astype(np.int64)

@@ -1,9 +1,9 @@
-"""Defending networks: what is hidden is inferred by Bayes' rule from the turns seen so far, and the
+"""Defending networks: what is hidden is inferred by Bayes' rule from the steps seen so far, and the
 action is the best for that belief."""
 
 import numpy as np
 
-from ldm.envs.interface import Arrays, Turn
+from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.reference.experts import Markov, expert, memory
 from ldm.reference.experts.search import search
@@ -24,14 +24,14 @@ class Cleaner:
     def __init__(self, p):
         self.p, self.belief = p, None
 
-    def act(self, turn: Turn) -> Arrays:
-        p, (alerts,) = self.p, turn.observation
-        started = turn.started[:, None]
-        self.belief = memory(turn, self.belief, (p.hosts,))
+    def act(self, timestep: TimeStep) -> Arrays:
+        p, (alerts,) = self.p, timestep.observation
+        started = timestep.started[:, None]
+        self.belief = memory(timestep, self.belief, (p.hosts,))
         before = self.belief.copy()
-        if len(turn.action):
-            rows = np.flatnonzero(~turn.started & (turn.action[0] > 0))
-            before[rows, turn.action[0][rows] - 1] = 0
+        if len(timestep.action):
+            rows = np.flatnonzero(~timestep.started & (timestep.action[0] > 0))
+            before[rows, timestep.action[0][rows] - 1] = 0
         escapes = np.exp(np.log1p(-p.spread * before) @ p.links) * (1 - p.outside / p.hosts)
         prior = np.where(started, 1 / p.hosts, 1 - (1 - before) * escapes)
         seen = np.where(alerts, p.seen, 1 - p.seen) * prior
@@ -82,13 +82,13 @@ class Detector:
         chance = attacked * self.loud[alerts] + (1 - attacked) * self.quiet[alerts]
         return attacked * self.loud[alerts] / np.maximum(chance, 1e-300), chance
 
-    def act(self, turn: Turn) -> Arrays:
-        self.belief = memory(turn, self.belief)
-        self.time = memory(turn, self.time, dtype=np.int64)
-        alerts = np.rint(turn.observation[0][:, 0] * self.p.loud).astype(int)
+    def act(self, timestep: TimeStep) -> Arrays:
+        self.belief = memory(timestep, self.belief)
+        self.time = memory(timestep, self.time, dtype=np.int64)
+        alerts = np.rint(timestep.observation[0][:, 0] * self.p.loud).astype(int)
         after, _ = self.update(self.belief, np.minimum(alerts, len(self.quiet) - 1))
-        self.belief = np.where(turn.started, 0.0, after)
-        self.time = np.where(turn.started, 0, self.time + 1)
+        self.belief = np.where(timestep.started, 0.0, after)
+        self.time = np.where(timestep.started, 0, self.time + 1)
         left = np.clip(self.p.horizon - self.time, 0, self.p.horizon)
         return [(self.belief >= self.threshold[left]).astype(np.int32)]
 
@@ -135,17 +135,17 @@ class Trapper:
                     self.moves[here, ahead] = (1 - p.rests) * p.moves[layer, host]
         self.stays = np.eye(size + 1) * self.moves
 
-    def act(self, turn: Turn) -> Arrays:
-        p, (shown,) = self.p, turn.observation
+    def act(self, timestep: TimeStep) -> Arrays:
+        p, (shown,) = self.p, timestep.observation
         size = p.layers * p.width
         fresh = np.zeros(size)
         fresh[: p.width] = 1 / p.width
-        self.belief = memory(turn, self.belief, (size,))
+        self.belief = memory(timestep, self.belief, (size,))
         after = (self.belief @ self.moves[:size, :size]).copy()
-        if len(turn.action):  # not caught: it is not where the trap was, unless it rested there
-            rows, trap = np.arange(len(after)), turn.action[0]
+        if len(timestep.action):  # not caught: it is not where the trap was, unless it rested there
+            rows, trap = np.arange(len(after)), timestep.action[0]
             after[rows, trap] = self.belief[rows, trap] * p.rests
-        ended = turn.started | (np.abs(turn.reward) > 0.5)
+        ended = timestep.started | (np.abs(timestep.reward) > 0.5)
         after = np.where(ended[:, None] | (after.sum(1, keepdims=True) < 1e-9), fresh, after)
         seen = shown.any(1, keepdims=True)
         self.belief = np.where(seen, shown, after / after.sum(1, keepdims=True))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ldm.envs.interface import Arrays, Turn
+from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.reference.experts import expert
 
@@ -107,17 +107,17 @@ class GridSearch:
         self.mapper = mapper  # of a mission
         self.maps: list[Mapper] = []
 
-    def act(self, turn: Turn) -> Arrays:
-        heading, view, mission = turn.observation
+    def act(self, timestep: TimeStep) -> Arrays:
+        heading, view, mission = timestep.observation
         actions = np.zeros(len(heading), np.int32)
         self.maps = self.maps or [Mapper() for _ in heading]
-        for i, started in enumerate(turn.started):
+        for i, started in enumerate(timestep.started):
             if started:
                 self.maps[i] = self.mapper(bytes(mission[i]).rstrip(b"\0").decode())
             else:
-                self.maps[i].did(int(turn.action[0][i]))
+                self.maps[i].did(int(timestep.action[0][i]))
             self.maps[i].see(int(heading[i]), view[i])
-            if not (turn.terminated[i] or turn.truncated[i]):
+            if not (timestep.terminated[i] or timestep.truncated[i]):
                 actions[i] = self.maps[i].choose()
         return [actions]
 

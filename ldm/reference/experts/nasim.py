@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldm.envs.interface import Turn
+from ldm.envs.interface import TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.reference.experts import expert, memory
 
@@ -61,10 +61,10 @@ class Attacker:
         self.plans: dict[Known, np.ndarray] = {}
         self.known = None
 
-    def act(self, turn: Turn) -> list[np.ndarray]:
-        (observation,) = turn.observation
+    def act(self, timestep: TimeStep) -> list[np.ndarray]:
+        (observation,) = timestep.observation
         rows = observation.reshape(len(observation), self.shape[0] + 1, -1)
-        self.known = memory(turn, self.known, self.shape)
+        self.known = memory(timestep, self.known, self.shape)
         np.maximum(self.known, rows[:, :-1, self.columns], out=self.known)
         return [np.stack([self._move(stream) for stream in self.known])]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ldm.envs.interface import Actor, Arrays, Turn
+from ldm.envs.interface import Actor, Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.reference.experts import Markov, expert, memory
 
@@ -27,10 +27,10 @@ class Trials:
         self.rule, self.column, self.before = rule, column, before
         self.seen: list[list[np.ndarray]] = []
 
-    def act(self, turn: Turn) -> Arrays:
-        rows = turn.observation[0]
+    def act(self, timestep: TimeStep) -> Arrays:
+        rows = timestep.observation[0]
         self.seen = self.seen or [[] for _ in rows]
-        for row, seen, started in zip(rows, self.seen, turn.started):
+        for row, seen, started in zip(rows, self.seen, timestep.started):
             if started or (seen and self.begins(seen[-1], row)):
                 seen.clear()
             seen.append(row.copy())
@@ -222,9 +222,9 @@ def delayed_reach(spec: EnvSpec) -> Actor:
     class Reach:
         id, shown = "scripted/neurogym-ReachingDelayResponse@1", None
 
-        def act(self, turn: Turn) -> Arrays:
-            go, stimulus = turn.observation[0].T
-            self.shown = memory(turn, self.shown)
+        def act(self, timestep: TimeStep) -> Arrays:
+            go, stimulus = timestep.observation[0].T
+            self.shown = memory(timestep, self.shown)
             self.shown[:] = np.where((go < 0.5) & (stimulus > -0.25), stimulus, self.shown)
             return [np.stack([np.where(go > 0.5, 1.0, -1.0), self.shown], 1).astype(np.float32)]
 
@@ -258,13 +258,13 @@ def two_step(spec: EnvSpec) -> Actor:
     class TwoStep:
         id, odds = "exact/neurogym-DawTwoStep@1", None
 
-        def act(self, turn: Turn) -> Arrays:
-            first, second = turn.observation[0][:, 1] > 0.5, turn.observation[0][:, 2] > 0.5
-            self.odds = memory(turn, self.odds)  # log odds that the first state pays
-            news = np.log(9) * np.where(turn.reward > 0.5, 1, -1) * np.where(first, 1, -1)
+        def act(self, timestep: TimeStep) -> Arrays:
+            first, second = timestep.observation[0][:, 1] > 0.5, timestep.observation[0][:, 2] > 0.5
+            self.odds = memory(timestep, self.odds)  # log odds that the first state pays
+            news = np.log(9) * np.where(timestep.reward > 0.5, 1, -1) * np.where(first, 1, -1)
             chance = 1 / (1 + np.exp(-(self.odds + news)))
             chance = 0.975 * chance + 0.025 * (1 - chance)
-            landed = (first | second) & ~turn.started
+            landed = (first | second) & ~timestep.started
             self.odds[:] = np.where(landed, np.log(chance / (1 - chance)), self.odds)
             choice = np.where(self.odds >= 0, 1, 2)
             return [np.where(first | second, 0, choice).astype(np.int32)]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ldm.envs.interface import Actor, Arrays, Turn
+from ldm.envs.interface import Actor, Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.reference.experts import Markov, expert, memory
 
@@ -101,17 +101,17 @@ def echelons(spec: EnvSpec) -> Actor:
     class Echelons:
         id, period = "scripted/or-gym-base-stock@1", None
 
-        def act(self, turn: Turn) -> Arrays:
-            self.period = memory(turn, self.period)
+        def act(self, timestep: TimeStep) -> Arrays:
+            self.period = memory(timestep, self.period)
             left = spec.horizon - self.period[:, None]
             self.period += 1
-            rows = turn.observation[0].astype(np.float64).reshape(-1, longest + 1, stages)
+            rows = timestep.observation[0].astype(np.float64).reshape(-1, longest + 1, stages)
             stock, orders = rows[:, 0], rows[:, 1:]
             recent = np.arange(longest)[:, None] >= longest - lead  # within each lead time
             order = np.clip(level - stock - (orders * recent).sum(1), 0, capacity)
             above = np.concatenate([stock[:, 1:], np.full((len(stock), 1), np.inf)], 1)
             order = np.where(left > lead.cumsum(), np.minimum(order, np.maximum(above, 0)), 0)
-            return [np.floor(order).astype(turn.action[0].dtype)]
+            return [np.floor(order).astype(timestep.action[0].dtype)]
 
     return Echelons()
 
@@ -162,12 +162,12 @@ def portfolio(spec: EnvSpec) -> Actor:
     class Plan:
         id, period = "scripted/certain-portfolio@1", None
 
-        def act(self, turn: Turn) -> Arrays:
-            self.period = memory(turn, self.period, dtype=np.int64)
+        def act(self, timestep: TimeStep) -> Arrays:
+            self.period = memory(timestep, self.period, dtype=np.int64)
             now = np.minimum(self.period, last - 1)
             over = (self.period >= last)[:, None]
             self.period += 1
-            price = np.maximum(turn.observation[0][:, 1:4], 1e-3).astype(np.float64)
+            price = np.maximum(timestep.observation[0][:, 1:4], 1e-3).astype(np.float64)
             gain = unit[now + 1] / (price * (1 + BUYING))
             kept = np.maximum(cash[now + 1], gain.max(1))[:, None]
             sell = ~over & (price * (1 - SELLING) * kept > unit[now + 1])

@@ -1,8 +1,8 @@
-"""POPGym's memory tasks: what to recall is known exactly from the turns seen so far."""
+"""POPGym's memory tasks: what to recall is known exactly from the steps seen so far."""
 
 import numpy as np
 
-from ldm.envs.interface import Arrays, Turn
+from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.reference.experts import expert, memory
 
@@ -25,11 +25,11 @@ class Recall:
     def __init__(self, id: str):
         self.id, self.time, self.history = id, None, None
 
-    def remember(self, turn: Turn, symbol: np.ndarray) -> None:
-        n = len(turn.started)
+    def remember(self, timestep: TimeStep, symbol: np.ndarray) -> None:
+        n = len(timestep.started)
         if self.time is None or len(self.time) != n:
             self.time, self.history = np.zeros(n, np.int64), np.zeros((n, 64), np.int32)
-        self.time = np.where(turn.started, 0, self.time + 1)
+        self.time = np.where(timestep.started, 0, self.time + 1)
         if self.time.max() >= self.history.shape[1]:
             self.history = np.concatenate([self.history, np.zeros_like(self.history)], 1)
         self.history[np.arange(n), self.time] = symbol
@@ -47,8 +47,8 @@ class RepeatPrevious(Recall):
         super().__init__("exact/repeat-previous@1")
         self.delay = delay
 
-    def act(self, turn: Turn) -> Arrays:
-        self.remember(turn, turn.observation[0])
+    def act(self, timestep: TimeStep) -> Arrays:
+        self.remember(timestep, timestep.observation[0])
         return [self.recall(self.time - self.delay)]
 
 
@@ -60,8 +60,8 @@ def repeat_previous(spec: EnvSpec) -> RepeatPrevious:
 class RepeatFirst(Recall):
     """Names the first symbol of the episode."""
 
-    def act(self, turn: Turn) -> Arrays:
-        self.remember(turn, turn.observation[0])
+    def act(self, timestep: TimeStep) -> Arrays:
+        self.remember(timestep, timestep.observation[0])
         return [self.recall(np.zeros_like(self.time))]
 
 
@@ -71,17 +71,17 @@ def repeat_first(spec: EnvSpec) -> RepeatFirst:
 
 
 class Autoencode(Recall):
-    """Watches cards, then names them backwards; the first turn of play repeats the last card."""
+    """Watches cards, then names them backwards; the first step of play repeats the last card."""
 
     def __init__(self):
         super().__init__("exact/autoencode@1")
         self.watched = self.watching = None
 
-    def act(self, turn: Turn) -> Arrays:
-        watching, card = turn.observation
-        self.remember(turn, card)
-        self.watched = memory(turn, self.watched, dtype=np.int64)
-        self.watching = memory(turn, self.watching, dtype=bool)
+    def act(self, timestep: TimeStep) -> Arrays:
+        watching, card = timestep.observation
+        self.remember(timestep, card)
+        self.watched = memory(timestep, self.watched, dtype=np.int64)
+        self.watching = memory(timestep, self.watching, dtype=bool)
         self.watched = np.where(self.watching | (watching == 1), self.time + 1, self.watched)
         self.watching = watching == 1
         # Card i is recalled at time 2 · (watched − 1) − i.
@@ -101,9 +101,9 @@ class CountRecall:
     def __init__(self, distinct: int):
         self.distinct, self.counts = distinct, None
 
-    def act(self, turn: Turn) -> Arrays:
-        dealt, asked = turn.observation[0].T
-        self.counts = memory(turn, self.counts, (self.distinct,), np.int32)
+    def act(self, timestep: TimeStep) -> Arrays:
+        dealt, asked = timestep.observation[0].T
+        self.counts = memory(timestep, self.counts, (self.distinct,), np.int32)
         rows = np.arange(len(dealt))
         self.counts[rows, dealt] += 1
         return [self.counts[rows, asked]]
@@ -122,9 +122,9 @@ class HigherLower:
     def __init__(self, decks: int):
         self.decks, self.seen = decks, None
 
-    def act(self, turn: Turn) -> Arrays:
-        card = turn.observation[0]
-        self.seen = memory(turn, self.seen, (13,), np.int32)
+    def act(self, timestep: TimeStep) -> Arrays:
+        card = timestep.observation[0]
+        self.seen = memory(timestep, self.seen, (13,), np.int32)
         self.seen[np.arange(len(card)), card] += 1
         left = 4 * self.decks - self.seen
         ranks = np.arange(13)
@@ -148,12 +148,12 @@ class Bandit:
         self.arms, self.prior = arms, (wins, pulls)
         self.wins = self.pulls = None
 
-    def act(self, turn: Turn) -> Arrays:
-        self.wins = memory(turn, self.wins, (self.arms,))
-        self.pulls = memory(turn, self.pulls, (self.arms,))
-        played = np.flatnonzero(~turn.started)
-        arm = turn.action[0][played]
-        self.wins[played, arm] += turn.reward[played] > 0
+    def act(self, timestep: TimeStep) -> Arrays:
+        self.wins = memory(timestep, self.wins, (self.arms,))
+        self.pulls = memory(timestep, self.pulls, (self.arms,))
+        played = np.flatnonzero(~timestep.started)
+        arm = timestep.action[0][played]
+        self.wins[played, arm] += timestep.reward[played] > 0
         self.pulls[played, arm] += 1
         wins, pulls = self.prior
         share = (self.wins + wins) / (self.pulls + pulls)
@@ -173,10 +173,12 @@ class PositionOnlyCartPole:
     def __init__(self):
         self.last = None
 
-    def act(self, turn: Turn) -> Arrays:
-        position = turn.observation[0]
+    def act(self, timestep: TimeStep) -> Arrays:
+        position = timestep.observation[0]
         last = (
-            position if self.last is None else np.where(turn.started[:, None], position, self.last)
+            position
+            if self.last is None
+            else np.where(timestep.started[:, None], position, self.last)
         )
         self.last = position
         velocity = (position - last) / 0.02

@@ -3,7 +3,7 @@ filter; boards and cards kept in mind."""
 
 import numpy as np
 
-from ldm.envs.interface import Arrays, Turn
+from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.reference.experts import expert, memory
 from ldm.reference.experts.boards import safest
@@ -23,10 +23,10 @@ class VelocityOnlyCartPole:
     def __init__(self, spec: EnvSpec):
         self.id, self.position, self.velocity = "scripted/popgym-velocity-cartpole@1", None, None
 
-    def act(self, turn: Turn) -> Arrays:
-        seen, first = turn.observation[0].astype(np.float64), turn.started[:, None]
+    def act(self, timestep: TimeStep) -> Arrays:
+        seen, first = timestep.observation[0].astype(np.float64), timestep.started[:, None]
         self.position, self.velocity = (
-            memory(turn, state, (2,)) for state in (self.position, self.velocity)
+            memory(timestep, state, (2,)) for state in (self.position, self.velocity)
         )
         self.position[:] = np.where(first, seen, self.position + STEP * self.velocity)
         self.velocity[:] = np.where(first, 0, seen)
@@ -48,13 +48,13 @@ class NoisyCartPole:
             covariance = BALANCED @ (covariance - gain @ SEEN @ covariance) @ BALANCED.T
             covariance += np.diag([0, 1e-5, 0, 1e-5])  # of what linearising leaves out
 
-    def act(self, turn: Turn) -> Arrays:
-        self.state = memory(turn, self.state, (4,))
-        self.time = memory(turn, self.time, dtype=np.int64)
-        push = np.where(turn.action[0] > 0, 1.0, -1.0)[:, None] * PUSH
-        self.state[:] = np.where(turn.started[:, None], 0, self.state @ BALANCED.T + push)
+    def act(self, timestep: TimeStep) -> Arrays:
+        self.state = memory(timestep, self.state, (4,))
+        self.time = memory(timestep, self.time, dtype=np.int64)
+        push = np.where(timestep.action[0] > 0, 1.0, -1.0)[:, None] * PUSH
+        self.state[:] = np.where(timestep.started[:, None], 0, self.state @ BALANCED.T + push)
         gain = np.array(self.gains)[np.minimum(self.time, len(self.gains) - 1)]
-        wrong = turn.observation[0] - self.state @ SEEN.T
+        wrong = timestep.observation[0] - self.state @ SEEN.T
         self.state += (gain @ wrong[..., None])[..., 0]
         self.time += 1
         return [(self.state @ GAINS > 0).astype(np.int32)]
@@ -72,15 +72,15 @@ class Pendulum:
         self.rate = self.share / (2 - self.share) * self.share / 0.05
         self.angle = self.spin = None
 
-    def act(self, turn: Turn) -> Arrays:
-        cosine, sine = turn.observation[0].T.astype(np.float64)
-        self.angle, self.spin = memory(turn, self.angle), memory(turn, self.spin)
-        seen, torque = np.arctan2(sine, cosine), np.clip(turn.action[0][:, 0], -2, 2)
+    def act(self, timestep: TimeStep) -> Arrays:
+        cosine, sine = timestep.observation[0].T.astype(np.float64)
+        self.angle, self.spin = memory(timestep, self.angle), memory(timestep, self.spin)
+        seen, torque = np.arctan2(sine, cosine), np.clip(timestep.action[0][:, 0], -2, 2)
         spin = np.clip(self.spin + (15 * np.sin(self.angle) + 3 * torque) * 0.05, -8, 8)
         angle = self.angle + spin * 0.05
         wrong = (seen - angle + np.pi) % (2 * np.pi) - np.pi
-        self.angle[:] = np.where(turn.started, seen, angle + self.share * wrong)
-        self.spin[:] = np.where(turn.started, 0, np.clip(spin + self.rate * wrong, -8, 8))
+        self.angle[:] = np.where(timestep.started, seen, angle + self.share * wrong)
+        self.spin[:] = np.where(timestep.started, 0, np.clip(spin + self.rate * wrong, -8, 8))
         tilt = (self.angle + np.pi) % (2 * np.pi) - np.pi
         energy = self.spin**2 / 6 + 5 * (np.cos(tilt) - 1)
         near = np.abs(tilt + 0.2 * self.spin) < 0.5
@@ -96,15 +96,15 @@ class Board:
     def __init__(self):
         self.boards: list[np.ndarray] = []  # -1: not named yet
 
-    def act(self, turn: Turn) -> Arrays:
-        self.boards = self.boards or [self._new() for _ in turn.started]
+    def act(self, timestep: TimeStep) -> Arrays:
+        self.boards = self.boards or [self._new() for _ in timestep.started]
         chosen = []
-        for i, started in enumerate(turn.started):
+        for i, started in enumerate(timestep.started):
             if started:
                 self.boards[i] = self._new()
             else:
-                self.boards[i][tuple(turn.action[0][i])] = turn.observation[0][i]
-            over = turn.terminated[i] or turn.truncated[i]
+                self.boards[i][tuple(timestep.action[0][i])] = timestep.observation[0][i]
+            over = timestep.terminated[i] or timestep.truncated[i]
             chosen.append((0, 0) if over and not started else self.choose(self.boards[i]))
         return [np.array(chosen, np.int32)]
 

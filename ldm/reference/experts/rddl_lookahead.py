@@ -9,7 +9,7 @@ nothing is done any more, or, where actions are numbers, the same goes on.
 import numpy as np
 from gymnasium.spaces import MultiBinary
 
-from ldm.envs.interface import Actor, Arrays, Turn
+from ldm.envs.interface import Actor, Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.reference.experts import expert
 
@@ -50,16 +50,17 @@ class Lookahead:
             values = [range(int(s), int(s + c)) for s, c in zip(start, counts)]
         return [(name, i, v) for i, own in enumerate(values) for v in own if v != default[i]]
 
-    def act(self, turn: Turn) -> Arrays:
+    def act(self, timestep: TimeStep) -> Arrays:
         chosen = [
-            self.choose([leaf[i] for leaf in turn.observation]) for i in range(len(turn.started))
+            self.choose([leaf[i] for leaf in timestep.observation])
+            for i in range(len(timestep.started))
         ]
         if self.problem.single:
             return [np.array([self._number(action) for action in chosen], np.int32)]
         return [
             np.stack([action[name] for action in chosen])
-            .astype(turn.action[k].dtype)
-            .reshape(turn.action[k].shape)
+            .astype(timestep.action[k].dtype)
+            .reshape(timestep.action[k].shape)
             for k, name in enumerate(sorted(self.problem.actions))
         ]
 

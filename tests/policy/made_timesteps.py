@@ -1,9 +1,9 @@
-"""Manifest entries and turns made up from a seed."""
+"""Manifest entries and timesteps made up from a seed."""
 
 import gymnasium as gym
 import numpy as np
 
-from ldm.envs.interface import Turn
+from ldm.envs.interface import TimeStep
 from ldm.envs.spaces import describe, leaves, sample, to_json
 
 SPACES = {
@@ -42,7 +42,7 @@ def entry(kind: str = "vector", spans: bool = False) -> dict:
     }
 
 
-def turns(kind: str, num_envs: int, count: int, longest: int, seed: int = 0) -> list[Turn]:
+def timesteps(kind: str, num_envs: int, count: int, longest: int, seed: int = 0) -> list[TimeStep]:
     """What `num_envs` streams with episodes of 1 to `longest` steps show, actions being random."""
     rng = np.random.default_rng(seed)
     observation, action = (leaves(describe(space)) for space in SPACES[kind])
@@ -58,7 +58,7 @@ def turns(kind: str, num_envs: int, count: int, longest: int, seed: int = 0) -> 
         truncated = ended & (rng.random(num_envs) < 0.5)
         arrays = [values(leaf) for leaf in observation], [values(leaf) for leaf in action]
         reward = rng.uniform(-1, 1, num_envs)
-        found.append(Turn(*arrays, reward, ended & ~truncated, truncated, started))
+        found.append(TimeStep(*arrays, reward, ended & ~truncated, truncated, started))
         started = ended
         left = np.where(started, rng.integers(1, longest + 1, num_envs), left - 1)
     return found
