@@ -34,9 +34,11 @@ class DataVerify:
 
     data: tyro.conf.Positional[_Folder]
     """A folder that `ldm record` or `ldm data` wrote, or a run's folder or name."""
+    skip_broken: bool = False
+    """Write what is broken into skip.json beside the manifest: every other stage leaves it out."""
 
     def __call__(self) -> None:
-        _do_data("verify", self.data)
+        _do_data("verify", self.data, self.skip_broken)
 
 
 @dataclass

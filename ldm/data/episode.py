@@ -1,6 +1,6 @@
 """An episode as it happened: what was seen, what was done, what the reference would have done."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -89,6 +89,15 @@ class Trajectory:
 
     def __len__(self) -> int:
         return len(self.rewards)
+
+    def emptied(self) -> "Trajectory":
+        """The same stream without any of its episodes."""
+        arrays = {
+            name: value[:0] if isinstance(value, np.ndarray) else [array[:0] for array in value]
+            for name, value in vars(self).items()
+            if isinstance(value, (np.ndarray, list))
+        }
+        return replace(self, **arrays)
 
     @property
     def episodes(self) -> list[Episode]:

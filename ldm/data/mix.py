@@ -24,8 +24,10 @@ from ldm.data import encoded
 from ldm.data.atomic import folder_lock, replacing
 from ldm.data.codec import Codec
 from ldm.data.encoded import Encoded
-from ldm.data.manifest import checksum, read_environment, read_manifest, write_manifest
+from ldm.data.manifest import read_environment, read_manifest, write_manifest
 from ldm.data.samples import Damage, read_tar, write_tar
+from ldm.data.sealed import checksum
+from ldm.data.verify import read_recorded
 from ldm.errors import LdmError, nearest
 from ldm.parallel.jobs import run_jobs
 from ldm.seeds import derive
@@ -44,7 +46,7 @@ def run(recipe: Recipe, folder: Path) -> None:
     """
     data, mix = Path(folder) / "data", Path(folder) / "mix"
     with folder_lock(mix):
-        recorded = read_manifest(data)
+        recorded = read_recorded(data)
         settings = {
             "schema": encoded.SCHEMA,
             "data": recorded["checksum"],
@@ -172,9 +174,9 @@ def _chosen(recipe: Recipe, recorded: list[dict]) -> list[dict]:
     """The environments to mix."""
     names = [environment["id"] for environment in recorded]
     for name, weight in recipe.mix.weights.items():
-        if name not in recipe.environments:
+        if name not in names and name not in recipe.environments:
             raise LdmError(
-                f'mix.weights: no environment "{name}" in the recipe{nearest(name, names)}'
+                f'mix.weights: no environment "{name}" in the recorded data{nearest(name, names)}'
             )
         if weight < 0:
             raise LdmError(f"mix.weights: {name} has weight {weight}, expected 0 or more")

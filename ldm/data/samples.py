@@ -7,17 +7,27 @@ samples give the same file.
 import hashlib
 import io
 import json
+import math
+import re
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import zstandard
 
 from ldm.data.atomic import replacing
+from ldm.data.door import parse_json, read_bytes, require
 from ldm.errors import LdmError
 
 LEVEL = 3  # of zstd
+META = 4 << 20  # bytes of a sample's .json at most
+# A tar unpacks to at most FREE bytes, or RATIO times its own; nothing but zeros reaches 30,000.
+FREE, RATIO = 512 << 20, 1000
+BLOCK = 512  # of a tar
+MEMBER = re.compile(r"[0-9]{6,}\.(json|zst)")
+DTYPES = ("|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f4", "<f8")
+TABLE = {"arrays": [{"name": str, "dtype": DTYPES, "shape": [int], "offset": int}]}
 
 Sample = tuple[bytes, bytes]  # contents of the .json and of the .zst file
 # What decoding damaged bytes may raise.
@@ -38,15 +48,46 @@ def encode_arrays(facts: dict, arrays: dict[str, np.ndarray]) -> Sample:
 
 
 def decode_arrays(meta: bytes, data: bytes) -> tuple[dict, dict[str, np.ndarray]]:
-    """The inverse of `encode_arrays`; arrays are read-only. Raises one of `Damage`."""
-    facts = json.loads(meta)
+    """The inverse of `encode_arrays`; arrays are read-only. Raises one of `Damage`.
+
+    Nothing is unpacked unless its header promises the bytes that the arrays' table adds up to.
+    """
+    if len(meta) > META:
+        raise ValueError(f"its table has {len(meta)} bytes, expected at most {META}")
+    facts = parse_json(meta)
+    require(facts, TABLE, "table")
+    entries, total = facts.pop("arrays"), 0
+    for entry in entries:
+        if entry["offset"] != total:
+            raise ValueError(f'"{entry["name"]}" is at byte {entry["offset"]}, expected {total}')
+        total += math.prod(entry["shape"]) * np.dtype(entry["dtype"]).itemsize
+    if (found := unpacked(data)) != total:
+        raise ValueError(f"{found} bytes are packed, its arrays have {total}")
     raw = zstandard.ZstdDecompressor().decompress(data)
     arrays = {}
-    for entry in facts.pop("arrays"):
-        count = int(np.prod(entry["shape"], dtype=np.int64))
+    for entry in entries:
+        count = math.prod(entry["shape"])
         flat = np.frombuffer(raw, np.dtype(entry["dtype"]), count, entry["offset"])
         arrays[entry["name"]] = flat.reshape(entry["shape"])
+    if len(arrays) < len(entries):
+        raise ValueError("two arrays have one name")
     return facts, arrays
+
+
+def unpacked(data: bytes) -> int:
+    """Bytes that a zstd frame says it holds. Raises one of `Damage` where it says nothing."""
+    size = zstandard.get_frame_parameters(data).content_size
+    if size == zstandard.CONTENTSIZE_UNKNOWN:
+        raise ValueError("its zstd frame does not say its size")
+    return size
+
+
+def _promised(data: bytes) -> int:
+    """`unpacked`, 0 for what will not be unpacked."""
+    try:
+        return unpacked(data)
+    except Damage:
+        return 0
 
 
 def write_tar(path: Path, samples: Iterable[Sample]) -> dict:
@@ -71,12 +112,10 @@ def read_tar(path: Path, entry: dict, again: str) -> dict[str, Sample]:
     """The samples by key, held first against `entry`, what `write_tar` returned.
 
     A file that a sample lacks is empty. again: what to do about a bad tar. Raises LdmError where
-    it is missing, cut short or changed.
+    it is missing, cut short or changed, holds anything but such samples, or would unpack to far
+    more than it should.
     """
-    try:
-        content = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise LdmError(f"shard {path} is missing; {again}") from None
+    content = read_bytes(path, again, entry["bytes"])
     if len(content) != entry["bytes"]:
         raise LdmError(
             f"shard {path} has {len(content)} bytes, its manifest says {entry['bytes']}: "
@@ -89,9 +128,33 @@ def read_tar(path: Path, entry: dict, again: str) -> dict[str, Sample]:
             f"{entry['sha256']}; {again}"
         )
     try:
-        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-            files = {member.name: tar.extractfile(member).read() for member in tar.getmembers()}
-        keys = sorted({name.partition(".")[0] for name in files})
-        return {key: (files.get(f"{key}.json", b""), files.get(f"{key}.zst", b"")) for key in keys}
-    except (tarfile.TarError, AttributeError) as error:
-        raise LdmError(f"shard {path} is not a WebDataset tar ({error}); {again}") from error
+        files = dict(_members(content))
+        packed = sum(_promised(data) for name, data in files.items() if name.endswith(".zst"))
+        if packed > max(FREE, RATIO * len(content)):
+            raise ValueError(f"its {len(content)} bytes would unpack to {packed}")
+    except Damage as error:
+        raise LdmError(
+            f"shard {path} is not a WebDataset tar of ours ({error}); {again}"
+        ) from error
+    keys = sorted({name.partition(".")[0] for name in files})
+    return {key: (files.get(f"{key}.json", b""), files.get(f"{key}.zst", b"")) for key in keys}
+
+
+def _members(content: bytes) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of the plain files in a USTAR archive like those of `write_tar`; nothing
+    else may be in it: no links, sparse files, folders or other names. Raises ValueError."""
+    at, seen = 0, set()
+    while content[at : at + BLOCK] != bytes(BLOCK):
+        header = content[at : at + BLOCK]
+        if len(header) < BLOCK or header[257:262] != b"ustar" or header[156:157] != b"0":
+            raise ValueError(f"no plain file at byte {at}")
+        name, size = header[:100].rstrip(b"\0").decode("ascii"), header[124:136].rstrip(b"\0 ")
+        if not MEMBER.fullmatch(name) or header[345:500].strip(b"\0") or name in seen:
+            raise ValueError(
+                f"the file name {name!r} at byte {at} is not one of ours, or is there twice"
+            )
+        if not size.isdigit() or (end := at + BLOCK + int(size, 8)) > len(content):
+            raise ValueError(f"{name} has {size!r} bytes, more than the archive")
+        seen.add(name)
+        yield name, content[at + BLOCK : end]
+        at = end + -end % BLOCK

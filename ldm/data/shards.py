@@ -12,12 +12,14 @@ ten lines without this package.
 from collections.abc import Iterable
 from pathlib import Path
 
+from ldm.data.door import require
 from ldm.data.episode import Trajectory
 from ldm.data.samples import Damage, Sample, decode_arrays, encode_arrays, read_tar, write_tar
 from ldm.errors import LdmError
 
 SCHEMA = 1
 
+FACTS = {"schema": int, "environment": str, "seed": lambda n: type(n) is int, "policy": str}
 _LEAVES = ("observations", "actions", "labels")
 _ARRAYS = ("lengths", "noise", "rewards", "terminated", "truncated")
 
@@ -77,9 +79,10 @@ def encode(trajectory: Trajectory) -> Sample:
 
 
 def decode(meta: bytes, data: bytes) -> Trajectory:
-    """The inverse of `encode`. Raises ValueError, KeyError, TypeError or ZstdError for bytes that
-    are no sample, or one that lacks an array, a row or an episode's final observation."""
+    """The inverse of `encode`. Raises one of `samples.Damage` for bytes that are no sample, or one
+    that lacks an array, a row or an episode's final observation."""
     facts, arrays = decode_arrays(meta, data)
+    require(facts, FACTS, "trajectory")
     if facts["schema"] != SCHEMA:
         raise ValueError(f"schema {facts['schema']}, expected {SCHEMA}")
     leaves = {

@@ -1,10 +1,10 @@
-"""Recorded data as a whole: found, verified, merged, filtered. Every result is a folder that the
+"""Recorded data as a whole: found, merged, filtered. Every result is a folder that the
 other stages read like one of `ldm record`, appears in one step, and depends on nothing but the
 input."""
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,15 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ldm.data import statistics
 from ldm.data.atomic import replacing
 from ldm.data.episode import Trajectory
-from ldm.data.manifest import read_environment, read_manifest, write_manifest
+from ldm.data.manifest import read_environment, write_manifest
 from ldm.data.shards import write_shard
-from ldm.envs import spaces
+from ldm.data.verify import Progress, Totals, read_recorded
 from ldm.errors import LdmError
-
-Progress = Callable[[int], None]  # is told the transitions that were dealt with
 
 # Fields of an entry that must agree before two recordings of an environment are one.
 ALIKE = (
@@ -42,56 +39,6 @@ def find(name: str | Path) -> Path:
     )
 
 
-def verify(folder: Path, progress: Progress = lambda n: None) -> list[str]:
-    """What is wrong with the data: every shard's checksum, arrays and counts, every entry's totals
-    and statistics. Raises LdmError where the manifest itself cannot be read."""
-    problems = []
-    for entry in read_manifest(folder)["environments"]:
-        try:
-            problems += _differences(folder, entry, progress)
-        except LdmError as error:
-            problems.append(str(error))
-    return problems
-
-
-def _differences(folder: Path, entry: dict, progress: Progress) -> Iterator[str]:
-    made = _Totals(entry)
-    for _, trajectories in read_environment(folder, entry):
-        made.add(trajectories)
-        progress(sum(map(len, trajectories)))
-    for name, found in (("transitions", made.transitions), ("episodes", made.episodes)):
-        if found != entry[name]:
-            yield f"{entry['id']}: its shards have {found} {name}, its entry says {entry[name]}"
-    if not _close(made.summary(), entry["statistics"]):
-        yield f"{entry['id']}: its statistics are not those of its shards"
-
-
-def _close(a, b) -> bool:
-    """Whether two summaries agree but for the last bits, which differ between processors."""
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(_close(a[k], b[k]) for k in a)
-    if isinstance(a, list):
-        return isinstance(b, list) and len(a) == len(b) and all(map(_close, a, b))
-    return a == b or (None not in (a, b) and bool(np.isclose(a, b, rtol=1e-9, atol=1e-12)))
-
-
-class _Totals:
-    """Counts and statistics of an entry's data, shard after shard as `ldm record` has them."""
-
-    def __init__(self, entry: dict):
-        self.trees = [spaces.from_json(entry[name]) for name in ("observation", "action")]
-        self.transitions = self.episodes = 0
-        self.parts: list[statistics.Statistics] = []
-
-    def add(self, trajectories: list[Trajectory]) -> None:
-        self.transitions += sum(map(len, trajectories))
-        self.episodes += sum(len(t.lengths) for t in trajectories)
-        self.parts.append(statistics.measure(*self.trees, trajectories))
-
-    def summary(self) -> dict:
-        return statistics.summary(statistics.merge(self.parts)) if self.parts else {}
-
-
 def merge(folders: list[Path], out: Path, progress: Progress = lambda n: None) -> None:
     """Puts the data of several folders into `out`; of an environment that is in more than one, the
     shards are joined and the statistics computed anew from all of them.
@@ -101,7 +48,7 @@ def merge(folders: list[Path], out: Path, progress: Progress = lambda n: None) -
     """
     entries: dict[str, list[tuple[Path, dict]]] = {}
     for folder in folders:
-        for entry in read_manifest(folder)["environments"]:
+        for entry in read_recorded(folder)["environments"]:
             entries.setdefault(entry["id"], []).append((folder, entry))
     for parts in entries.values():
         _require_alike(parts)
@@ -138,7 +85,7 @@ def _short(value) -> str:
 def _join(parts: list[tuple[Path, dict]], out: Path, progress: Progress) -> dict:
     """The entry of one environment, whose shards are now in `out` too."""
     (_, entry), *others = parts
-    shards, totals = [], _Totals(entry)
+    shards, totals = [], Totals(entry)
     for source, part in parts:
         if others:
             for _, trajectories in read_environment(source, part):
@@ -226,7 +173,7 @@ def episode_returns(trajectory: Trajectory) -> np.ndarray:
 def filtered(folder: Path, out: Path, rule: Filter, progress: Progress = lambda n: None) -> None:
     """Writes what `rule` keeps of `folder` to `out`. Raises LdmError where `out` exists or nothing
     is left."""
-    chosen = [entry for entry in read_manifest(folder)["environments"] if rule.takes(entry)]
+    chosen = [entry for entry in read_recorded(folder)["environments"] if rule.takes(entry)]
     with new_folder(out) as made:
         if rule.whole:
             kept = [_join([(folder, entry)], made, progress) for entry in chosen]
@@ -240,9 +187,9 @@ def filtered(folder: Path, out: Path, rule: Filter, progress: Progress = lambda 
 
 def _thin(folder: Path, entry: dict, out: Path, rule: Filter, progress: Progress) -> dict | None:
     """The entry with its shards written anew from the episodes that are kept; None without any."""
-    shards, totals = [], _Totals(entry)
+    shards, totals = [], Totals(entry)
     for shard, trajectories in read_environment(folder, entry):
-        kept = [part for t in trajectories for part in pieces(t, rule.episodes(entry, t))]
+        kept = [p for t in trajectories if len(t) for p in pieces(t, rule.episodes(entry, t))]
         if kept:
             name = _shard_name(entry["id"], len(shards))
             shards.append({"name": name, **write_shard(out / name, kept)})

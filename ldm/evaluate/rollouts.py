@@ -6,7 +6,8 @@ from functools import cache
 from pathlib import Path
 
 from ldm.config import Recipe
-from ldm.data.manifest import checksum, read_manifest
+from ldm.data.manifest import read_manifest
+from ldm.data.sealed import checksum
 from ldm.envs.make import make
 from ldm.envs.rollout import returns
 from ldm.envs.spec import EnvSpec

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ldm.data.manifest import read_environment, read_manifest
+from ldm.data.manifest import read_environment
 from ldm.data.tools import episode_returns
+from ldm.data.verify import read_recorded
 from ldm.envs import spaces
 
 # Sizes as Hugging Face names them, by rows.
@@ -40,7 +41,7 @@ def slug(entry: dict) -> str:
 
 def card(folder: Path, form: str = "") -> str:
     """The card of the data in `folder`, for itself or what `parquet.export` makes of it."""
-    manifest = read_manifest(folder)
+    manifest = read_recorded(folder)
     entries = manifest["environments"]
     played = [_played(folder, entry) for entry in entries]
     parts = [_header(entries, form), "# Episodes of reference policies", _summary(entries)]

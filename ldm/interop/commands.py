@@ -8,15 +8,18 @@ from rich.console import Console
 from rich.table import Table
 
 from ldm.data import tools
-from ldm.data.manifest import read_manifest
+from ldm.data.verify import LIST, Progress, read_recorded
+from ldm.data.verify import verify as check
 from ldm.errors import LdmError
 from ldm.parallel.progress import progress_bar
+
+LISTED = 100  # problems that are printed
 
 
 def show(data: str) -> None:
     """A table of what is there."""
     folder = tools.find(data)
-    entries = read_manifest(folder)["environments"]
+    entries = read_recorded(folder)["environments"]
     table = Table(box=None, header_style="bold")
     for name in ("environment", "domain", "policy"):
         table.add_column(name)
@@ -45,23 +48,30 @@ def _bytes(entry: dict) -> int:
 
 
 def _transitions(folders: list[Path]) -> int:
-    return sum(e["transitions"] for f in folders for e in read_manifest(f)["environments"])
+    return sum(e["transitions"] for f in folders for e in read_recorded(f)["environments"])
 
 
-def _told(title: str, total: int | None, work: Callable[[tools.Progress], object]):
+def _told(title: str, total: int | None, work: Callable[[Progress], object]):
     """`work` with a progress bar over transitions."""
     with progress_bar() as bar:
         task = bar.add_task(title, total=total, note="")
         return work(lambda count: bar.update(task, advance=count))
 
 
-def verify(data: str) -> None:
+def verify(data: str, skip_broken: bool) -> None:
     folder = tools.find(data)
     total = _transitions([folder])
-    problems = _told("verify", total, lambda progress: tools.verify(folder, progress))
-    if problems:
-        listed = "\n".join(f"  {problem}" for problem in problems)
+    problems = _told("verify", total, lambda p: check(folder, p, skip_broken))
+    listed = "\n".join(f"  {problem}" for problem in problems[:LISTED])
+    if len(problems) > LISTED:
+        listed += f"\n  and {len(problems) - LISTED} more"
+    if problems and not skip_broken:
         raise LdmError(f"{folder}: {len(problems)} problems\n{listed}")
+    if problems:
+        left = _transitions([folder])
+        print(f"{folder}: {len(problems)} problems\n{listed}")
+        print(f"{folder / LIST} leaves them out: {left:,} of {total:,} transitions are left")
+        return
     print(f"{folder}: {total:,} transitions, every shard, count and statistic as the manifest says")
 
 
@@ -75,7 +85,7 @@ def merge(data: list[str], out: Path) -> None:
 
 def filtered(data: str, out: Path, rule: tools.Filter) -> None:
     folder = tools.find(data)
-    chosen = [e for e in read_manifest(folder)["environments"] if rule.takes(e)]
+    chosen = [e for e in read_recorded(folder)["environments"] if rule.takes(e)]
     total = sum(entry["transitions"] for entry in chosen)
     _told("filter", total, lambda progress: tools.filtered(folder, out, rule, progress))
     _say(out)
@@ -112,5 +122,5 @@ def load(names: list[str], domain: str, out: Path) -> None:
 
 
 def _say(out: Path) -> None:
-    entries = read_manifest(out)["environments"]
+    entries = read_recorded(out)["environments"]
     print(f"{out}: {len(entries)} environments, {_transitions([out]):,} transitions")

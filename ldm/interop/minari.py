@@ -21,9 +21,10 @@ import numpy as np
 from ldm.data import statistics
 from ldm.data.atomic import replacing
 from ldm.data.episode import Trajectory
-from ldm.data.manifest import read_environment, read_manifest, write_manifest
+from ldm.data.manifest import read_environment, write_manifest
 from ldm.data.shards import write_shard
-from ldm.data.tools import Progress, new_folder, scale
+from ldm.data.tools import new_folder, scale
+from ldm.data.verify import Progress, read_recorded
 from ldm.envs import spaces
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
@@ -50,7 +51,7 @@ def export(folder: Path, root: Path, namespace: str, progress: Progress = lambda
     to say; their ids. Raises LdmError where one is there, or Minari is not installed."""
     _library()
     root = Path(root).resolve()  # Minari loses its way under a relative one
-    entries = read_manifest(folder)["environments"]
+    entries = read_recorded(folder)["environments"]
     names = [dataset_id(namespace, entry["id"]) for entry in entries]
     for name in names:
         if (root / name).exists():

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from ldm.data.episode import Trajectory
-from ldm.data.manifest import read_environment, read_manifest
-from ldm.data.tools import Progress, new_folder
+from ldm.data.manifest import read_environment
+from ldm.data.tools import new_folder
+from ldm.data.verify import Progress, read_recorded
 from ldm.envs import spaces
 from ldm.envs.interface import Arrays
 from ldm.errors import LdmError
@@ -31,7 +32,7 @@ def export(folder: Path, out: Path, form: str, progress: Progress = lambda n: No
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise LdmError(f'this needs pyarrow: pip install "ldm[interop]" ({error})') from error
-    manifest = read_manifest(folder)
+    manifest = read_recorded(folder)
     with new_folder(out) as made:
         for entry in manifest["environments"]:
             place, first = made / "data" / slug(entry), 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ldm.config import Recipe
-from ldm.data.manifest import checksum
+from ldm.data.sealed import checksum
 from ldm.envs.spec import EnvSpec
 from ldm.reference.admission import Card, card_folder
 

@@ -38,7 +38,12 @@ def entry(observation, action, reward=(1.0, -1.0, 1.0), name="test/Env-v0") -> d
     trees = describe(observation), describe(action)
     return {
         "id": name,
+        "domain": "games",
         "base_task": name,
+        "licence": "MIT",
+        "policy": "scripted/toy@1",
+        "card": None,
+        "versions": {},
         "hidden_state_spans_episodes": False,
         "held_out": False,
         "observation": to_json(trees[0]),
@@ -46,8 +51,11 @@ def entry(observation, action, reward=(1.0, -1.0, 1.0), name="test/Env-v0") -> d
         "statistics": {
             "observation": [statistics(leaf) for leaf in leaves(trees[0])],
             "action": [statistics(leaf) for leaf in leaves(trees[1])],
-            "reward": dict(zip(("std", "min", "max"), reward)),
+            "reward": {"mean": 0.0, **dict(zip(("std", "min", "max"), reward))},
         },
+        "transitions": 0,
+        "episodes": 0,
+        "shards": [],
     }
 
 
@@ -130,7 +138,8 @@ def record(folder, names=NAMES, shards=2, count=8, **facts) -> list[dict]:
             shard_name = f"{name.replace('/', '__')}/shard-{number:05d}.tar"
             made = write_shard(folder / "data" / shard_name, trajectories(environment, count, rng))
             environment["shards"].append({"name": shard_name, **made})
-        environment["transitions"] = sum(s["transitions"] for s in environment["shards"])
+        for key in ("transitions", "episodes"):
+            environment[key] = sum(shard[key] for shard in environment["shards"])
         environments.append(environment)
     write_manifest(folder / "data", {"environments": environments})
     return environments

@@ -2,14 +2,16 @@ import json
 
 import numpy as np
 import pytest
+from examples import SPACES, entry
 
 from ldm.data.episode import Trajectory
-from ldm.data.manifest import checksum, read_environment, read_manifest, write_manifest
+from ldm.data.manifest import read_environment, read_manifest, write_manifest
+from ldm.data.sealed import checksum
 from ldm.data.shards import write_shard
 from ldm.envs import spaces
 from ldm.errors import LdmError
 
-CONTENT = {"environments": [{"id": "a/b", "shards": [], "high": [1.5, "inf"]}]}
+CONTENT = json.loads(json.dumps({"environments": [entry(*SPACES["toy/Wide-v0"], name="a/b")]}))
 
 
 def test_what_is_written_is_read(tmp_path):

@@ -14,7 +14,8 @@ from ldm.cli import dispatch
 from ldm.config import MixConfig, Recipe, TokenConfig
 from ldm.data import mix
 from ldm.data.manifest import read_environment, read_manifest, write_manifest
-from ldm.data.tools import Filter, episode_returns, filtered, find, merge, pieces, verify
+from ldm.data.tools import Filter, episode_returns, filtered, find, merge, pieces
+from ldm.data.verify import verify
 from ldm.envs import spaces
 from ldm.errors import LdmError
 

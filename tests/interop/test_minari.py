@@ -9,7 +9,7 @@ from recorded import record, same_data, trajectories_of
 from ldm.config import MixConfig, Recipe, TokenConfig
 from ldm.data import mix
 from ldm.data.manifest import read_manifest
-from ldm.data.tools import verify
+from ldm.data.verify import verify
 from ldm.envs import spaces
 from ldm.errors import LdmError
 from ldm.interop import minari as ours

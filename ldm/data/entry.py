@@ -1,0 +1,109 @@
+"""What a manifest says of an environment, checked: fields, spaces, statistics, shards."""
+
+import math
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from ldm.data.door import require
+from ldm.envs import spaces
+
+LARGEST = 1 << 32  # values of one leaf at most
+
+
+def _sha256(value) -> bool:
+    """a SHA-256 in 64 hexadecimal digits"""
+    return type(value) is str and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def _inside(value) -> bool:
+    """a path inside the folder"""
+    path = PurePosixPath(value if type(value) is str else "/")
+    return (
+        not path.is_absolute() and ".." not in path.parts and bool(path.name) and "\0" not in value
+    )
+
+
+FILE = {"name": _inside, "sha256": _sha256, "bytes": int}
+SHARD = FILE | {"transitions": int, "episodes": int}
+ENTRY = {
+    **dict.fromkeys(("id", "domain", "base_task", "licence", "policy"), str),
+    **dict.fromkeys(("hidden_state_spans_episodes", "held_out"), bool),
+    **dict.fromkeys(("transitions", "episodes"), int),
+    "versions": dict,
+    "card": (dict, None),
+    "observation": dict,
+    "action": dict,
+    "statistics": {"observation": list, "action": list, "reward": dict},
+    "shards": [SHARD],
+}
+MIXED = FILE | {"index_sha256": _sha256}
+MIXED |= dict.fromkeys(("segments", "tokens", "transitions", "shortest"), int)
+MIX = {
+    "settings": {"seed": int, "tokens": dict, "mix": dict},
+    "streams": [[MIXED]],
+    "shortest": int,
+}
+NUMBERS = ("mean", "std", "min", "max")
+
+
+def check_entry(entry, where: str) -> None:
+    """Raises ValueError naming the field that is not what an entry has."""
+    require(entry, ENTRY, where)
+    for role in ("observation", "action"):
+        try:
+            leaves = spaces.leaves(spaces.from_json(entry[role]))
+            for leaf in leaves:
+                check_leaf(leaf)
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise ValueError(f"{where}.{role}: {error}") from None
+        known = entry["statistics"][role]
+        if len(known) != len(leaves):
+            raise ValueError(f"{where}.statistics.{role}: expected {len(leaves)} leaves")
+        for i, (leaf, values) in enumerate(zip(leaves, known)):
+            if leaf.kind == spaces.CONTINUOUS:
+                _check_numbers(values, leaf.size, f"{where}.statistics.{role}[{i}]")
+    reward = dict.fromkeys(NUMBERS, float)
+    require(entry["statistics"]["reward"], reward, f"{where}.statistics.reward")
+
+
+def _check_numbers(values, size: int, where: str) -> None:
+    require(values, dict.fromkeys(NUMBERS, list), where)
+    for name in NUMBERS:
+        array = np.asarray(values[name])
+        if array.shape != (size,) or (size and array.dtype.kind not in "fi"):
+            raise ValueError(f"{where}.{name}: expected {size} numbers")
+        if not np.isfinite(array.astype(np.float64)).all():
+            raise ValueError(f"{where}.{name}: expected finite numbers")
+
+
+def check_leaf(leaf: spaces.Leaf) -> None:
+    """Raises ValueError where a leaf contradicts itself."""
+    texts = (leaf.path, leaf.source, leaf.source_dtype)
+    if not all(type(text) is str for text in texts) or type(leaf.channels_first) is not bool:
+        raise ValueError("a leaf's path, source and source_dtype are texts")
+    if leaf.kind != spaces.TEXT:
+        np.dtype(leaf.source_dtype)
+    require(list(leaf.shape), [int], f'"{leaf.path}": shape')
+    if (size := math.prod(leaf.shape)) > LARGEST:
+        raise ValueError(f'"{leaf.path}": {size} values are too many')
+    fields = {
+        spaces.CONTINUOUS: ("low", "high"),
+        spaces.DISCRETE: ("counts", "start"),
+        spaces.IMAGE: (),
+        spaces.TEXT: (),
+    }[leaf.kind]
+    for name in fields:
+        if len(getattr(leaf, name)) != size:
+            raise ValueError(
+                f'"{leaf.path}": {name} has {len(getattr(leaf, name))} of {size} values'
+            )
+    if leaf.kind == spaces.DISCRETE:
+        require(list(leaf.counts), [lambda n: type(n) is int and 0 < n <= 2**32], "counts")
+        require(list(leaf.start), [lambda n: type(n) is int and abs(n) <= 2**31], "start")
+    if leaf.kind == spaces.CONTINUOUS and np.isnan([leaf.low, leaf.high]).any():
+        raise ValueError(f'"{leaf.path}": a bound is NaN')
+    if leaf.kind == spaces.IMAGE and (len(leaf.shape) != 3 or not size):
+        raise ValueError(f'"{leaf.path}": an image has height, width and channels')
+    if leaf.kind == spaces.TEXT and len(leaf.shape) != 1:
+        raise ValueError(f'"{leaf.path}": a text has one dimension')
