@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ldm.data.batch import PATCH
+from ldm.data.batch import PATCH, SLOTS
 from ldm.data.codec import Codec
 from ldm.data.episode import Trajectory
 from ldm.data.samples import Sample, decode_arrays, encode_arrays
@@ -41,8 +41,15 @@ class Encoded:
     smooth_L: np.ndarray  # uint8
 
     def __post_init__(self):
-        for axis in "NBGPL":
-            expected = int(self.offsets[axis][-1])
+        for name, dtype in DTYPES.items():
+            array = getattr(self, name)
+            if array.dtype != dtype or array.ndim != (2 if name == "patches_PX" else 1):
+                raise ValueError(f"encoded block: {name} is {array.dtype}, {array.ndim} dimensions")
+        for name in ("tokens_S", "steps_S"):
+            if getattr(self, name).min(initial=1) < 1:
+                raise ValueError(f"encoded block: {name} holds numbers below 1")
+        for axis in "SNBGPL":
+            expected = len(self) if axis == "S" else int(self.offsets[axis][-1])
             for name in _names(axis):
                 found = len(getattr(self, name))
                 if found != expected:
@@ -84,12 +91,60 @@ class Encoded:
     def decode(cls, meta: bytes, data: bytes) -> "Encoded":
         """The inverse of `encode`. Raises one of `samples.Damage`."""
         facts, arrays = decode_arrays(meta, data)
-        if facts["schema"] != SCHEMA:
-            raise ValueError(f"schema {facts['schema']}, expected {SCHEMA}")
+        if facts.get("schema") != SCHEMA:
+            raise ValueError(f"schema {facts.get('schema')}, expected {SCHEMA}")
         return cls(**arrays)
+
+    def problem(self, limits: "Limits") -> str:
+        """The first number that no such mix has and where it is from, or an empty string."""
+        ranges = {
+            "environment_S": (0, limits.environments - 1),
+            "kinds_N": (0, PATCH),
+            "bag_ids_B": (0, limits.rows - 1),
+            "slots_L": (0, SLOTS - 1),
+            "classes_L": (1, limits.classes),
+            "values_L": (0, self.classes_L - 1),
+            "features_G": (-np.finfo(np.float32).max, np.finfo(np.float32).max),
+        }
+        for name, (low, high) in ranges.items():
+            array = getattr(self, name)
+            if not bool(((array >= low) & (array <= high)).all()):
+                at = int((~((array >= low) & (array <= high))).argmax())
+                segment = at if _axis(name) == "S" else self._segment_of(_axis(name), at)
+                high = high if np.ndim(high) == 0 else high[at]
+                return (
+                    f"{name} is {array[at]}, expected {low:g} to {high:g}, in segment {segment}: "
+                    f"environment {self.environment_S[segment]}, recorded shard "
+                    f"{self.shard_S[segment]}, trajectory {self.trajectory_S[segment]}, from step "
+                    f"{self.first_step_S[segment]}"
+                )
+        return ""
+
+    def _segment_of(self, axis: str, at: int) -> int:
+        return int(np.searchsorted(self.offsets[axis], at, side="right")) - 1
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+DTYPES = {  # the comments above, for the door
+    **dict.fromkeys(("tokens_S", "steps_S", "environment_S", "shard_S"), np.int32),
+    **dict.fromkeys(("trajectory_S", "first_step_S", "bag_ids_B", "slots_L"), np.int32),
+    **dict.fromkeys(("kinds_N", "feature_counts_N", "patches_PX", "smooth_L"), np.uint8),
+    **dict.fromkeys(("bag_counts_N", "label_counts_N"), np.uint16),
+    **dict.fromkeys(("features_G", "values_L"), np.float32),
+    "classes_L": np.int32,
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds the numbers of a mix: rows of the table, classes of its largest action component,
+    its environments. Beyond them a device would read out of bounds."""
+
+    rows: int
+    classes: int
+    environments: int
 
 
 def concatenate(blocks: list[Encoded]) -> Encoded:

@@ -17,15 +17,17 @@ import numpy as np
 import torch
 
 from ldm.data.batch import PackedBatch
+from ldm.data.door import read_bytes
 from ldm.data.encoded import Encoded
 from ldm.data.manifest import read_manifest
-from ldm.data.mix import read_block
+from ldm.data.mix import limits, read_block
 from ldm.data.packing import Bins, Capacities, pack
 from ldm.data.plan import bins, contents
 from ldm.errors import LdmError
 
 AHEAD = 4  # batches made ahead
 CACHE_BYTES = 1 << 30  # decoded shards kept
+HEADER = 4096  # bytes of a .npy file before its numbers at most
 GRAIN = 64  # capacities are multiples of it
 
 
@@ -58,7 +60,7 @@ class Loader:
             self._streams.append(Stream(self.folder, self.manifest, s, len(self._shards), step))
             self._shards += self.manifest["streams"][s]
         self._capacity = len(self._streams) * (self._bin_tokens // self.manifest["shortest"] + 1)
-        self._cache = Cache(self.folder)
+        self._cache = Cache(self.folder, self.manifest)
         self._ready: queue.Queue = queue.Queue(AHEAD)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="loader", daemon=True)
@@ -203,8 +205,8 @@ class Stream:
 class Cache:
     """Decoded shards, the ones used last kept up to CACHE_BYTES."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, manifest: dict):
+        self.folder, self._limits = folder, limits(manifest)
         self.blocks: OrderedDict[str, Encoded] = OrderedDict()
 
     def get(self, entries: list[dict]) -> list[Encoded]:
@@ -212,7 +214,7 @@ class Cache:
         for entry in entries:
             name = entry["name"]
             if name not in self.blocks:
-                self.blocks[name] = read_block(self.folder, entry)
+                self.blocks[name] = read_block(self.folder, entry, self._limits)
             self.blocks.move_to_end(name)
             found.append(self.blocks[name])
         size = sum(block.nbytes for block in self.blocks.values())
@@ -225,14 +227,12 @@ def read_index(folder: Path, shard: dict) -> np.ndarray:
     """int32 (segments, 4): tokens, bag entries, labels, patches. Raises LdmError where it is not
     what the manifest says."""
     path = (folder / shard["name"]).with_suffix(".npy")
-    try:
-        index = np.load(path, allow_pickle=False)
-        whole = hashlib.sha256(index.tobytes()).hexdigest() == shard["index_sha256"]
-    except (OSError, ValueError):
-        whole = False
-    if not whole:
-        raise LdmError(f'{path} is missing or damaged; delete {folder} and run "ldm mix" again')
-    return index
+    again, size = f'delete {folder} and run "ldm mix" again', 16 * shard["segments"]
+    content = read_bytes(path, again, size + HEADER)
+    rows = content[-size:]  # what is before them is numpy's header, of a form that is known
+    if len(rows) != size or hashlib.sha256(rows).hexdigest() != shard["index_sha256"]:
+        raise LdmError(f"{path} is damaged: it is not what its manifest says; {again}")
+    return np.frombuffer(rows, "<i4").reshape(-1, 4)
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

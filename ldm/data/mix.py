@@ -19,17 +19,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ldm.config import Recipe
+from ldm.config import Recipe, TokenConfig, build
 from ldm.data import encoded
-from ldm.data.atomic import folder_lock, replacing
+from ldm.data.atomic import folder_lock, replacing, write_bytes
 from ldm.data.codec import Codec
-from ldm.data.encoded import Encoded
-from ldm.data.manifest import read_environment, read_manifest, write_manifest
+from ldm.data.encoded import Encoded, Limits
+from ldm.data.manifest import WHOLE, read_environment, read_manifest, write_manifest
 from ldm.data.samples import Damage, read_tar, write_tar
 from ldm.data.sealed import checksum
-from ldm.data.verify import read_recorded
+from ldm.data.verify import LIST, read_recorded
 from ldm.errors import LdmError, nearest
 from ldm.parallel.jobs import run_jobs
+from ldm.parallel.progress import console
 from ldm.seeds import derive
 
 BLOCK = 1024  # segments a sample holds at most
@@ -58,12 +59,14 @@ def run(recipe: Recipe, folder: Path) -> None:
         if _made(mix, settings):
             return
         environments = _chosen(recipe, recorded["environments"])
+        _tell_skipped(environments, data)
         _clear(mix, settings)
         shards = _shards_per_stream(recipe, environments)
         jobs = [
             (recipe, data, mix, shards * recipe.mix.streams, environments[e], e, s)
             for e, environment in enumerate(environments)
-            for s in range(len(environment["shards"]))
+            for s, entry in enumerate(environment["shards"])
+            if WHOLE not in entry.get("skip", {})
         ]
         parts = run_jobs(encode_part, jobs, recipe.workers, "encode", lambda job: job[4]["id"])
         jobs = [
@@ -85,9 +88,17 @@ def run(recipe: Recipe, folder: Path) -> None:
         shutil.rmtree(mix / PARTS)
 
 
-def read_block(mix: Path, entry: dict) -> Encoded:
+def limits(manifest: dict) -> Limits:
+    """What bounds the numbers in a mix. Raises LdmError where an environment cannot be encoded."""
+    tokens = build(TokenConfig, manifest["settings"]["tokens"], "the mix manifest's tokens")
+    codecs = [Codec(environment, tokens) for environment in manifest["environments"]]
+    classes = [int(codec.components.classes.max(initial=1)) for codec in codecs]
+    return Limits(tokens.rows, max(classes, default=1), len(codecs))
+
+
+def read_block(mix: Path, entry: dict, limits: Limits) -> Encoded:
     """All segments of one shard of the mix, verified. Raises LdmError where it is not what the
-    manifest says."""
+    manifest says, or holds a number beyond the limits of the mix."""
     path, again = mix / entry["name"], f'delete {mix} and run "ldm mix" again'
     samples = read_tar(path, entry, again)
     try:
@@ -96,6 +107,8 @@ def read_block(mix: Path, entry: dict) -> Encoded:
         raise LdmError(f"shard {path}: not a block of segments: {error}; {again}") from error
     if len(block) != (said := entry["segments"]):
         raise LdmError(f"shard {path} has {len(block)} segments, its manifest says {said}; {again}")
+    if wrong := block.problem(limits):
+        raise LdmError(f"shard {path}: {wrong}; {again}")
     return block
 
 
@@ -105,12 +118,13 @@ def encode_part(
     """First pass, one recorded shard: a zip with the segments that each of `buckets` shards of the
     mix gets from it."""
     path = mix / PARTS / f"{index:05d}-{shard:05d}.zip"
-    if path.exists():
+    seal = path.with_suffix(".sha256")  # written last: a zip's own directory has no checksum
+    if path.is_file() and seal.is_file() and seal.read_bytes() == _digest(path):
         return path
     rng = np.random.default_rng(derive(recipe.seed, "mix", environment["id"], shard))
     spans = environment["hidden_state_spans_episodes"]
     only = {**environment, "shards": [environment["shards"][shard]]}
-    ((_, trajectories),) = read_environment(data, only)
+    trajectories = [t for _, part in read_environment(data, only) for t in part]
     block = encoded.encode(
         Codec(environment, recipe.tokens), trajectories, index, shard, spans, rng
     )
@@ -123,18 +137,33 @@ def encode_part(
             meta, content = block.select(chosen[bucket == number]).encode()
             file.writestr(zipfile.ZipInfo(f"{number}.json"), meta)
             file.writestr(zipfile.ZipInfo(f"{number}.zst"), content)
+    write_bytes(seal, _digest(path))
     return path
+
+
+def _digest(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest().encode()
+
+
+def _part(path: Path, number: int) -> Encoded | None:
+    """What a shard of the mix gets from one part. Raises LdmError where the part is damaged."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            if f"{number}.json" not in file.NameToInfo:
+                return None
+            members = [file.getinfo(f"{number}.{suffix}") for suffix in ("json", "zst")]
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+                raise ValueError("its members are packed")
+            return Encoded.decode(*map(file.read, members))
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, *Damage) as error:
+        raise LdmError(f'{path} is damaged ({error}); delete it and run "ldm mix" again') from error
 
 
 def collect(recipe: Recipe, mix: Path, parts: list[Path], stream: int, shard: int) -> dict:
     """Second pass, one shard of the mix: its manifest entry."""
     number = shard * recipe.mix.streams + stream
-    blocks = []
-    for part in parts:
-        with zipfile.ZipFile(part) as file:
-            if f"{number}.json" in file.NameToInfo:
-                meta, content = file.read(f"{number}.json"), file.read(f"{number}.zst")
-                blocks.append(Encoded.decode(meta, content))
+    blocks = [block for part in parts if (block := _part(part, number)) is not None]
     name = f"stream-{stream:03d}/shard-{shard:05d}.tar"
     if not blocks:
         return {"name": name, "segments": 0}
@@ -201,6 +230,14 @@ def _chosen(recipe: Recipe, recorded: list[dict]) -> list[dict]:
             "holds none out"
         )
     return chosen
+
+
+def _tell_skipped(environments: list[dict], data: Path) -> None:
+    """Says what the skip list leaves out."""
+    for environment in environments:
+        if skipped := sum(len(shard.get("skip", ())) for shard in environment["shards"]):
+            line = f"left out of {environment['id']}, as {data / LIST} says: {skipped} broken parts"
+            console.print(line, style="yellow", markup=False, highlight=False)
 
 
 def _clear(mix: Path, settings: dict) -> None:

@@ -9,6 +9,7 @@ from examples import NAMES, recipe, record, run_here
 from ldm.config import MixConfig, Recipe, TokenConfig
 from ldm.data import mix
 from ldm.data.manifest import read_manifest, write_manifest
+from ldm.data.samples import write_tar
 from ldm.errors import LdmError
 
 
@@ -19,8 +20,9 @@ def in_this_process(monkeypatch):
 
 def blocks(folder):
     manifest = read_manifest(folder / "mix", "mix")
+    limits = mix.limits(manifest)
     return [
-        [mix.read_block(folder / "mix", shard) for shard in stream]
+        [mix.read_block(folder / "mix", shard, limits) for shard in stream]
         for stream in manifest["streams"]
     ]
 
@@ -199,14 +201,68 @@ def test_a_damaged_recorded_shard_is_named(tmp_path):
 def test_a_damaged_mix_is_named(tmp_path):
     record(tmp_path, NAMES[:1])
     mix.run(recipe(NAMES[:1]), tmp_path)
-    shard = read_manifest(tmp_path / "mix")["streams"][0][0]
+    known = read_manifest(tmp_path / "mix", "mix")
+    shard, limits = known["streams"][0][0], mix.limits(known)
     with pytest.raises(LdmError, match=r'segments, its manifest says 3; .*"ldm mix" again'):
-        mix.read_block(tmp_path / "mix", {**shard, "segments": 3})
+        mix.read_block(tmp_path / "mix", {**shard, "segments": 3}, limits)
     path = tmp_path / "mix" / shard["name"]
     path.write_bytes(path.read_bytes()[:-600])
     with pytest.raises(LdmError, match="cut short"):
-        mix.read_block(tmp_path / "mix", shard)
+        mix.read_block(tmp_path / "mix", shard, limits)
     manifest = tmp_path / "mix/manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"shortest": 1}))
     mix.run(recipe(NAMES[:1]), tmp_path)  # mends both
-    assert len(mix.read_block(tmp_path / "mix", shard)) == shard["segments"]
+    assert len(mix.read_block(tmp_path / "mix", shard, limits)) == shard["segments"]
+
+
+@pytest.mark.parametrize("at", [0, 200, -30, -1])
+def test_a_part_that_was_damaged_is_made_again(tmp_path, monkeypatch, at):
+    record(tmp_path / "whole")
+    record(tmp_path / "killed")
+    mix.run(recipe(), tmp_path / "whole")
+
+    def dying(function, jobs, *_, **__):
+        if function is mix.collect:
+            raise KeyboardInterrupt
+        return run_here(function, jobs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mix, "run_jobs", dying)
+        with pytest.raises(KeyboardInterrupt):
+            mix.run(recipe(), tmp_path / "killed")
+    for part in (tmp_path / "killed/mix/.parts").glob("*.zip"):
+        data = bytearray(part.read_bytes())
+        data[at] ^= 4
+        part.write_bytes(data)
+    mix.run(recipe(), tmp_path / "killed")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("features_G", np.nan, "features_G is nan, expected"),
+        ("bag_ids_B", 1 << 20, "bag_ids_B is 1048576, expected 0 to 32767"),
+        ("bag_ids_B", -1, "bag_ids_B is -1"),
+        ("classes_L", 500, "classes_L is 500, expected 1 to 4"),
+        ("values_L", 4.0, "values_L is 4.0, expected 0 to 3"),
+        ("values_L", -1.0, "values_L is -1.0"),
+        ("slots_L", 256, "slots_L is 256, expected 0 to 255"),
+        ("environment_S", 1, "environment_S is 1, expected 0 to 0"),
+    ],
+)
+def test_a_mix_with_impossible_numbers_is_named_down_to_the_trajectory(
+    tmp_path, name, value, words
+):
+    record(tmp_path, NAMES[:1])
+    mix.run(recipe(NAMES[:1]), tmp_path)
+    manifest = read_manifest(tmp_path / "mix", "mix")
+    shard, limits = manifest["streams"][0][0], mix.limits(manifest)
+    block = mix.read_block(tmp_path / "mix", shard, limits)
+    array = np.array(getattr(block, name))
+    array[len(array) // 2] = value
+    spoilt = replace(block, **{name: array})
+    shard |= write_tar(tmp_path / "mix" / shard["name"], [spoilt.encode()])
+    place = r"in segment \d+: environment \d, recorded shard \d, trajectory \d, from step \d+"
+    with pytest.raises(LdmError, match=rf"shard-00000.tar: {words}.* {place}"):
+        mix.read_block(tmp_path / "mix", shard, limits)
