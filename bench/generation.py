@@ -132,11 +132,11 @@ def _shares(recorded: list[dict[str, float]], shape: str) -> Iterator[dict]:
 def providers(case: Case) -> dict[tuple[str, str], AbstractContextManager[Open]]:
     both = {("gymnasium async", "1 process"): gymnasium_async(case, case.num_envs)}  # forks: first
     both["ours", "1 process"] = ours(case, case.num_envs, CORES)
-    both["ours", "2 processes"] = lanes(ours, case)
-    both["recording", "2 processes"] = lanes(recording, case)
+    both["ours", "2 processes"] = side_by_side(ours, case)
+    both["recording", "2 processes"] = side_by_side(recording, case)
     if find(case.id).backend == "envpool":
         both["envpool", "1 process"] = raw_envpool(case, case.num_envs, CORES)
-        both["envpool", "2 processes"] = lanes(raw_envpool, case)
+        both["envpool", "2 processes"] = side_by_side(raw_envpool, case)
     return both
 
 
@@ -175,8 +175,8 @@ def recording(case: Case, num_envs: int, threads: int) -> Iterator[Open]:
     from ldm.envs.rollout import RandomActor
     from ldm.record.job import write
     from ldm.record.noise import Noise
-    from ldm.record.plan import ShardPlan
     from ldm.record.recorder import record
+    from ldm.record.shard_plan import ShardPlan
 
     env = make(case.id, num_envs, SEED, processes=threads)
     actor = RandomActor(env.action, SEED)
@@ -249,12 +249,12 @@ def single(case: Case):
     return gymnasium.make(case.theirs, disable_env_checker=True)
 
 
-_opened = ExitStack()  # of a process that `lanes` started
+_opened = ExitStack()  # of a process that `side_by_side` started
 _lane: Run
 _processes: list[int]
 
 
-def _open_lane(provider: Callable, case: Case) -> None:
+def _open_process(provider: Callable, case: Case) -> None:
     global _lane, _processes
     quiet_and_narrow()
     _lane, _processes = _opened.enter_context(provider(case, case.num_envs // CORES, 1))
@@ -265,22 +265,22 @@ def _lane_processes() -> list[int]:
     return _processes
 
 
-def _run_lane():
+def _run_process():
     return _lane()
 
 
 @contextmanager
-def lanes(provider: Callable, case: Case) -> Iterator[Open]:
+def side_by_side(provider: Callable, case: Case) -> Iterator[Open]:
     """A provider in CORES processes, its environments shared out among them."""
     spawn = get_context("spawn")
     with ExitStack() as stack:
         pools = [
-            stack.enter_context(ProcessPoolExecutor(1, spawn, _open_lane, (provider, case)))
+            stack.enter_context(ProcessPoolExecutor(1, spawn, _open_process, (provider, case)))
             for _ in range(CORES)
         ]
 
         def run() -> list:
-            return [future.result() for future in [pool.submit(_run_lane) for pool in pools]]
+            return [future.result() for future in [pool.submit(_run_process) for pool in pools]]
 
         processes = [pid for pool in pools for pid in pool.submit(_lane_processes).result()]
         yield run, processes
@@ -294,7 +294,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--out", type=Path, default=rows.RESULTS)
     options = parser.parse_args()
-    runner.check(registry.OPERATIONS["generation"])
+    runner.verify(registry.OPERATIONS["generation"])
     found = [
         rows.append(options.out, row) for row in measure(options.seconds, print, options.pattern)
     ]

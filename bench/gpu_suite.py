@@ -88,11 +88,11 @@ def main() -> None:
     environment.pop("TRITON_INTERPRET", None)
     if options.commit:
         environment["LDM_COMMIT"] = options.commit
-    failed = [part.name for part in chosen if not run(part, out, environment)]
+    failed = [part.name for part in chosen if not run_part(part, out, environment)]
     sys.exit(f"gpu_suite: failed: {', '.join(failed)}" if failed else None)
 
 
-def run(part: Part, out: Path, environment: dict) -> bool:
+def run_part(part: Part, out: Path, environment: dict) -> bool:
     """Runs a part to its end or limit; appends how it went to summary.jsonl."""
     start = time.monotonic()
     log = out / "log.txt"

@@ -16,7 +16,7 @@ MIX = Path("runs/quickstart/mix")
 
 def work_list(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
     """Building the attention work list of one batch, beside its plain Python twin."""
-    from ldm.data.tiles import attention_tiles
+    from ldm.data.work_list import attention_tiles
     from ldm.kernels.packed_attention.work_list import build
 
     for name in ("const 64", "exp 128", "exp 512"):

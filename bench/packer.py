@@ -17,7 +17,7 @@ import numpy as np
 from ldm._native import best_fit as fitter
 from ldm._native import packer
 from ldm.bench.measure import percentiles
-from ldm.data import packing_naive
+from ldm.data import packing_reference
 from ldm.data.encoded import Encoded
 from ldm.data.packing import Bins, pack
 
@@ -86,7 +86,7 @@ def measure(repeats: int) -> list[dict]:
     block = example_block(rng)
     drawn = rng.integers(0, DISTINCT, SEGMENTS, np.int32)
     lengths = block.tokens_S[drawn]
-    providers = {"ours": (fitter, packer), "python": (packing_naive, packing_naive)}
+    providers = {"ours": (fitter, packer), "python": (packing_reference, packing_reference)}
     speeds = {(op, name): [] for op in ("best_fit", "pack") for name in providers}
     for repeat in range(repeats + 1):
         for name, (fit, native) in providers.items():

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
 def act(action: str, names: list[str], out: Path, seconds: float) -> None:
     """One subcommand. Raises LdmError, also for a regression or an operation that failed."""
     if action == "run":
-        run(names, out, seconds)
+        run_operations(names, out, seconds)
     elif action == "list":
         lines = [{"op": n, "rows": o.answers, "about": o.about} for n, o in OPERATIONS.items()]
         print(rows.table(lines, ("op", "rows", "about")))
@@ -53,7 +53,7 @@ def act(action: str, names: list[str], out: Path, seconds: float) -> None:
         plot([Path(name) for name in names] or sorted(out.glob("*.jsonl")))
 
 
-def run(names: list[str], out: Path, seconds: float) -> None:
+def run_operations(names: list[str], out: Path, seconds: float) -> None:
     """Measures the operations; one that fails is told at the end and does not stop the rest."""
     import torch
 
@@ -83,7 +83,7 @@ def run(names: list[str], out: Path, seconds: float) -> None:
 def measure(name: str, operation: Operation, out: Path, seconds: float) -> None:
     """Tests, then rows, written one by one and printed as a table at the end."""
     print(f"== {name}: {operation.about}", flush=True)
-    check(operation)
+    verify(operation)
     found = []
     for row in operation.measure(seconds, lambda text: print(text, flush=True)):
         file = row.pop("file", None)
@@ -94,7 +94,7 @@ def measure(name: str, operation: Operation, out: Path, seconds: float) -> None:
         print(rows.table(found, COLUMNS), flush=True)
 
 
-def check(operation: Operation) -> None:
+def verify(operation: Operation) -> None:
     """Runs the operation's tests. Raises LdmError where they are not there or do not pass."""
     if not operation.tests:
         return

@@ -16,7 +16,7 @@ from ldm.data.batch import (
     Tokens,
 )
 from ldm.data.embedding_plan import embedding_plan
-from ldm.data.tiles import attention_tiles
+from ldm.data.work_list import attention_tiles
 
 PATCH_BYTES = 8 * 8 * PATCH_CHANNELS
 

@@ -1,7 +1,7 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Which segments share a bin: best fit with look-ahead over a bitmap of waiting lengths, GIL-free.
 
-The plain Python twin is in ldm/data/packing_naive.py.
+The plain Python twin is in ldm/data/packing_reference.py.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint64_t

@@ -1,7 +1,7 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """The copy of segments into one batch, and the sorted order of its bag ids. Without the GIL.
 
-The plain Python twin is in ldm/data/packing_naive.py.
+The plain Python twin is in ldm/data/packing_reference.py.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t

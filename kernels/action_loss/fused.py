@@ -30,7 +30,7 @@ def action_loss(
     a row or label reaches no other label's loss, but gradients of the rows and slots of its tile.
     Raises ValueError, before any launch, naming what was expected and what came.
     """
-    check(hidden_UD, gate_AD, slot_AD, out_CD)
+    validate(hidden_UD, gate_AD, slot_AD, out_CD)
     labels = {"rows": rows_L, "slots": slots_L, "classes": classes_L}
     for name, x in {**labels, "values": values_L, "smooth": smooth_L}.items():
         if x.shape != rows_L.shape or x.ndim != 1 or x.device != hidden_UD.device:
@@ -44,7 +44,7 @@ def action_loss(
     )[0]  # fmt: skip
 
 
-def check(hidden_UD, gate_AD, slot_AD, out_CD) -> None:
+def validate(hidden_UD, gate_AD, slot_AD, out_CD) -> None:
     """Shapes, dtypes and layout of what is not a label."""
     width = hidden_UD.shape[-1]
     shapes = {"gate": gate_AD, "slot": slot_AD, "output weight": out_CD}

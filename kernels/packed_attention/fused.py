@@ -39,7 +39,7 @@ def packed_attention(
     strides with Z contiguous, Z 64 or 128, H a multiple of K. Tokens of no tile come back as zeros.
     Raises ValueError, before any launch, naming what was expected and what came.
     """
-    check(q_NHZ, k_NKZ, v_NKZ, positions_N, work_list, window, angles)
+    validate(q_NHZ, k_NKZ, v_NKZ, positions_N, work_list, window, angles)
     tiles = (work_list.short_Q4, work_list.long_Q4)
     cos_TY, sin_TY = angles or (None, None)
     return torch.ops.ldm.packed_attention(
@@ -47,7 +47,7 @@ def packed_attention(
     )[0]
 
 
-def check(
+def validate(
     q_NHZ, k_NKZ, v_NKZ, positions_N, work_list: WorkList, window: int, angles: Angles | None
 ) -> None:
     """Everything about the arguments that the kernels rely on."""
@@ -80,7 +80,7 @@ def check(
         raise ValueError(f"positions and work list: expected {q_NHZ.device} like q")
     # On a GPU this would wait for it in every layer; compiled, it would break the graph.
     if positions_N.device.type == "cpu" and not torch.compiler.is_compiling():
-        _check_lengths(positions_N, work_list)
+        _validate_lengths(positions_N, work_list)
     if window < 0:
         raise ValueError(f"window: expected 0 (none) or a number of tokens, got {window}")
     for name, x in zip(("cos", "sin"), angles or ()):
@@ -91,7 +91,7 @@ def check(
             raise ValueError(f"{name}: expected positions × {dim // 2}, got {tuple(x.shape)}")
 
 
-def _check_lengths(positions_N: torch.Tensor, work_list: WorkList) -> None:
+def _validate_lengths(positions_N: torch.Tensor, work_list: WorkList) -> None:
     """Every tile must begin and end where segments, or whole tiles of one, do."""
     starts_N1 = torch.cat([positions_N, positions_N.new_zeros(1)]) == 0  # also past the last token
     for name, tiles_Q4 in (("short", work_list.short_Q4), ("long", work_list.long_Q4)):

@@ -49,10 +49,10 @@ def token_embedding(
     bags = (kinds_N, bag_ids_B, bag_offsets_N1)
     numbers = (features_NG, patches_PX, patch_tokens_P)
     dtype = table_RD.dtype if dtype is None else dtype
-    check(weights, bags, numbers, dtype)
+    validate(weights, bags, numbers, dtype)
     if plan is None:
         plan = make_plan(kinds_N, bag_ids_B, bag_offsets_N1, table_RD, len(features_IGD))
-    check_plan(plan, table_RD, len(kinds_N), len(bag_ids_B), len(features_IGD))
+    validate_plan(plan, table_RD, len(kinds_N), len(bag_ids_B), len(features_IGD))
     return torch.ops.ldm.token_embedding(
         *weights, *bags[1:], *numbers[:2], plan.tiles_QM, plan.groups_VI, plan.tokens_B,
         plan.pieces_Q4, plan.windows_V1, plan.rows_R2, plan.window, plan.slots, dtype,
@@ -73,7 +73,7 @@ def make_plan(kinds_N, bag_ids_B, bag_offsets_N1, table_RD, kinds: int) -> Embed
     )
 
 
-def check(weights, bags, numbers, dtype: torch.dtype) -> None:
+def validate(weights, bags, numbers, dtype: torch.dtype) -> None:
     """Everything about the arguments that the kernels rely on and the host can see."""
     table_RD, features_IGD, patch_XD, _ = weights
     if table_RD.ndim != 2 or features_IGD.ndim != 3 or patch_XD.ndim != 2:
@@ -106,7 +106,7 @@ def check(weights, bags, numbers, dtype: torch.dtype) -> None:
             raise ValueError(f"{name}: Triton's interpreter gives wrong results in bf16")
 
 
-def check_plan(
+def validate_plan(
     plan: EmbeddingPlan, table_RD: torch.Tensor, tokens: int, entries: int, kinds: int
 ) -> None:
     """Sizes alone: what is in it stays on the device. Without a gradient only tiles are needed."""

@@ -95,7 +95,9 @@ def run_stages(stages: tuple[str, ...], recipe: Recipe) -> None:
     folder = Path("runs") / recipe.name
     folder.mkdir(parents=True, exist_ok=True)
     for stage in stages:
-        run: Callable[[Recipe, Path], None] = import_module(STAGES[stage]).run
+        run: Callable[[Recipe, Path], None] = getattr(
+            import_module(STAGES[stage]), f"{stage}_stage"
+        )
         start = time.monotonic()
         try:
             run(recipe, folder)

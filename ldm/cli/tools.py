@@ -34,7 +34,7 @@ class Envs:
 
     def __call__(self) -> None:
         commands = import_module("ldm.envs.commands")
-        commands.run(self.action, self.ids, self.all, self.workers, self.results, self.docs)
+        commands.perform(self.action, self.ids, self.all, self.workers, self.results, self.docs)
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Zoo:
     """Processes side by side."""
 
     def __call__(self) -> None:
-        import_module("ldm.reference.commands").run(
+        import_module("ldm.reference.commands").perform(
             self.action, self.ids, self.folder, self.sample, self.seed, self.workers
         )
 
@@ -78,7 +78,7 @@ class Play:
     """Write the first episode to this file (mp4), where the environment renders."""
 
     def __call__(self) -> None:
-        import_module("ldm.evaluate.play").run(
+        import_module("ldm.evaluate.play").play(
             self.environment, self.model, self.episodes, self.seed, self.video
         )
 

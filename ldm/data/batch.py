@@ -99,7 +99,7 @@ class PackedBatch(_Arrays):
     cu_seqlens_S1: object  # int32, starts of the segments, then N up to a fixed length (empty ones)
     positions_N: object  # int32, position within the segment
     bag_order_B: object  # int32, stable order that sorts bag_ids (for the embedding's backward)
-    short_tiles_Q4: object  # int32, attention work list of the short segments (ldm.data.tiles)
+    short_tiles_Q4: object  # int32, attention work list of the short segments (ldm.data.work_list)
     long_tiles_Q4: object  # int32, and of the long ones
     max_seqlen: int  # longest segment, or a bound; a host integer
     label_count: int  # labels that are not there to fill a capacity

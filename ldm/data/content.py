@@ -47,7 +47,7 @@ class Content:
                 yield f"{name} of {where} is {array[row]}"
         for name, leaves in self.leaves.items():
             for leaf, array in zip(leaves, getattr(trajectory, name)):
-                if wrong := spaces.check(leaf, array):
+                if wrong := spaces.violation(leaf, array):
                     row = first_bad_row(leaf, array)
                     step = place.seen(row) if name == "observations" else place.step(row)
                     yield f"{name} {wrong}, first at {step}"

@@ -21,14 +21,14 @@ from ldm.data.door import read_bytes
 from ldm.data.encoded import Encoded
 from ldm.data.manifest import read_manifest
 from ldm.data.mix import limits, read_block
+from ldm.data.order import bins, contents
 from ldm.data.packing import Bins, Capacities, pack
-from ldm.data.plan import bins, contents
 from ldm.errors import LdmError
 
 AHEAD = 4  # batches made ahead
 CACHE_BYTES = 1 << 30  # decoded shards kept
 HEADER = 4096  # bytes of a .npy file before its numbers at most
-GRAIN = 64  # capacities are multiples of it
+CAPACITY_MULTIPLE = 64  # capacities are multiples of it
 
 
 class Loader:
@@ -37,7 +37,7 @@ class Loader:
 
     folder: of the mix. capacities: sizes that all batches shall have, of `largest`; without them
     arrays are as long as each batch needs, labels and the tokens they read filled up to a multiple
-    of `grain`. waited: seconds that the consumer waited so far. Close it when done.
+    of `multiple_of`. waited: seconds that the consumer waited so far. Close it when done.
     Raises LdmError where `world` does not divide the streams, or a shard is missing or damaged.
     """
 
@@ -48,15 +48,15 @@ class Loader:
         world: int = 1,
         step: int = 0,
         capacities: Capacities | None = None,
-        grain: int = 1,
+        multiple_of: int = 1,
     ):
         self.folder, self.manifest = Path(folder), read_manifest(folder, "mix")
         settings = self.manifest["settings"]
         self.step, self.waited = step, 0.0
-        self.capacities, self._grain = capacities, grain
+        self.capacities, self._multiple_of = capacities, multiple_of
         self._bin_tokens, self._rows = settings["mix"]["bin_tokens"], settings["tokens"]["rows"]
         self._shards, self._streams = [], []
-        for s in share(self.manifest, rank, world):
+        for s in streams_of(self.manifest, rank, world):
             self._streams.append(Stream(self.folder, self.manifest, s, len(self._shards), step))
             self._shards += self.manifest["streams"][s]
         self._capacity = len(self._streams) * (self._bin_tokens // self.manifest["shortest"] + 1)
@@ -112,7 +112,7 @@ class Loader:
             self._rows,
             empty,
             fixed=self.capacities,
-            grain=self._grain,
+            multiple_of=self._multiple_of,
         )
         return batch.to("cpu")
 
@@ -133,11 +133,13 @@ class MicroBatches:
         step: int,
         count: int,
         fixed_for: int | None = None,
-        grain: int = 1,
+        multiple_of: int = 1,
     ):
         ranks, world = range(rank, count * world, world), count * world
         self.capacities = largest(folder, fixed_for, ranks, world) if fixed_for else None
-        self._loaders = [Loader(folder, r, world, step, self.capacities, grain) for r in ranks]
+        self._loaders = [
+            Loader(folder, r, world, step, self.capacities, multiple_of) for r in ranks
+        ]
 
     def __iter__(self) -> "MicroBatches":
         return self
@@ -159,15 +161,17 @@ def largest(folder: Path, steps: int, ranks: Sequence[int] = (0,), world: int = 
     """What the largest of the first `steps` batches of these ranks needs. Errors as for Loader."""
     manifest, found = read_manifest(folder, "mix"), []
     for rank in ranks:
-        streams = [Stream(folder, manifest, s, 0, 0) for s in share(manifest, rank, world)]
+        streams = [Stream(folder, manifest, s, 0, 0) for s in streams_of(manifest, rank, world)]
         found.append(sum(stream.contents(steps) for stream in streams))
     held = np.concatenate(found).max(axis=0)
-    tokens, bags, labels, patches = (-(-int(n) // GRAIN) * GRAIN for n in held)
+    tokens, bags, labels, patches = (
+        -(-int(n) // CAPACITY_MULTIPLE) * CAPACITY_MULTIPLE for n in held
+    )
     context = manifest["settings"]["tokens"]["context"]
     return Capacities(bags, patches, labels, min(labels, tokens), context)
 
 
-def share(manifest: dict, rank: int, world: int) -> range:
+def streams_of(manifest: dict, rank: int, world: int) -> range:
     """The streams that a rank serves. Raises LdmError where `world` does not divide them."""
     streams = len(manifest["streams"])
     if streams % world:

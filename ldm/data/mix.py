@@ -38,7 +38,7 @@ SHARD_TOKENS = 1 << 19  # tokens a shard of the mix holds, about
 PARTS = ".parts"  # what the first pass leaves for the second
 
 
-def run(recipe: Recipe, folder: Path) -> None:
+def mix_stage(recipe: Recipe, folder: Path) -> None:
     """Mixes folder/data into folder/mix, unless that is already there for this data and recipe.
 
     Base tasks that are held out never enter. Raises LdmError for a damaged recorded shard, a weight

@@ -9,7 +9,7 @@ from ldm._native import packer
 from ldm.data.batch import FEATURES, Labels, PackedBatch, Tokens
 from ldm.data.embedding_plan import embedding_plan
 from ldm.data.encoded import Encoded
-from ldm.data.tiles import attention_tiles
+from ldm.data.work_list import attention_tiles
 
 Empty = Callable[[tuple[int, ...], np.dtype], np.ndarray]
 
@@ -36,7 +36,7 @@ class Capacities:
     reads: int  # tokens that labels read
     longest: int  # tokens of a segment
 
-    def check(self, bags: int, patches: int, labels: int) -> None:
+    def validate(self, bags: int, patches: int, labels: int) -> None:
         """Raises ValueError where a batch needs more."""
         needs = {"bag_entries": bags, "patches": patches, "labels": labels}
         for name, need in needs.items():
@@ -56,23 +56,23 @@ def pack(
     empty: Empty = np.empty,
     native=packer,
     fixed: Capacities | None = None,
-    grain: int = 1,
+    multiple_of: int = 1,
 ) -> PackedBatch:
     """The batch of these bins, as numpy arrays.
 
     capacity: segments that cu_seqlens has room for, padding segments included; rows: of the table.
     The arrays over N and S have fixed sizes; those over bag entries, patches and labels are as
     long as the batch needs, or `fixed`; labels and the tokens they read are filled up to a multiple
-    of `grain`, for few different shapes. empty(shape, dtype): where they come from, e.g. pinned
-    memory. native: the compiled packer, or its Python twin. Raises ValueError where a bin or
-    a capacity overflows.
+    of `multiple_of`, for few different shapes. empty(shape, dtype): their memory, e.g. pinned.
+    native: the compiled packer, or its Python twin. Raises ValueError where a bin or a capacity
+    overflows.
     """
     sources = native.Sources(blocks)
     found = bags, patches, labels = sources.measure(bins.source_S, bins.segment_S)
     if fixed:
-        fixed.check(*found)
+        fixed.validate(*found)
         bags, patches, labels = fixed.bag_entries, fixed.patches, fixed.labels
-    labels = _up(labels, grain)
+    labels = _up(labels, multiple_of)
     n = len(bins.ends) * bin_tokens
     patch_bytes = blocks[0].patches_PX.shape[1] if blocks else 0
     shapes = {
@@ -98,7 +98,7 @@ def pack(
     )
     _fill(arrays, *found, n)
     native.sort_order(arrays["bag_ids_B"][: found[0]], rows, arrays["bag_order_B"][: found[0]])
-    arrays |= _reads(arrays["tokens_L"], fixed.reads if fixed else grain, empty)
+    arrays |= _reads(arrays["tokens_L"], fixed.reads if fixed else multiple_of, empty)
     short_tiles_Q4, long_tiles_Q4 = attention_tiles(arrays["cu_seqlens_S1"], empty)
     bags = (arrays[n] for n in ("kinds_N", "bag_ids_B", "bag_offsets_N1", "bag_order_B"))
     embedding = embedding_plan(*bags, rows, fixed is not None, empty)
@@ -128,17 +128,17 @@ def _fill(arrays: dict, bags: int, patches: int, labels: int, tokens: int) -> No
     arrays["classes_L"][labels:] = 1
 
 
-def _reads(tokens_L: np.ndarray, grain: int, empty: Empty) -> dict:
+def _reads(tokens_L: np.ndarray, multiple_of: int, empty: Empty) -> dict:
     """reads_U and rows_L of Labels. A label that fills a capacity reads what the last one reads."""
     rows_L = empty(tokens_L.shape, np.dtype(np.int32))
     changes = np.diff(tokens_L, prepend=-1) != 0
     np.cumsum(changes, out=rows_L)
     rows_L -= 1
     reads = tokens_L[changes]
-    reads_U = empty((_up(len(reads), grain),), np.dtype(np.int32))
+    reads_U = empty((_up(len(reads), multiple_of),), np.dtype(np.int32))
     reads_U[: len(reads)], reads_U[len(reads) :] = reads, 0
     return {"reads_U": reads_U, "rows_L": rows_L}
 
 
-def _up(count: int, grain: int) -> int:
-    return -(-count // grain) * grain
+def _up(count: int, multiple_of: int) -> int:
+    return -(-count // multiple_of) * multiple_of

@@ -44,7 +44,7 @@ class Broken(Exception):
     """The first clause of the contract that does not hold."""
 
 
-def check(spec: EnvSpec, seed: int = 0, steps: int = STEPS) -> Check:
+def check_environment(spec: EnvSpec, seed: int = 0, steps: int = STEPS) -> Check:
     """Builds and plays `spec` twice with random actions; never raises for what is wrong with it."""
     first, reason, same = None, "", None
     repeated = min(REPEATED, steps)
@@ -162,7 +162,7 @@ def _require_timestep(env: VectorEnv, timestep: TimeStep) -> None:
             expected = (n, *leaf.shape), leaf.dtype
             got = array.shape, array.dtype
             _require(got == expected, f'"{leaf.path}": expected {expected}, got {got}')
-            problem = spaces.check(leaf, array)
+            problem = spaces.violation(leaf, array)
             _require(not problem, problem)
     _require(
         timestep.reward.shape == (n,) and timestep.reward.dtype == np.float64,

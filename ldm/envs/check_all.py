@@ -16,7 +16,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ldm.envs.check import Check, check
+from ldm.envs.check import Check, check_environment
 from ldm.envs.groups import group
 from ldm.envs.processes import MARK, kill_marked
 from ldm.envs.spec import EnvSpec
@@ -89,7 +89,7 @@ def _checked(spec: EnvSpec, path: Path, seconds: int) -> Check:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(seconds)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), _silent():
-        result = check(spec)
+        result = check_environment(spec)
     signal.alarm(0)
     _append(path, spec, result)
     return result

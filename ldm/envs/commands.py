@@ -21,7 +21,7 @@ DETAILED = 40  # environments a table has a row for; more are counted
 console = Console(width=None if sys.stdout.isatty() else 160)
 
 
-def run(
+def perform(
     action: str,
     ids: list[str],
     everything: bool = False,

@@ -45,7 +45,7 @@ class EnvpoolEnv:
     def reset(self) -> TimeStep:
         observation = self._first(self._ids)
         for leaf, array in zip(self._leaves, observation):
-            if problem := spaces.check(leaf, array):
+            if problem := spaces.violation(leaf, array):
                 raise LdmError(f"{self.spec.id}: first observation {problem}")
         self._steps[:] = 0
         self._note_ends(np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool))
@@ -112,12 +112,12 @@ class EnvpoolEnv:
         """The streams with bad values, None where there is none."""
         checked = zip(self._leaves, timestep.observation)
         if math.isfinite(timestep.reward.sum()) and not any(
-            spaces.check(*pair) for pair in checked
+            spaces.violation(*pair) for pair in checked
         ):
             return None
         bad = ~np.isfinite(timestep.reward)
         for leaf, array in zip(self._leaves, timestep.observation):
-            bad |= [bool(spaces.check(leaf, row)) for row in array]
+            bad |= [bool(spaces.violation(leaf, row)) for row in array]
         return bad if bad.any() else None
 
     def _lose(self, timestep: TimeStep, bad: np.ndarray) -> TimeStep:

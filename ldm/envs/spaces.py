@@ -230,7 +230,7 @@ def _flatten_leaf(leaf: Leaf, value) -> np.ndarray:
     return cast
 
 
-def check(leaf: Leaf, array: np.ndarray) -> str:
+def violation(leaf: Leaf, array: np.ndarray) -> str:
     """What is wrong with `array` (any batch shape before the leaf's), or an empty string."""
     if leaf.kind == CONTINUOUS:
         flat = array.reshape(-1)
@@ -267,7 +267,7 @@ def executable(leaf: Leaf, array: np.ndarray) -> np.ndarray:
         raise ValueError(
             f'action "{leaf.path}": expected shape (N, *{leaf.shape}), got {array.shape}'
         )
-    if problem := check(leaf, array):
+    if problem := violation(leaf, array):
         raise ValueError(f"action {problem}")
     if leaf.kind == CONTINUOUS:
         return array.clip(*leaf.bounds)

@@ -152,7 +152,7 @@ class WorkerEnv:
         views = self._views.observation + (self._views.expert if self._hosted else [])
         leaves = spaces.leaves(self.observation) + spaces.leaves(self.action)
         for leaf, view in zip(leaves, views):
-            if problem := spaces.check(leaf, view[worker.rows]):
+            if problem := spaces.violation(leaf, view[worker.rows]):
                 return Fault("nan" if leaf.kind == spaces.CONTINUOUS else "space", problem)
         return None
 

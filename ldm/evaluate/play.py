@@ -12,7 +12,7 @@ from ldm.evaluate.video import record
 from ldm.policy import Policy
 
 
-def run(environment: str, model: Path, episodes: int, seed: int, video: Path | None) -> None:
+def play(environment: str, model: Path, episodes: int, seed: int, video: Path | None) -> None:
     """Plays `episodes` episodes one after another and prints each return; then, with `video`,
     one more from the same seed as a film.
 

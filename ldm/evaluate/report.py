@@ -32,7 +32,7 @@ PACKAGES = ("ldm", "torch", "numpy", "gymnasium")
 POINTS = 300  # of a training curve at most
 
 
-def run(recipe: Recipe, folder: Path) -> None:
+def report_stage(recipe: Recipe, folder: Path) -> None:
     """Writes `folder`/report.json and report.html and prints the table.
 
     Raises LdmError where an admitted environment has not been evaluated with the present model.

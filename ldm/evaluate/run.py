@@ -14,7 +14,7 @@ from ldm.policy import digest
 from ldm.reference.admission import Card, read_card
 
 
-def run(recipe: Recipe, folder: Path) -> None:
+def evaluate_stage(recipe: Recipe, folder: Path) -> None:
     """Writes `folder`/evaluation/<slug>.json for what is missing or was played by another model.
 
     Raises LdmError where there is no model, no card, or no environment is admitted.

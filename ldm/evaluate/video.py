@@ -53,9 +53,9 @@ def _build(spec: EnvSpec):
 
 
 def _does_not_render(spec: EnvSpec, why) -> LdmError:
-    told = f"{type(why).__name__}: {why}" if isinstance(why, Exception) else why
+    reason = f"{type(why).__name__}: {why}" if isinstance(why, Exception) else why
     return LdmError(
-        f"{spec.id} does not render here ({told}); leave out --video to see its returns"
+        f"{spec.id} does not render here ({reason}); leave out --video to see its returns"
     )
 
 

@@ -93,6 +93,6 @@ def _flat_leaf(leaf: Leaf, values) -> np.ndarray:
     cast = np.ascontiguousarray(array, leaf.dtype).reshape(len(array), *leaf.shape)
     if leaf.kind == DISCRETE and (cast != array.reshape(cast.shape)).any():
         raise ValueError(f'"{leaf.path}": values do not fit {leaf.dtype}')
-    if wrong := spaces.check(leaf, cast):
+    if wrong := spaces.violation(leaf, cast):
         raise ValueError(wrong)
     return cast

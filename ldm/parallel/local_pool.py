@@ -14,7 +14,7 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class LocalPool:
-    """One process a lane, so that a death names its job. Lanes outlive their jobs: imports stay."""
+    """One process an executor, so that a death names its job. They outlive jobs: imports stay."""
 
     deaths = (BrokenProcessPool,)
 
@@ -23,26 +23,26 @@ class LocalPool:
         self._busy: dict[Future, ProcessPoolExecutor] = {}
 
     def submit(self, function: Callable, job: tuple) -> Future:
-        for future, lane in list(self._busy.items()):
+        for future, executor in list(self._busy.items()):
             if future.done():
                 del self._busy[future]
                 broken = isinstance(future.exception(), BrokenProcessPool)
-                self._idle += [] if broken else [lane]
-        lane = self._idle.pop() if self._idle else _lane()
-        future = lane.submit(function, *job)
-        self._busy[future] = lane
+                self._idle += [] if broken else [executor]
+        executor = self._idle.pop() if self._idle else _executor()
+        future = executor.submit(function, *job)
+        self._busy[future] = executor
         return future
 
     def close(self) -> None:
-        lanes = [*self._idle, *self._busy.values()]
-        processes = [p for lane in lanes for p in (lane._processes or {}).values()]
+        executors = [*self._idle, *self._busy.values()]
+        processes = [p for executor in executors for p in (executor._processes or {}).values()]
         for process in processes:
             process.terminate()
-        for lane in lanes:
-            lane.shutdown(cancel_futures=True)  # ends at once: its process is gone
+        for executor in executors:
+            executor.shutdown(cancel_futures=True)  # ends at once: its process is gone
 
 
-def _lane() -> ProcessPoolExecutor:
+def _executor() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start_process)
 
 

@@ -28,8 +28,8 @@ from ldm.envs.make import make
 from ldm.envs.spec import EnvSpec
 from ldm.envs.worker_backend import Quarantined
 from ldm.record.noise import Noise
-from ldm.record.plan import ShardPlan
-from ldm.record.recorder import SERIALISATION, Recording, check, record
+from ldm.record.recorder import SERIALISATION, Recording, record, validate
+from ldm.record.shard_plan import ShardPlan
 from ldm.reference.load import hosted_expert, load_reference
 from ldm.seeds import derive
 
@@ -107,7 +107,7 @@ def write(shard: ShardPlan, recording: Recording) -> Tally:
     env = recording.env
     trajectories = list(recording.trajectories())
     for trajectory in trajectories:
-        check(env, recording.policy, trajectory)
+        validate(env, recording.policy, trajectory)
     measured = statistics.measure(env.observation, env.action, trajectories)
     samples = [encode(trajectory) for trajectory in trajectories]
     ready = perf_counter()

@@ -136,12 +136,12 @@ def record(env: VectorEnv, actor: Actor, noise: Noise, transitions: int, seed: i
     return recording
 
 
-def check(env: VectorEnv, policy: str, trajectory: Trajectory) -> None:
+def validate(env: VectorEnv, policy: str, trajectory: Trajectory) -> None:
     """Raises LdmError where a label or a reward is NaN, infinite or outside its space. (Backends
     answer for observations and executed actions.)"""
     where = f"{env.spec.id}, stream with seed {trajectory.seed}"
     for leaf, array in zip(spaces.leaves(env.action), trajectory.labels):
-        if wrong := spaces.check(leaf, array):
+        if wrong := spaces.violation(leaf, array):
             raise LdmError(
                 f"{where}: a label of {policy} is outside the action space: {wrong}; mend that "
                 'reference policy, or delete its card and run "ldm reference" again'

@@ -19,16 +19,16 @@ from ldm.errors import LdmError
 from ldm.parallel.jobs import run_jobs
 from ldm.parallel.progress import console
 from ldm.record.job import Tally, record_shards
-from ldm.record.plan import ShardPlan, plan
+from ldm.record.shard_plan import ShardPlan, plan
 from ldm.reference.admission import Card, read_card
 
 JOB_SHARDS = 4  # of an environment that one job records at most
 
 
-def run(recipe: Recipe, folder: Path) -> None:
+def record_stage(recipe: Recipe, folder: Path) -> None:
     """Records what is missing of `recipe` into `folder`/data and writes its manifest.
 
-    An environment in quarantine is told and left out; the next run tries it again.
+    An environment in quarantine is named and left out; the next run tries it again.
     Raises LdmError where an environment has no admission card, none is admitted, another run works
     in the folder, or the disk is full.
     """
@@ -51,7 +51,7 @@ def run(recipe: Recipe, folder: Path) -> None:
         )
         total = sum(tallies, Tally())
         if tallies:
-            tell(total, time.monotonic() - start)
+            print_tally(total, time.monotonic() - start)
         whole = [
             (*pair, shards)
             for pair, shards in zip(admitted, plans)
@@ -73,7 +73,7 @@ def parts(
     return [shards[i : i + most] for shards in missing for i in range(0, len(shards), most)]
 
 
-def tell(tally: Tally, seconds: float) -> None:
+def print_tally(tally: Tally, seconds: float) -> None:
     """One line: how much, how fast, and where the time went."""
     shares = ", ".join(f"{part} {share:.0%}" for part, share in tally.shares().items())
     rate = tally.transitions / seconds

@@ -46,7 +46,7 @@ def overlap(a: Score, b: Score, tolerance: float = 1e-9) -> bool:
     return a.ci[0] <= b.ci[1] + slack and b.ci[0] <= a.ci[1] + slack
 
 
-def check(id: str, seed: int, folder: Path) -> Agreement:
+def check_card(id: str, seed: int, folder: Path) -> Agreement:
     """Plays the card's reference, as it is stored, and random actions again with `seed`."""
     spec = find(id)
     card = zoo.look_up(spec, folder)

@@ -16,12 +16,14 @@ from ldm.errors import LdmError
 from ldm.parallel.jobs import run_jobs
 from ldm.reference import zoo
 from ldm.reference.admission import SETTINGS, Card, Score
-from ldm.reference.check import Agreement, check
+from ldm.reference.check import Agreement, check_card
 
 console = Console(width=None if sys.stdout.isatty() else 200)
 
 
-def run(action: str, ids: list[str], folder: Path, sample: int, seed: int, workers: int) -> None:
+def perform(
+    action: str, ids: list[str], folder: Path, sample: int, seed: int, workers: int
+) -> None:
     """`ldm zoo ACTION [ID ...]`. Raises LdmError where a check finds a card that does not hold."""
     if action == "show":
         for id in ids:
@@ -102,7 +104,7 @@ def _check(cards: list[Card], folder: Path, sample: int, seed: int, workers: int
         chosen = np.random.default_rng(seed).choice(len(admitted), sample, replace=False)
         admitted = [admitted[i] for i in sorted(chosen)]
     jobs = [(id, seed, folder) for id in admitted]
-    results: list[Agreement] = run_jobs(check, jobs, workers, "check")
+    results: list[Agreement] = run_jobs(check_card, jobs, workers, "check")
     names = [Column(name, no_wrap=True) for name in ("environment", "policy")]
     table = Table(*names, "reference", "again", "random", "again", "", box=None)
     for one in results:

@@ -15,7 +15,7 @@ from ldm.reference.admission import card_folder, read_card, settings_key, write_
 from ldm.reference.choose import blank, choose
 
 
-def run(recipe: Recipe, folder: Path) -> None:
+def reference_stage(recipe: Recipe, folder: Path) -> None:
     """Writes the missing cards of `recipe` into `folder`/references.
 
     A card stays as long as the environment and the recipe's seed and reference settings are what

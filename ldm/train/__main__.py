@@ -20,9 +20,9 @@ def main() -> None:
             raise LdmError("expected a recipe: deepspeed --num_gpus 8 --module ldm.train RECIPE")
         name, *flags = arguments
         recipe = tyro.cli(Recipe, default=load_recipe(name), args=flags, prog=f"ldm.train {name}")
-        from ldm.train.run import run
+        from ldm.train.run import train_stage
 
-        run(recipe, Path("runs") / recipe.name)
+        train_stage(recipe, Path("runs") / recipe.name)
     except LdmError as error:
         sys.exit(f"ldm, rank {os.environ.get('RANK', 0)}: {error}")
     except KeyboardInterrupt:

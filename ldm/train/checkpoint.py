@@ -85,14 +85,14 @@ class Checkpoints:
             if engine.rank == 0:
                 temporary.mkdir()
                 self._write_common(temporary, step, engine, weights)
-            temporary = engine.share(temporary)  # and a barrier: the folder is there
+            temporary = engine.broadcast(temporary)  # and a barrier: the folder is there
             with disk_errors(path):
                 engine.save(temporary)
-            engine.share(None)  # all ranks have written
+            engine.broadcast(None)  # all ranks have written
         if engine.rank == 0:
             self._point_to(path)
             self._prune()
-        engine.share(None)
+        engine.broadcast(None)
 
     def _write_common(self, folder: Path, step: int, engine, weights: dict) -> None:
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -137,9 +137,9 @@ class Checkpoints:
 def _refuse_other(path: Path, part: str, ours: dict, saved: dict) -> None:
     differing = sorted(k for k in ours.keys() | saved.keys() if ours.get(k) != saved.get(k))
     if differing:
-        told = ", ".join(f"{k} is {saved.get(k)}, here {ours.get(k)}" for k in differing)
+        differences = ", ".join(f"{k} is {saved.get(k)}, here {ours.get(k)}" for k in differing)
         raise LdmError(
-            f"{path} is of another {part} ({told}): use the recipe it was trained with, "
+            f"{path} is of another {part} ({differences}): use the recipe it was trained with, "
             f"or remove {path.parent.parent} to train anew"
         )
 

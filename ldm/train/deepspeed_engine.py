@@ -126,7 +126,7 @@ class DeepSpeedEngine:
         dist.all_reduce(values)
         return values
 
-    def share(self, value):
+    def broadcast(self, value):
         box = [value]
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]

@@ -1,15 +1,15 @@
 """One interface, two engines: plain PyTorch for one process, DeepSpeed for many.
 
-    backward(batches) -> Loss   forward and backward of this rank's share of the global batch, which
+    backward(batches) -> Loss   forward and backward of this rank's part of the global batch, which
                                 comes in micro-batches
     update(rate) -> norm        clip, step the optimiser; the global gradient norm before clipping
     save(folder), load(folder)  optimiser state and weights, exactly
     weights()                   fp32 weights on the CPU, the same names as the model's
 
-and for the ranks together: sum(values), share(value), rank, world.
+and for the ranks together: sum(values), broadcast(value), rank, world.
 
 Nothing here waits for the device. The loss is summed over this rank's labels and divided by the
-label count of *all* ranks, so that the shares add up to the loss one process would compute. What
+label count of *all* ranks, so that the ranks' values add up to the loss one process would compute. What
 `backward` and `update` return may be overwritten by the next step.
 """
 
@@ -35,23 +35,23 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 class Loss:
     """Of one step, on the device, detached: nothing here has been waited for."""
 
-    share: torch.Tensor  # (), fp32: Σ loss of this rank / labels of all ranks
+    value: torch.Tensor  # (), fp32: Σ loss of this rank / labels of all ranks
     per_label: torch.Tensor  # (L,), fp32
     environments: torch.Tensor  # (L,), the environment each label belongs to
 
     @classmethod
-    def of(cls, share: torch.Tensor, per_label: torch.Tensor, batch) -> "Loss":
+    def of(cls, value: torch.Tensor, per_label: torch.Tensor, batch) -> "Loss":
         """Without the labels that only fill a capacity. batch: on any device."""
         labels = batch.label_count
         environments = batch.labels.environments_L[:labels]
-        environments = environments.to(share.device, non_blocking=True)
-        return cls(share.detach(), per_label.detach()[:labels], environments)
+        environments = environments.to(value.device, non_blocking=True)
+        return cls(value.detach(), per_label.detach()[:labels], environments)
 
 
 def join(losses: Sequence[Loss]) -> Loss:
     """The loss of several micro-batches."""
     return Loss(
-        torch.stack([loss.share for loss in losses]).sum(),
+        torch.stack([loss.value for loss in losses]).sum(),
         torch.cat([loss.per_label for loss in losses]),
         torch.cat([loss.environments for loss in losses]),
     )
@@ -71,7 +71,7 @@ class Engine(Protocol):
     def load(self, folder: Path) -> None: ...
     def weights(self) -> dict[str, torch.Tensor]: ...
     def sum(self, values: torch.Tensor) -> torch.Tensor: ...
-    def share(self, value): ...
+    def broadcast(self, value): ...
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
@@ -150,8 +150,8 @@ class TorchEngine:
         run = self.threads.map if self.threads else map
         losses, total = [], None
         parts = run(lambda batch: self.gradients(batch, count), batches)
-        for batch, (share, per_label, gradients) in zip(batches, parts):
-            losses.append(Loss.of(share, per_label, batch))
+        for batch, (value, per_label, gradients) in zip(batches, parts):
+            losses.append(Loss.of(value, per_label, batch))
             if total is None:
                 total = gradients
                 continue
@@ -164,8 +164,8 @@ class TorchEngine:
     def gradients(self, batch, count) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
         """(Σ loss / `count`, loss of each label, gradients of the first) of one micro-batch."""
         total, _, per_label = self.model.loss(batch.to(self.device))
-        share = total / count
-        return share, per_label, list(torch.autograd.grad(share, self.parameters))
+        value = total / count
+        return value, per_label, list(torch.autograd.grad(value, self.parameters))
 
     def update(self, rate: float) -> torch.Tensor:
         for group in self.optimizer.param_groups:
@@ -195,5 +195,5 @@ class TorchEngine:
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         return values
 
-    def share(self, value):
+    def broadcast(self, value):
         return value

@@ -35,13 +35,13 @@ class GraphEngine(TorchEngine):
             self.inputs = batch.to(self.device), torch.zeros((), device=self.device)
         copy_into(self.inputs[0], batch)
         self.inputs[1].fill_(count)
-        share, per_label = (value.clone() for value in self.add_gradients())
-        return Loss.of(share, per_label, batch)
+        value, per_label = (value.clone() for value in self.add_gradients())
+        return Loss.of(value, per_label, batch)
 
     def _add_gradients(self) -> tuple[torch.Tensor, torch.Tensor]:
-        share, per_label, gradients = self.gradients(*self.inputs)
+        value, per_label, gradients = self.gradients(*self.inputs)
         torch._foreach_add_([parameter.grad for parameter in self.parameters], gradients)
-        return share.detach(), per_label.detach()  # kept by the graph, without autograd's
+        return value.detach(), per_label.detach()  # kept by the graph, without autograd's
 
     def update(self, rate: float) -> torch.Tensor:
         for group in self.optimizer.param_groups:
@@ -102,10 +102,10 @@ def copy_into(target, source) -> None:
         if is_dataclass(old):
             copy_into(old, new)
             continue
-        told = [tuple(x.shape) if isinstance(x, torch.Tensor) else x for x in (old, new)]
-        if told[0] != told[1] and field.name not in COUNTS:
+        seen = [tuple(x.shape) if isinstance(x, torch.Tensor) else x for x in (old, new)]
+        if seen[0] != seen[1] and field.name not in COUNTS:
             raise ValueError(
-                f"{field.name} is {told[1]}, the recorded step has {told[0]}: load batches with "
+                f"{field.name} is {seen[1]}, the recorded step has {seen[0]}: load batches with "
                 "fixed capacities"
             )
         if isinstance(old, torch.Tensor):

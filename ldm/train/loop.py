@@ -28,7 +28,7 @@ def train(config: TrainConfig, step: int, engine, loader, log, checkpoints, stop
         if save or step % config.log_every == 0:
             log.write(step, rate)
         if save:
-            log.settle()  # never a checkpoint of a step that is not known to be good
+            log.flush()  # never a checkpoint of a step that is not known to be good
             checkpoints.save(step, engine)
             log.restart_clock()
         if last:

@@ -2,7 +2,7 @@
 
 Nothing in a step waits for the device. `write` adds up ranks and has the sums copied to pinned
 memory; the line is written LAG steps later, when the device, which the host runs ahead of, has long
-done that copy. There a loss or a gradient that is not finite stops the run; `settle` makes sure of
+done that copy. There a loss or a gradient that is not finite stops the run; `flush` makes sure of
 it before a checkpoint.
 """
 
@@ -94,7 +94,7 @@ class Log:
         Raises LdmError, some steps late, for a loss or gradient that is not finite.
         """
         self.now += 1
-        self.shares.append(loss.share.clone())  # the engine may overwrite its own
+        self.values.append(loss.value.clone())  # the engine may overwrite its own
         self.norms.append(norm.clone())
         index = loss.environments.long()
         self.losses_E.index_add_(0, index, loss.per_label.to(self.losses_E.dtype))
@@ -104,7 +104,7 @@ class Log:
             counts = [batch.used_tokens, tokens, batch.transitions, squares]
             self.counts += torch.tensor(counts)
         if self.pending and self.now >= self.pending.step + LAG:
-            self.settle()
+            self.flush()
 
     def restart_clock(self) -> None:
         """Time spent on a checkpoint is no training time."""
@@ -112,11 +112,11 @@ class Log:
 
     def write(self, step: int, rate: float) -> None:
         """A line for the steps since the last: now on a CPU, else when its figures are there."""
-        self.settle()
+        self.flush()
         cuda = self.engine.device.type == "cuda"
         waited = torch.tensor([self.waited() - self.waited_before], dtype=torch.float64)
         parts = {
-            "losses": torch.stack(self.shares).double(),
+            "losses": torch.stack(self.values).double(),
             "norms": torch.stack(self.norms).double() / self.engine.world,  # each has the global
             "losses_E": self.losses_E,
             "labels_E": self.labels_E,
@@ -133,34 +133,34 @@ class Log:
         self.pending = Pending(self.first, step, rate, figures, sizes, copied, self.clock, end)
         self._new_window()
         if not cuda:
-            self.settle()
+            self.flush()
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Writes the line that is pending, waiting for it if it must.
 
         Raises LdmError for a loss or gradient that is not finite.
         """
         if self.pending is None:
             return
-        told, self.pending = self.pending, None
-        if told.copied:
-            told.copied.synchronize()
-        found = dict(zip(told.sizes, told.figures.split(list(told.sizes.values()))))
-        self._check_finite(told, found["losses"], found["norms"])
-        line = self._line(told, found)
+        logged, self.pending = self.pending, None
+        if logged.copied:
+            logged.copied.synchronize()
+        found = dict(zip(logged.sizes, logged.figures.split(list(logged.sizes.values()))))
+        self._check_finite(logged, found["losses"], found["norms"])
+        line = self._line(logged, found)
         if self.main:
             self._append(line)
             self._show(line)
 
-    def _line(self, told: Pending, found: dict[str, torch.Tensor]) -> dict:
-        seconds = seconds_between(told.begin, told.end)
+    def _line(self, logged: Pending, found: dict[str, torch.Tensor]) -> dict:
+        seconds = seconds_between(logged.begin, logged.end)
         used, tokens, transitions, squares, waited = found["counts"].tolist()
         labels_E = found["labels_E"]
         means_E = found["losses_E"] / labels_E
         return {
-            "step": told.step,
+            "step": logged.step,
             "loss": float(found["losses"].mean()),
-            "lr": told.rate,
+            "lr": logged.rate,
             "grad_norm": float(found["norms"][-1]),
             "tokens_per_s": round(tokens / seconds, 1),
             "useful_tokens_per_s": round(used / seconds, 1),
@@ -179,20 +179,20 @@ class Log:
     def _new_window(self) -> None:
         device, environments = self.engine.device, len(self.environments)
         self.first = self.now
-        self.shares: list[torch.Tensor] = []
+        self.values: list[torch.Tensor] = []
         self.norms: list[torch.Tensor] = []
         self.losses_E = torch.zeros(environments, dtype=torch.float64, device=device)
         self.labels_E = torch.zeros(environments, dtype=torch.float64, device=device)
         self.counts = torch.zeros(4, dtype=torch.int64)  # used, all tokens, transitions, Σ length²
         self.restart_clock()
 
-    def _check_finite(self, told: Pending, losses: torch.Tensor, norms: torch.Tensor) -> None:
+    def _check_finite(self, logged: Pending, losses: torch.Tensor, norms: torch.Tensor) -> None:
         bad = (~(losses.isfinite() & norms.isfinite())).nonzero()
         if not len(bad):
             return
         at = int(bad[0])
         what, value = ("loss", losses[at]) if not losses[at].isfinite() else ("norm", norms[at])
-        step = told.first + at
+        step = logged.first + at
         raise LdmError(
             f"step {step + 1}: the {'gradient ' * (what == 'norm')}{what} is {float(value)}, "
             f"expected a finite number; its batch is {self.batch_name(step)}. "

@@ -72,7 +72,7 @@ class Row:
     floor: float
 
 
-def run(recipe: Recipe, folder: Path) -> None:
+def profile_stage(recipe: Recipe, folder: Path) -> None:
     """Profiles on folder/mix, with weights as they start; writes nothing but folder/profile.
 
     Raises LdmError where there is no mix, or the recipe cannot be trained here.
@@ -138,8 +138,8 @@ def profiler(cuda: bool):
     return torch.profiler.profile(activities=activities, experimental_config=threads)
 
 
-def charge(events: list[FunctionEvent], cuda: bool, lanes: int) -> dict[str, float]:
-    """Seconds of the window by part: of kernels on CUDA, else the mean of `lanes` threads.
+def charge(events: list[FunctionEvent], cuda: bool, threads: int) -> dict[str, float]:
+    """Seconds of the window by part: of kernels on CUDA, else the mean of `threads` threads.
 
     Where several threads share the forward and backward, what the first thread does alone between
     two steps keeps all of them waiting.
@@ -159,7 +159,7 @@ def charge(events: list[FunctionEvent], cuda: bool, lanes: int) -> dict[str, flo
             if part == "data":
                 spent[part] += event.self_cpu_time_total / 1e6
         elif event.device_type == torch.autograd.DeviceType.CPU:
-            shares = 1 if event.thread in alone else lanes
+            shares = 1 if event.thread in alone else threads
             spent[part or operator_part(event.name)] += event.self_cpu_time_total / 1e6 / shares
     return spent
 

@@ -24,10 +24,10 @@ from ldm.train.flops import matmul_sizes
 from ldm.train.loop import train
 from ldm.train.metrics import Log
 
-GRAIN = 256  # labels, and the tokens they read; docs/decisions/0004-few-shapes-on-a-cpu.md
+LABEL_MULTIPLE = 256  # labels, and the tokens they read; docs/decisions/0004-few-shapes-on-a-cpu.md
 
 
-def run(recipe: Recipe, folder: Path) -> None:
+def train_stage(recipe: Recipe, folder: Path) -> None:
     """Trains on folder/mix up to recipe.train.steps; writes folder/train.
 
     Goes on from the newest checkpoint, with the same batches as if it had never stopped; does
@@ -92,7 +92,7 @@ def shapes_for(engine: Engine, steps: int) -> dict:
     """How the loader shapes batches: all alike on CUDA, where each shape is compiled; in few
     lengths on CPUs, where matrix products of a new shape take memory and milliseconds to prepare.
     """
-    return {"fixed_for": steps} if engine.device.type == "cuda" else {"grain": GRAIN}
+    return {"fixed_for": steps} if engine.device.type == "cuda" else {"multiple_of": LABEL_MULTIPLE}
 
 
 def make_engine(model: Decoder, config: TrainConfig, saved: dict | None) -> Engine:

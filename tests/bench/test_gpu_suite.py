@@ -20,7 +20,7 @@ def test_a_part_that_fails_or_hangs_is_recorded(tmp_path):
         Part("bad", 60, ("-c", "raise SystemExit('broken')")),
         Part("hangs", 1, ("-c", "import time; print('begun', flush=True); time.sleep(600)")),
     ]
-    outcomes = [gpu_suite.run(part, tmp_path, environment) for part in parts]
+    outcomes = [gpu_suite.run_part(part, tmp_path, environment) for part in parts]
     assert outcomes == [True, False, False]
     lines = [(line["part"], line["outcome"], line["last"]) for line in summary(tmp_path)]
     assert lines == [

@@ -44,44 +44,44 @@ def test_an_operation_is_whole(name):
 
 
 def test_rows_carry_their_provenance(fake, tmp_path):
-    runner.run(["fake"], tmp_path / "out", 1.0)
+    runner.run_operations(["fake"], tmp_path / "out", 1.0)
     (row,) = results(tmp_path / "out")
     assert ROW.items() <= row.items()
     assert {"device", "driver", "torch", "triton", "commit", "time"} <= row.keys()
-    runner.run(["fake"], tmp_path / "out", 1.0)
+    runner.run_operations(["fake"], tmp_path / "out", 1.0)
     assert len(results(tmp_path / "out")) == 2  # appended
 
 
 def test_no_speed_where_a_test_fails(fake, tmp_path):
     fake.write_text("def test_it():\n    assert False\n")
     with pytest.raises(LdmError, match="its tests fail"):
-        runner.run(["fake"], tmp_path / "out", 1.0)
+        runner.run_operations(["fake"], tmp_path / "out", 1.0)
     assert not results(tmp_path / "out")
 
 
 def test_no_speed_where_the_tests_are_not_there(fake, tmp_path):
     fake.unlink()
     with pytest.raises(LdmError, match="run from a checkout"):
-        runner.run(["fake"], tmp_path / "out", 1.0)
+        runner.run_operations(["fake"], tmp_path / "out", 1.0)
 
 
 def test_an_operation_that_needs_a_gpu_says_so(fake, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     runner.OPERATIONS["fake"] = replace(FAKE, gpu=True)
     with pytest.raises(LdmError, match="fake: needs a GPU"):
-        runner.run(["fake"], tmp_path / "out", 1.0)
-    runner.run([], tmp_path / "out", 1.0)  # of all operations, those that can
+        runner.run_operations(["fake"], tmp_path / "out", 1.0)
+    runner.run_operations([], tmp_path / "out", 1.0)  # of all operations, those that can
     assert "no speed measured" in capsys.readouterr().out
 
 
 def test_an_unknown_operation_is_named():
     with pytest.raises(LdmError, match=r'no operation "wrk" \(nearest: "work_list"\)'):
-        runner.run(["wrk"], rows.RESULTS, 1.0)
+        runner.run_operations(["wrk"], rows.RESULTS, 1.0)
 
 
 def test_the_cost_model_is_written_and_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(plot, "FOLDER", tmp_path)
-    runner.run(["cost"], tmp_path / "out", 1.0)
+    runner.run_operations(["cost"], tmp_path / "out", 1.0)
     found = rows.read(tmp_path / "out" / "ahead-of-time.jsonl")
     assert {row["metric"] for row in found} >= {"useful tile share", "roof TFLOP/s"}
     (picture,) = plot.plot([tmp_path / "out" / "ahead-of-time.jsonl"])

@@ -88,7 +88,7 @@ def test_what_is_impossible_is_named_by_shard_trajectory_episode_and_step(
     write(folder, environment, [made[:4], made[4:]])
     place = rf"toy/shard-00001.tar of toy/Vector-v0, trajectory {spoilt - 4}: {words}"
     with pytest.raises(LdmError, match=f"{place}.* --skip-broken"):
-        mix.run(recipe(NAMES[:1]), folder.parent)
+        mix.mix_stage(recipe(NAMES[:1]), folder.parent)
     (problem,) = verify(folder)
     assert problem.startswith(f"shard {folder}")
 
@@ -105,7 +105,7 @@ def test_a_run_obeys_the_list_of_what_is_broken(data, monkeypatch):
     sound = [t for i, t in enumerate(made) if i not in (1, 2, 6)]
     assert left["transitions"] == sum(map(len, sound))
     assert left["statistics"] != environment["statistics"]
-    mix.run(recipe(NAMES[:1]), folder.parent)
+    mix.mix_stage(recipe(NAMES[:1]), folder.parent)
     mixed = read_manifest(folder.parent / "mix", "mix")
     blocks = [
         mix.read_block(folder.parent / "mix", shard, mix.limits(mixed))

@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mix, "SHARD_TOKENS", 4000)
         patch.setattr(mix, "run_jobs", run_here)
-        mix.run(recipe(streams=4), path)
+        mix.mix_stage(recipe(streams=4), path)
     return path / "mix"
 
 
@@ -148,10 +148,10 @@ def check_filled(got: dict, want: dict) -> None:
 
 
 def test_labels_come_in_few_lengths_where_asked(folder):
-    plain, grained = Loader(folder), Loader(folder, grain=100)
-    with closing(plain), closing(grained):
+    plain, rounded = Loader(folder), Loader(folder, multiple_of=100)
+    with closing(plain), closing(rounded):
         for _ in range(10):
-            want, got = next(plain), next(grained)
+            want, got = next(plain), next(rounded)
             for name, value in vars(got.labels).items():
                 count = len(vars(want.labels)[name])
                 assert len(value) == -(-count // 100) * 100

@@ -49,7 +49,7 @@ def contents(folder) -> dict:
 def test_every_transition_is_there_once(tmp_path, monkeypatch):
     monkeypatch.setattr(mix, "SHARD_TOKENS", 2000)
     environments = record(tmp_path)
-    mix.run(recipe(), tmp_path)
+    mix.mix_stage(recipe(), tmp_path)
     manifest = read_manifest(tmp_path / "mix", "mix")
     assert min(len(stream) for stream in manifest["streams"]) > 1
     assert set(origins(tmp_path).values()) == {1}
@@ -69,7 +69,7 @@ def test_every_transition_is_there_once(tmp_path, monkeypatch):
 
 def test_the_order_is_shuffled_over_environments(tmp_path):
     record(tmp_path, NAMES[:2], shards=4)
-    mix.run(recipe(NAMES[:2]), tmp_path)
+    mix.mix_stage(recipe(NAMES[:2]), tmp_path)
     ((block,), _) = blocks(tmp_path)
     changes = np.count_nonzero(np.diff(block.environment_S))
     share = block.environment_S.mean()
@@ -79,7 +79,7 @@ def test_the_order_is_shuffled_over_environments(tmp_path):
 def test_the_same_recipe_gives_the_same_bytes_and_another_seed_others(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         record(tmp_path / name)
-        mix.run(recipe(seed=seed), tmp_path / name)
+        mix.mix_stage(recipe(seed=seed), tmp_path / name)
     one, same, other = (contents(tmp_path / name) for name in "abc")
     assert one == same
     assert one.keys() == other.keys() and one != other
@@ -87,11 +87,11 @@ def test_the_same_recipe_gives_the_same_bytes_and_another_seed_others(tmp_path):
 
 def test_run_again_writes_nothing_and_new_settings_mix_anew(tmp_path):
     record(tmp_path)
-    mix.run(recipe(), tmp_path)
+    mix.mix_stage(recipe(), tmp_path)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "mix").rglob("*.tar")}
-    mix.run(recipe(), tmp_path)
+    mix.mix_stage(recipe(), tmp_path)
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "mix").rglob("*.tar")}
-    mix.run(recipe(streams=1), tmp_path)
+    mix.mix_stage(recipe(streams=1), tmp_path)
     assert len(read_manifest(tmp_path / "mix")["streams"]) == 1
     assert not (tmp_path / "mix/stream-001").exists()
 
@@ -100,7 +100,7 @@ def test_run_again_writes_nothing_and_new_settings_mix_anew(tmp_path):
 def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, monkeypatch, at):
     record(tmp_path / "whole")
     record(tmp_path / "killed")
-    mix.run(recipe(), tmp_path / "whole")
+    mix.mix_stage(recipe(), tmp_path / "whole")
     done = 0
 
     def dying(function, jobs, *_, **__):
@@ -116,19 +116,19 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, monkeypatch, at):
     with monkeypatch.context() as patch:
         patch.setattr(mix, "run_jobs", dying)
         with pytest.raises(KeyboardInterrupt):
-            mix.run(recipe(), tmp_path / "killed")
+            mix.mix_stage(recipe(), tmp_path / "killed")
         assert not (tmp_path / "killed/mix/manifest.json").exists()
-    mix.run(recipe(), tmp_path / "killed")
+    mix.mix_stage(recipe(), tmp_path / "killed")
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
 def test_weights_repeat_and_thin_out(tmp_path):
     record(tmp_path, NAMES[:3], shards=1, count=60)
-    mix.run(recipe(NAMES[:3], {NAMES[0]: 2.0, NAMES[1]: 0.5}), tmp_path)
+    mix.mix_stage(recipe(NAMES[:3], {NAMES[0]: 2.0, NAMES[1]: 0.5}), tmp_path)
     counts = origins(tmp_path)
     for environment, expected in enumerate([{2}, {1}, {1}]):
         assert {n for origin, n in counts.items() if origin[0] == environment} == expected
-    mix.run(recipe(NAMES[:3]), tmp_path)
+    mix.mix_stage(recipe(NAMES[:3]), tmp_path)
     whole = sum(origin[0] == 1 for origin in origins(tmp_path))
     kept = sum(origin[0] == 1 for origin in counts)
     assert 0.35 < kept / whole < 0.65
@@ -142,7 +142,7 @@ def test_held_out_environments_never_enter(tmp_path):
         target.parent.mkdir(exist_ok=True)
         (tmp_path / "b/data" / shard["name"]).rename(target)
     write_manifest(tmp_path / "a/data", {"environments": held + seen})
-    mix.run(recipe(NAMES[:2]), tmp_path / "a")
+    mix.mix_stage(recipe(NAMES[:2]), tmp_path / "a")
     manifest = read_manifest(tmp_path / "a/mix", "mix")
     assert [e["id"] for e in manifest["environments"]] == NAMES[:1]
     assert {origin[0] for origin in origins(tmp_path / "a")} == {0}
@@ -155,7 +155,7 @@ def test_the_recipe_says_which_base_tasks_are_held_out(tmp_path):
     write_manifest(tmp_path / "data", {"environments": recorded})
 
     def mixed(*hold_out):
-        mix.run(replace(recipe(NAMES[:2]), hold_out=list(hold_out)), tmp_path)
+        mix.mix_stage(replace(recipe(NAMES[:2]), hold_out=list(hold_out)), tmp_path)
         manifest = read_manifest(tmp_path / "mix", "mix")
         return [e["base_task"] for e in manifest["environments"]]
 
@@ -171,20 +171,20 @@ def test_the_recipe_says_which_base_tasks_are_held_out(tmp_path):
 def test_bad_settings_are_refused(tmp_path):
     record(tmp_path, NAMES[:1], shards=1, count=1)
     with pytest.raises(LdmError, match=r'no environment "toy/Vectr" .*nearest: "toy/Vector-v0"'):
-        mix.run(recipe(NAMES[:1], {"toy/Vectr": 2.0}), tmp_path)
+        mix.mix_stage(recipe(NAMES[:1], {"toy/Vectr": 2.0}), tmp_path)
     with pytest.raises(LdmError, match=r"weight -1.0, expected 0 or more"):
-        mix.run(recipe(NAMES[:1], {NAMES[0]: -1.0}), tmp_path)
+        mix.mix_stage(recipe(NAMES[:1], {NAMES[0]: -1.0}), tmp_path)
     with pytest.raises(LdmError, match="held out or has weight 0"):
-        mix.run(recipe(NAMES[:1], {NAMES[0]: 0.0}), tmp_path)
+        mix.mix_stage(recipe(NAMES[:1], {NAMES[0]: 0.0}), tmp_path)
     with pytest.raises(LdmError, match=r"no segment is left for stream .*lower mix.streams"):
-        mix.run(recipe(NAMES[:1], streams=100), tmp_path)
+        mix.mix_stage(recipe(NAMES[:1], streams=100), tmp_path)
 
 
 def test_a_context_longer_than_a_bin_is_refused(tmp_path):
     record(tmp_path, NAMES[:1], shards=1, count=1)
     long = Recipe("test", NAMES[:1], tokens=TokenConfig(context=512), mix=MixConfig(bin_tokens=256))
     with pytest.raises(LdmError, match=r"segment has up to 512 tokens .*raise mix.bin_tokens"):
-        mix.run(long, tmp_path)
+        mix.mix_stage(long, tmp_path)
 
 
 def test_a_damaged_recorded_shard_is_named(tmp_path):
@@ -194,13 +194,13 @@ def test_a_damaged_recorded_shard_is_named(tmp_path):
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(LdmError, match=r"shard-00001.tar is damaged"):
-        mix.run(recipe(NAMES[:1]), tmp_path)
+        mix.mix_stage(recipe(NAMES[:1]), tmp_path)
     assert not (tmp_path / "mix/manifest.json").exists()
 
 
 def test_a_damaged_mix_is_named(tmp_path):
     record(tmp_path, NAMES[:1])
-    mix.run(recipe(NAMES[:1]), tmp_path)
+    mix.mix_stage(recipe(NAMES[:1]), tmp_path)
     known = read_manifest(tmp_path / "mix", "mix")
     shard, limits = known["streams"][0][0], mix.limits(known)
     with pytest.raises(LdmError, match=r'segments, its manifest says 3; .*"ldm mix" again'):
@@ -211,7 +211,7 @@ def test_a_damaged_mix_is_named(tmp_path):
         mix.read_block(tmp_path / "mix", shard, limits)
     manifest = tmp_path / "mix/manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"shortest": 1}))
-    mix.run(recipe(NAMES[:1]), tmp_path)  # mends both
+    mix.mix_stage(recipe(NAMES[:1]), tmp_path)  # mends both
     assert len(mix.read_block(tmp_path / "mix", shard, limits)) == shard["segments"]
 
 
@@ -219,7 +219,7 @@ def test_a_damaged_mix_is_named(tmp_path):
 def test_a_part_that_was_damaged_is_made_again(tmp_path, monkeypatch, at):
     record(tmp_path / "whole")
     record(tmp_path / "killed")
-    mix.run(recipe(), tmp_path / "whole")
+    mix.mix_stage(recipe(), tmp_path / "whole")
 
     def dying(function, jobs, *_, **__):
         if function is mix.collect:
@@ -229,12 +229,12 @@ def test_a_part_that_was_damaged_is_made_again(tmp_path, monkeypatch, at):
     with monkeypatch.context() as patch:
         patch.setattr(mix, "run_jobs", dying)
         with pytest.raises(KeyboardInterrupt):
-            mix.run(recipe(), tmp_path / "killed")
+            mix.mix_stage(recipe(), tmp_path / "killed")
     for part in (tmp_path / "killed/mix/.parts").glob("*.zip"):
         data = bytearray(part.read_bytes())
         data[at] ^= 4
         part.write_bytes(data)
-    mix.run(recipe(), tmp_path / "killed")
+    mix.mix_stage(recipe(), tmp_path / "killed")
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
@@ -255,7 +255,7 @@ def test_a_mix_with_impossible_numbers_is_named_down_to_the_trajectory(
     tmp_path, name, value, words
 ):
     record(tmp_path, NAMES[:1])
-    mix.run(recipe(NAMES[:1]), tmp_path)
+    mix.mix_stage(recipe(NAMES[:1]), tmp_path)
     manifest = read_manifest(tmp_path / "mix", "mix")
     shard, limits = manifest["streams"][0][0], mix.limits(manifest)
     block = mix.read_block(tmp_path / "mix", shard, limits)

@@ -4,7 +4,7 @@ from examples import blocks, flat
 
 from ldm._native import best_fit as fitter
 from ldm._native import packer
-from ldm.data import packing_naive
+from ldm.data import packing_reference
 from ldm.data.packing import Bins, pack
 
 ROWS = 32_768
@@ -36,7 +36,7 @@ def test_best_fit_equals_its_twin(name, bin_tokens, lookahead):
     lengths = lengths_of(name, 3000, np.random.default_rng(0))
     for ours, twin in zip(
         best_fit(lengths, bin_tokens, lookahead),
-        best_fit(lengths, bin_tokens, lookahead, packing_naive),
+        best_fit(lengths, bin_tokens, lookahead, packing_reference),
     ):
         np.testing.assert_array_equal(ours, twin)
 
@@ -61,7 +61,7 @@ def test_no_segment_waits_for_ever():
     assert late[: ends[-1]].max() < 512
 
 
-@pytest.mark.parametrize("native", [fitter, packing_naive])
+@pytest.mark.parametrize("native", [fitter, packing_reference])
 def test_few_segments_are_left_over_in_order(native):
     order, ends = best_fit([5, 3, 9], 10, 4, native)
     assert order.tolist() == [0, 1, 2] and len(ends) == 0
@@ -113,7 +113,7 @@ def test_a_batch_equals_the_twin_s(seed):
     bins = mixed_bins(parts, 200, seed)
     options = {"bin_tokens": 200, "capacity": len(bins.source_S) + len(bins.ends) + 3, "rows": ROWS}
     ours = flat(pack(parts, bins, **options, empty=poisoned))
-    twin = flat(pack(parts, bins, **options, native=packing_naive))
+    twin = flat(pack(parts, bins, **options, native=packing_reference))
     for name, value in twin.items():
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
         assert ours[name].dtype == value.dtype

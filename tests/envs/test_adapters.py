@@ -22,7 +22,7 @@ def episode(env, seed: int | None, steps: int = 30) -> np.ndarray:
     observation, _ = env.reset(seed=seed)
     for _ in range(steps):
         flat = spaces.flatten(observed, observation)
-        assert not any(spaces.check(leaf, x) for leaf, x in zip(spaces.leaves(observed), flat))
+        assert not any(spaces.violation(leaf, x) for leaf, x in zip(spaces.leaves(observed), flat))
         chosen = [spaces.sample(leaf, 1, rng)[0] for leaf in spaces.leaves(action)]
         np.random.seed(rng.integers(1000))  # noqa: NPY002  what else runs in the process must not matter
         observation, reward, terminated, truncated, _ = env.step(spaces.unflatten(action, chosen))

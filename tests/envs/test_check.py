@@ -4,7 +4,7 @@ import pytest
 
 from ldm.envs import spaces
 from ldm.envs.catalogue import find
-from ldm.envs.check import check, modality_of
+from ldm.envs.check import check_environment, modality_of
 
 LIBRARIES = {
     "envpool": ["envpool/FrozenLake-v1", "envpool/Knapsack-v1", "envpool/MiniGrid-Empty-5x5-v0"],
@@ -20,7 +20,7 @@ LIBRARIES = {
 )
 def test_each_library_keeps_the_contract(library, id):
     pytest.importorskip(library)
-    result = check(find(id), steps=80)
+    result = check_environment(find(id), steps=80)
     assert result.ok, result.reason
     assert result.deterministic is True
 
@@ -35,12 +35,12 @@ def test_each_library_keeps_the_contract(library, id):
     ],
 )
 def test_what_is_broken_fails_with_the_reason(kind, words, faulty):
-    result = check(faulty(kind))
+    result = check_environment(faulty(kind))
     assert not result.ok and words in result.reason
 
 
 def test_a_sound_environment_passes_with_its_figures(faulty):
-    result = check(faulty("fine"), steps=30)
+    result = check_environment(faulty("fine"), steps=30)
     assert result.ok and result.deterministic is True
     assert (result.terminated, result.truncated) == (8, 0)  # 2 streams, 7 rows an episode
     assert result.rewards == (0.0, 2.0)
@@ -48,12 +48,12 @@ def test_a_sound_environment_passes_with_its_figures(faulty):
 
 
 def test_randomness_outside_the_seed_is_recorded(faulty):
-    result = check(faulty("unseeded"), steps=10)
+    result = check_environment(faulty("unseeded"), steps=10)
     assert result.ok and result.deterministic is False
 
 
 def test_a_wrong_modality_fails(faulty):
-    result = check(replace(faulty("fine"), modality="text"))
+    result = check_environment(replace(faulty("fine"), modality="text"))
     assert "modality is mixed, the catalogue has text" in result.reason
 
 

@@ -95,5 +95,5 @@ def test_a_failure_is_an_error_after_the_table(monkeypatch, capsys, tmp_path):
     failed = {"envpool/Catch-v0": Check("envpool/Catch-v0", "a reward is NaN")}
     monkeypatch.setattr(commands, "check_all", lambda *arguments: failed)
     with pytest.raises(LdmError, match="1 environments fail the check: envpool/Catch-v0"):
-        commands.run("check", ["envpool/Catch-v0"], results=tmp_path / "check.jsonl")
+        commands.perform("check", ["envpool/Catch-v0"], results=tmp_path / "check.jsonl")
     assert "a reward is NaN" in capsys.readouterr().out

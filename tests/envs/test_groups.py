@@ -12,7 +12,7 @@ import pytest
 
 from ldm.envs import groups
 from ldm.envs.catalogue import load
-from ldm.envs.check import check
+from ldm.envs.check import check_environment
 from ldm.envs.install import commands, install, installation
 from ldm.envs.make import make
 from ldm.envs.spec import EnvSpec
@@ -93,7 +93,7 @@ def test_a_group_is_installed_and_hosts_what_only_it_has(group_of, monkeypatch, 
     lend_numpy(group)
     (tmp_path / "relic.py").write_text("raise ImportError('not the group\\'s own')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # ours must not reach the other interpreter
-    result = check(walk("relics"), steps=60)
+    result = check_environment(walk("relics"), steps=60)
     assert result.ok and result.deterministic, result.reason
     assert result.terminated > 0
     with pytest.raises(LdmError, match=r"No module named 'gymnasium'(.|\n)*relics\.txt"):

@@ -39,7 +39,7 @@ def test_samples_survive(space):
         arrays = spaces.flatten(tree, sample)
         for leaf, array in zip(spaces.leaves(tree), arrays, strict=True):
             assert array.shape == leaf.shape and array.dtype == leaf.dtype
-            assert spaces.check(leaf, array) == ""
+            assert spaces.violation(leaf, array) == ""
         back = spaces.unflatten(tree, arrays)
         assert same(sample, back)
         assert space.shape == (20, 24) or space.contains(back)  # grey images get a channel
@@ -95,10 +95,10 @@ def test_flatten_refuses(space, value, words):
 
 def test_check_finds_what_is_out_of_range():
     symbols = spaces.describe(gym.MultiDiscrete([2, 3], start=[0, 5]))
-    assert spaces.check(symbols, np.array([[1, 7], [0, 5]])) == ""
-    assert spaces.check(symbols, np.array([[1, 7], [0, 8]])) == '""[1]: 8 is outside 5..7'
+    assert spaces.violation(symbols, np.array([[1, 7], [0, 5]])) == ""
+    assert spaces.violation(symbols, np.array([[1, 7], [0, 8]])) == '""[1]: 8 is outside 5..7'
     numbers = spaces.describe(gym.Box(-np.inf, np.inf, (2,)))
-    assert "1 values" in spaces.check(numbers, np.array([[0, np.nan]]))
+    assert "1 values" in spaces.violation(numbers, np.array([[0, np.nan]]))
 
 
 def test_override():

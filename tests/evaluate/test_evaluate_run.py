@@ -31,28 +31,28 @@ def result(folder, id=TRAINED[0]):
 
 
 def test_every_admitted_environment_is_played_once(recipe, folder, here):
-    run.run(recipe, folder)
+    run.evaluate_stage(recipe, folder)
     assert here == list(TRAINED)  # the long one first
     got = result(folder)
     assert got["id"] == TRAINED[0] and got["episodes"] == len(got["returns"]) == 5
     assert min(got["returns"]) >= 1  # a pole stands for a step at least
     assert got["model"]["step"] == 120 and got["faults"] == 0
-    run.run(recipe, folder)
+    run.evaluate_stage(recipe, folder)
     assert len(here) == 2
 
 
 def test_what_was_lost_alone_is_played_again_and_alike(recipe, folder, here):
-    run.run(recipe, folder)
+    run.evaluate_stage(recipe, folder)
     first = result(folder)
     run.result_path(find(TRAINED[0]), folder).write_text("{")
-    run.run(recipe, folder)
+    run.evaluate_stage(recipe, folder)
     assert here[2:] == [TRAINED[0]]
     assert {**result(folder), "seconds": 0} == {**first, "seconds": 0}
 
 
 @pytest.mark.parametrize("change", ["model", "settings"])
 def test_another_model_or_setting_is_played_again(change, recipe, folder, here):
-    run.run(recipe, folder)
+    run.evaluate_stage(recipe, folder)
     if change == "model":
         write_model(folder / "train" / "model", seed=1)
         rollouts._loaded.cache_clear()  # as in a new process
@@ -60,7 +60,7 @@ def test_another_model_or_setting_is_played_again(change, recipe, folder, here):
         recipe = replace(recipe, evaluate=EvaluateConfig(episodes=6, streams=3))
     with pytest.raises(LdmError, match=r'2 of 2 environments have not been.*run "ldm evaluate"'):
         report.build(recipe, folder)
-    run.run(recipe, folder)
+    run.evaluate_stage(recipe, folder)
     assert len(here) == 4
     report.build(recipe, folder)
 
@@ -68,19 +68,19 @@ def test_another_model_or_setting_is_played_again(change, recipe, folder, here):
 def test_a_run_without_a_model_says_what_to_do(recipe, folder):
     (folder / "train" / "model" / "model.safetensors").unlink()
     with pytest.raises(LdmError, match=r"model\.safetensors is missing.*ldm train"):
-        run.run(recipe, folder)
+        run.evaluate_stage(recipe, folder)
 
 
 def test_nothing_admitted_is_an_error(recipe, folder):
     with pytest.raises(LdmError, match="no environment is admitted"):
-        run.run(replace(recipe, environments=[REFUSED]), folder)
+        run.evaluate_stage(replace(recipe, environments=[REFUSED]), folder)
 
 
 def test_the_seed_is_no_other_stage_s(recipe, folder):
-    run.run(recipe, folder)
+    run.evaluate_stage(recipe, folder)
     a, b = (result(folder, id)["seed"] for id in TRAINED)
     assert a != b
-    run.run(replace(recipe, seed=1), folder)
+    run.evaluate_stage(replace(recipe, seed=1), folder)
     assert result(folder)["seed"] != a
 
 
@@ -93,8 +93,8 @@ def test_what_was_held_out_is_known_from_the_recorded_data(recipe, folder, monke
 
 
 def test_report_json_has_the_agreed_form(recipe, folder, capsys):
-    run.run(recipe, folder)
-    report.run(recipe, folder)
+    run.evaluate_stage(recipe, folder)
+    report.report_stage(recipe, folder)
     got = json.loads((folder / "report.json").read_text())
     assert got["schema"] == 1 and got["model"]["parameters"] > 0
     assert [e["id"] for e in got["environments"]] == list(TRAINED)
@@ -119,5 +119,5 @@ def test_report_json_has_the_agreed_form(recipe, folder, capsys):
 
 
 def test_the_report_is_the_same_when_made_again(recipe, folder):
-    run.run(recipe, folder)
+    run.evaluate_stage(recipe, folder)
     assert json.dumps(report.build(recipe, folder)) == json.dumps(report.build(recipe, folder))

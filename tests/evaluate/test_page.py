@@ -34,7 +34,7 @@ class Balanced(HTMLParser):
 @pytest.fixture
 def content(recipe, folder, monkeypatch):
     monkeypatch.setattr(run, "run_jobs", lambda f, jobs, *_, **__: [f(*job) for job in jobs])
-    run.run(recipe, folder)
+    run.evaluate_stage(recipe, folder)
     return report.build(recipe, folder)
 
 

@@ -41,7 +41,7 @@ def test_another_environment_of_that_name_is_refused(policy, tmp_path):
 
 
 def test_play_prints_every_return(folder, capsys):
-    play.run("envpool/CartPole-v1", folder / "train" / "model", 3, 0, None)
+    play.play("envpool/CartPole-v1", folder / "train" / "model", 3, 0, None)
     out = capsys.readouterr().out
     assert [line.split(":")[0] for line in out.splitlines()[:3]] == [
         f"episode {n}" for n in (1, 2, 3)
@@ -51,4 +51,4 @@ def test_play_prints_every_return(folder, capsys):
 
 def test_play_names_the_nearest_environment(folder):
     with pytest.raises(LdmError, match=r'nearest: "envpool/CartPole-v1"'):
-        play.run("envpool/CartPol-v1", folder / "train" / "model", 1, 0, None)
+        play.play("envpool/CartPol-v1", folder / "train" / "model", 1, 0, None)

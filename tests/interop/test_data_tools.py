@@ -177,7 +177,7 @@ def test_merged_data_can_be_mixed(tmp_path, monkeypatch):
     recipe = Recipe(
         "run", [], tokens=TokenConfig(context=64), mix=MixConfig(streams=2, bin_tokens=256)
     )
-    mix.run(recipe, tmp_path / "run")
+    mix.mix_stage(recipe, tmp_path / "run")
     manifest = read_manifest(tmp_path / "run" / "mix", "mix")
     steps = sum(shard["transitions"] for stream in manifest["streams"] for shard in stream)
     assert steps == sum(entry["transitions"] for entry in entries_of(tmp_path / "run" / "data"))

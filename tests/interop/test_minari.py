@@ -106,7 +106,7 @@ def test_a_dataset_of_others_comes_in_with_its_spaces(tmp_path, monkeypatch):
     (tmp_path / "in").rename(tmp_path / "data")
     monkeypatch.setattr(mix, "run_jobs", lambda f, jobs, *_, **__: [f(*job) for job in jobs])
     tokens, streams = TokenConfig(context=64), MixConfig(streams=1, bin_tokens=256)
-    mix.run(Recipe("run", [], tokens=tokens, mix=streams), tmp_path)
+    mix.mix_stage(Recipe("run", [], tokens=tokens, mix=streams), tmp_path)
     (((shard,),), (mixed,)) = (
         read_manifest(tmp_path / "mix", "mix")[key] for key in ("streams", "environments")
     )

@@ -9,7 +9,7 @@ from made_timesteps import entry, timesteps
 
 from ldm.data.batch import Labels, PackedBatch, Tokens
 from ldm.data.codec import Codec
-from ldm.data.tiles import attention_tiles
+from ldm.data.work_list import attention_tiles
 from ldm.policy.actor import ModelActor
 
 

@@ -22,8 +22,8 @@ from ldm.envs.worker_backend import Quarantined
 from ldm.errors import LdmError
 from ldm.record import job
 from ldm.record.job import record_shards
-from ldm.record.plan import plan as plan_shards
-from ldm.record.run import parts, run
+from ldm.record.run import parts, record_stage
+from ldm.record.shard_plan import plan as plan_shards
 from ldm.reference import experts
 from ldm.reference.admission import Card, Score, card_folder, read_card, write_card
 
@@ -39,8 +39,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from tests_run import RECIPE
-from ldm.record.run import parts, run
-run(replace(RECIPE, workers=int(sys.argv[2])), Path(sys.argv[1]))
+from ldm.record.run import parts, record_stage
+record_stage(replace(RECIPE, workers=int(sys.argv[2])), Path(sys.argv[1]))
 """
 
 
@@ -149,7 +149,7 @@ def test_a_second_run_writes_nothing_and_more_transitions_keep_what_is_there(who
         "ldm.record.run.run_jobs", lambda _, these, *a, **k: jobs.extend(these) or []
     )
     before = (folder / "data/manifest.json").read_bytes()
-    run(RECIPE, folder)
+    record_stage(RECIPE, folder)
     assert jobs == [] and (folder / "data/manifest.json").read_bytes() == before
     for change, indices in (
         ({"transitions": 6000}, [2]),
@@ -176,16 +176,16 @@ def test_a_shard_depends_on_its_seed_number_and_recipe_only(whole, tmp_path):
 
 def test_environments_without_a_card_or_admission(tmp_path):
     with pytest.raises(LdmError, match=r'CartPole-v1 has no admission card .* run "ldm reference"'):
-        run(RECIPE, tmp_path)
+        record_stage(RECIPE, tmp_path)
     for id in IDS:
         admit(tmp_path, id, admitted=False)
     with pytest.raises(LdmError, match="no environment is admitted"):
-        run(RECIPE, tmp_path)
+        record_stage(RECIPE, tmp_path)
 
 
 def test_a_second_run_in_the_folder_is_refused(tmp_path):
     with folder_lock(tmp_path / "data"), pytest.raises(LdmError, match="in use by another run"):
-        run(RECIPE, tmp_path)
+        record_stage(RECIPE, tmp_path)
 
 
 def test_a_full_disk_is_a_clear_error_and_the_run_can_go_on(whole, tmp_path):
@@ -214,7 +214,7 @@ def test_shards_of_different_library_versions_are_not_mixed(whole, tmp_path):
     facts["versions"]["envpool"] = "0.0.1"
     shards[1].facts_path.write_text(json.dumps(facts))
     with pytest.raises(LdmError, match=r"shard-00001.tar was recorded with other .* delete"):
-        run(recipe, tmp_path)
+        record_stage(recipe, tmp_path)
 
 
 def test_a_slow_writer_holds_the_recording_back_and_memory_down(tmp_path, monkeypatch):
@@ -270,7 +270,7 @@ def test_jobs_hold_one_environment_each_slow_ones_first(tmp_path):
 def test_the_end_says_how_fast_and_where_the_time_went(whole, tmp_path, capfd):
     for id in IDS:
         admit(tmp_path, id)
-    run(RECIPE, tmp_path)
+    record_stage(RECIPE, tmp_path)
     line = " ".join(capfd.readouterr().err.split())
     assert re.search(r"1\d,\d{3} transitions recorded, [\d,]+/s; time: .*simulator \d+%", line)
     assert files(tmp_path / "data") == files(whole / "data")
@@ -288,11 +288,11 @@ def test_a_run_survives_an_environment_in_quarantine(whole, tmp_path, monkeypatc
 
     monkeypatch.setattr(job, "record_shard", record_shard)
     monkeypatch.setattr("ldm.record.run.run_jobs", lambda f, jobs, *_, **__: [f(*j) for j in jobs])
-    run(RECIPE, tmp_path)
+    record_stage(RECIPE, tmp_path)
     told = " ".join(capfd.readouterr().err.split())
     assert f"left out: {IDS[1]}: it hangs" in told and "lost to faults: 3 hang" in told
     manifest = read_manifest(tmp_path / "data")
     assert manifest["environments"] == read_manifest(whole / "data")["environments"][:1]
     monkeypatch.setattr(job, "record_shard", real)
-    run(RECIPE, tmp_path)
+    record_stage(RECIPE, tmp_path)
     assert read_manifest(tmp_path / "data") == read_manifest(whole / "data")

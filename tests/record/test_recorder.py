@@ -5,7 +5,7 @@ from count_env import CountActor, CountEnv
 from ldm.data.shards import encode
 from ldm.errors import LdmError
 from ldm.record.noise import Noise
-from ldm.record.recorder import check, record
+from ldm.record.recorder import record, validate
 
 
 def recorded(streams=4, transitions=200, share=0.5, most=0.8, seed=3, **options):
@@ -80,11 +80,11 @@ def test_labels_never_carry_noise_and_executed_actions_do_in_noisy_episodes_only
 def test_values_that_cannot_be_trained_on_are_refused(poison, message):
     env, trajectories = recorded(poison=poison)
     with pytest.raises(LdmError, match=message):
-        check(env, "fake/count@1", trajectories[0])
+        validate(env, "fake/count@1", trajectories[0])
 
 
 def test_a_label_outside_the_action_space_is_refused():
     env, trajectories = recorded()
     trajectories[0].labels[0][5] = 4
     with pytest.raises(LdmError, match=r"a label of p .* 4 is outside 10\.\.14"):
-        check(env, "p", trajectories[0])
+        validate(env, "p", trajectories[0])

@@ -80,12 +80,12 @@ def test_a_game_of_chance_is_played_on_until_the_intervals_part(tmp_path):
 
 def test_the_stage_makes_only_what_is_missing_and_makes_it_the_same(tmp_path):
     recipe = Recipe("t", [CATCH, "envpool/CliffWalking-v1"], reference=CONFIG, workers=1)
-    run.run(recipe, tmp_path)
+    run.reference_stage(recipe, tmp_path)
     paths = [card_folder(find(id), tmp_path) / "card.json" for id in recipe.environments]
     facts = [read_card(find(id), tmp_path).facts() for id in recipe.environments]
     kept = paths[1].stat().st_mtime_ns
     paths[0].unlink()
-    run.run(recipe, tmp_path)
+    run.reference_stage(recipe, tmp_path)
     assert [read_card(find(id), tmp_path).facts() for id in recipe.environments] == facts
     assert paths[1].stat().st_mtime_ns == kept
 
@@ -95,5 +95,5 @@ def test_a_group_that_is_not_installed_is_no_failure_of_its_environments(tmp_pat
     spec = replace(find(CATCH), group="elsewhere")
     monkeypatch.setattr(run, "find", lambda id: spec)
     with pytest.raises(LdmError, match="ldm envs install elsewhere"):
-        run.run(Recipe("t", [CATCH], reference=CONFIG), tmp_path)
+        run.reference_stage(Recipe("t", [CATCH], reference=CONFIG), tmp_path)
     assert not card_folder(spec, tmp_path).exists()

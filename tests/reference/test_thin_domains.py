@@ -34,7 +34,7 @@ class Direct:
             action = actor.act(timestep)
             for leaf, array in zip(spaces.leaves(self.action), action):
                 assert array.shape == (1, *leaf.shape) and array.dtype == leaf.dtype
-                assert not spaces.check(leaf, array)
+                assert not spaces.violation(leaf, array)
                 if leaf.kind == spaces.CONTINUOUS:
                     flat = array.reshape(-1)
                     assert (flat >= leaf.low).all() and (flat <= leaf.high).all()

@@ -16,7 +16,7 @@ from ldm.envs.catalogue import find
 from ldm.errors import LdmError
 from ldm.reference import experts, run, zoo
 from ldm.reference.admission import Score, read_card
-from ldm.reference.check import check, overlap
+from ldm.reference.check import check_card, overlap
 from ldm.reference.commands import again
 from ldm.reference.load import load_reference
 
@@ -156,7 +156,7 @@ def test_an_environment_that_kills_its_process_gets_a_card(growing, tmp_path):
 
 def test_a_second_admission_agrees_with_the_card(stocked):
     for spec in (SPEC, LEARNT):
-        agreement = check(spec.id, 1, stocked)
+        agreement = check_card(spec.id, 1, stocked)
         assert agreement.verdict == "", agreement
         assert agreement.random.mean != agreement.card.random.mean
 
@@ -164,9 +164,9 @@ def test_a_second_admission_agrees_with_the_card(stocked):
 def test_a_card_that_does_not_hold_is_found(stocked):
     path = zoo.card_path(LEARNT, stocked)
     change(path, reference={"mean": 900.0, "ci": [890.0, 910.0], "episodes": 8})
-    assert check(LEARNT.id, 1, stocked).verdict == "intervals apart: reference"
+    assert check_card(LEARNT.id, 1, stocked).verdict == "intervals apart: reference"
     change(path, settings=json.loads(path.read_text())["settings"] | {"play_seconds": 0.0})
-    assert "takes longer than 0 s" in check(LEARNT.id, 1, stocked).verdict
+    assert "takes longer than 0 s" in check_card(LEARNT.id, 1, stocked).verdict
 
 
 def test_intervals_of_returns_that_never_vary_overlap():
@@ -186,10 +186,10 @@ GROW = """
 import sys
 from pathlib import Path
 from ldm.config import Recipe, ReferenceConfig
-from ldm.reference.run import run
+from ldm.reference.run import reference_stage
 ids, folder = sys.argv[2:], Path(sys.argv[1])
 config = ReferenceConfig(episodes=8, budget_steps=0, zoo=str(folder / "zoo"), grow_zoo=True)
-run(Recipe("t", ids, reference=config, workers=1), folder / "run")
+reference_stage(Recipe("t", ids, reference=config, workers=1), folder / "run")
 """
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ldm.errors import LdmError
-from ldm.train.run import run
+from ldm.train.run import train_stage
 
 fork = get_context("forkserver")
 # the second is what torch imports when it makes its first optimiser, the last DeepSpeed
@@ -65,7 +65,7 @@ def _call(function: Callable, arguments: tuple, environment: dict) -> None:
 
 def _train(recipe, folder) -> None:
     try:
-        run(recipe, folder)
+        train_stage(recipe, folder)
     except LdmError as error:
         (folder / "error").write_text(str(error))
         raise

@@ -12,7 +12,7 @@ sys.path.append(str(Path(__file__).parent.parent / "data"))  # examples.py
 
 from ldm.config import ModelConfig, Recipe, TrainConfig
 from ldm.data import mix
-from ldm.train.run import run
+from ldm.train.run import train_stage
 
 SIZES = {"layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "head_dim": 16, "ffn": 48}
 TRAIN = {"steps": 12, "warmup": 3, "log_every": 2, "checkpoint_every": 5, "precision": "fp32"}
@@ -40,7 +40,7 @@ def made(tmp_path_factory) -> tuple[Recipe, Path]:
     examples.record(folder)
     with pytest.MonkeyPatch.context() as patch:  # no worker processes
         patch.setattr(mix, "run_jobs", lambda f, jobs, *_, **__: [f(*job) for job in jobs])
-        mix.run(recipe, folder)
+        mix.mix_stage(recipe, folder)
     return recipe, folder
 
 
@@ -62,5 +62,5 @@ def trained(made, tmp_path_factory) -> Path:
     recipe, source = made
     folder = tmp_path_factory.mktemp("trained")
     shutil.copytree(source / "mix", folder / "mix")
-    run(recipe, folder)
+    train_stage(recipe, folder)
     return folder

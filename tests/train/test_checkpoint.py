@@ -33,7 +33,7 @@ class Engine:
 
         self.value = load_file(folder / "model.safetensors")["value"]
 
-    def share(self, value):
+    def broadcast(self, value):
         return value
 
 

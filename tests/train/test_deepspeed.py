@@ -23,7 +23,7 @@ from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
 from ldm.model.presets import architecture
 from ldm.train.deepspeed_engine import DeepSpeedEngine, refuse_other
-from ldm.train.run import run
+from ldm.train.run import train_stage
 
 pytest.importorskip("deepspeed")
 SIZES = {"layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "head_dim": 16, "ffn": 48}
@@ -84,7 +84,7 @@ def test_two_ranks_compute_what_one_does_and_one_goes_on_from_two(folder, recipe
     recipe = changed(recipe, final_lr=1.0)  # the rate must not depend on the number of steps
     path = write_recipe(recipe, folder.parents[1] / "tiny.toml")
     alone = copied(folder, "alone")
-    run(recipe, alone)
+    train_stage(recipe, alone)
     launch_two(path, "--train.steps", "10", "--train.micro-batches", "2")
     state = json.loads((folder / "train/model/state.json").read_text())
     assert (state["engine"], state["world"], state["step"]) == ("deepspeed", 2, 10)

@@ -24,7 +24,7 @@ def batch(seed=0):
 def steps(machine, count, rate=3e-3) -> list[float]:
     losses = []
     for seed in range(count):
-        losses.append(float(machine.backward([batch(seed % 2)]).share))
+        losses.append(float(machine.backward([batch(seed % 2)]).value))
         machine.update(rate)
     return losses
 
@@ -37,7 +37,7 @@ def test_it_overfits_two_batches(precision):
 
 def test_the_loss_is_the_mean_over_labels_and_its_parts_are_kept():
     loss = engine().backward([batch()])
-    assert loss.share == pytest.approx(float(loss.per_label.mean()), rel=1e-6)
+    assert loss.value == pytest.approx(float(loss.per_label.mean()), rel=1e-6)
     assert len(loss.per_label) == len(loss.environments) == len(batch().labels.tokens_L)
 
 
@@ -79,7 +79,7 @@ def test_micro_batches_add_up_to_the_batch_whether_in_threads_or_in_turn(micro_b
     labels = sum(len(part.labels.tokens_L) for part in parts)
     total = sum(alone.model.loss(part)[0] for part in parts) / labels
     total.backward()
-    assert loss.share == pytest.approx(float(total.detach()), rel=1e-5)
+    assert loss.value == pytest.approx(float(total.detach()), rel=1e-5)
     assert len(loss.per_label) == labels
     for got, want in zip(ours.model.parameters(), alone.model.parameters()):
         torch.testing.assert_close(got.grad, want.grad)

@@ -11,7 +11,7 @@ from ldm.kernels.packed_attention import cpu as attention
 from ldm.kernels.token_embedding import cpu as embedding
 from ldm.model.decoder import Decoder
 from ldm.model.presets import architecture
-from ldm.train.run import GRAIN
+from ldm.train.run import LABEL_MULTIPLE
 
 STEPS, LAST = 30, 10
 SIZES = {"layers": 1, "width": 32, "heads": 2, "kv_heads": 1, "head_dim": 16, "ffn": 48}
@@ -31,11 +31,11 @@ class Shapes(TorchDispatchMode):
         return function(*arguments, **(keywords or {}))
 
 
-def new_shapes(folder, grain: int) -> list[int]:
+def new_shapes(folder, multiple_of: int) -> list[int]:
     """By step, how many product shapes came that no step before had."""
     model = Decoder(architecture("nano", **SIZES, rows=512))
     found = [0]
-    with closing(Loader(folder, grain=grain)) as loader, Shapes() as shapes:
+    with closing(Loader(folder, multiple_of=multiple_of)) as loader, Shapes() as shapes:
         for batch in islice(loader, STEPS):
             total, *_ = model.loss(batch)
             torch.autograd.grad(total, list(model.parameters()))
@@ -44,7 +44,7 @@ def new_shapes(folder, grain: int) -> list[int]:
 
 
 def test_steps_bring_ever_fewer_new_product_shapes(made, monkeypatch):
-    few = new_shapes(made[1] / "mix", GRAIN)
+    few = new_shapes(made[1] / "mix", LABEL_MULTIPLE)
     monkeypatch.setattr(attention, "SIZES", 10**9)
     monkeypatch.setattr(embedding, "MULTIPLE_OF", 1)
     many = new_shapes(made[1] / "mix", 1)

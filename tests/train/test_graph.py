@@ -48,7 +48,7 @@ def test_a_replayed_step_is_the_step(micro_batches):
         for i in range(10):
             loss = engine.backward([batch(i + part) for part in range(micro_batches)])
             norm = engine.update(1e-3 * (i + 1))
-            found.append((float(loss.share), float(norm), float(loss.per_label.sum())))
+            found.append((float(loss.value), float(norm), float(loss.per_label.sum())))
         losses.append(found)
         weights.append(engine.weights())
     torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=1e-4, atol=0)

@@ -30,8 +30,8 @@ class Calls:
     def write(self, step, rate):
         self.notes.append(f"log {step}")
 
-    def settle(self):
-        self.notes.append("settled")
+    def flush(self):
+        self.notes.append("flushed")
 
     def save(self, step, engine):
         self.notes.append(f"save {step}")
@@ -52,8 +52,8 @@ def loop(step, stop_at=None, **settings) -> list:
 
 def test_it_logs_before_it_saves_and_ends_at_the_last_step():
     notes = loop(0, steps=5, log_every=2, checkpoint_every=3)
-    first = [0, 1, "log 2", 2, "log 3", "settled", "save 3"]
-    assert notes == [*first, 3, "log 4", 4, "log 5", "settled", "save 5"]
+    first = [0, 1, "log 2", 2, "log 3", "flushed", "save 3"]
+    assert notes == [*first, 3, "log 4", 4, "log 5", "flushed", "save 5"]
 
 
 def test_resumed_it_logs_and_saves_at_the_same_steps():
@@ -66,6 +66,6 @@ def test_asked_to_stop_it_saves_that_step_first():
     assert loop(0, stop_at=1, steps=5, log_every=9, checkpoint_every=9) == [
         0,
         "log 1",
-        "settled",
+        "flushed",
         "save 1",
     ]

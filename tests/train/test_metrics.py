@@ -87,18 +87,18 @@ def test_what_the_engine_overwrites_is_kept(log):
     loss = Loss(torch.tensor(2.0), torch.tensor([1.0]), torch.tensor([0]))
     norm = torch.tensor(0.5)
     for value in (2.0, 4.0):
-        loss.share.fill_(value)
+        loss.value.fill_(value)
         log.add([packed_batch([6, 4], pad=2)], loss, norm.fill_(value))
     log.write(2, 1e-3)
     assert (rows(log)[-1]["loss"], rows(log)[-1]["grad_norm"]) == (3.0, 4.0)
 
 
 def test_a_line_that_is_on_its_way_is_written_some_steps_later(log, monkeypatch):
-    settle = log.settle
-    monkeypatch.setattr(log, "settle", lambda: None)  # as where `write` need not wait
+    flush = log.flush
+    monkeypatch.setattr(log, "flush", lambda: None)  # as where `write` need not wait
     add(log, 1.0)
     log.write(1, 1e-3)
-    monkeypatch.setattr(log, "settle", settle)
+    monkeypatch.setattr(log, "flush", flush)
     add(log, 2.0)
     assert len(rows(log)) == 1 and log.pending is not None
     add(log, 3.0)

@@ -15,7 +15,7 @@ from ldm.train.profile import PARTS, charge, kept_bytes, kernel_part, profiler
 
 
 def test_a_profile_has_every_part_and_adds_up(folder, recipe, capsys):
-    module.run(recipe, folder)
+    module.profile_stage(recipe, folder)
     report = json.loads((folder / "profile/profile.json").read_text())
     parts = {row["part"]: row for row in report["parts"]}
     assert tuple(parts) == PARTS

@@ -96,9 +96,9 @@ def test_a_step_waits_for_nothing_on_the_device(made, as_on_hopper, monkeypatch,
     loader = MicroBatches(made[1] / "mix", 0, 1, 0, 2, fixed_for=3)
     with closing(loader), closing(log.open(0, 3)):
         train(config, 0, engine, islice(loader, 3), log, None, Stop(engine, 9))
-    assert len(log.shares) == 3
+    assert len(log.values) == 3
     with pytest.raises(RuntimeError):
-        float(log.shares[-1])  # what waiting would be
+        float(log.values[-1])  # what waiting would be
 
 
 def test_blocks_compile_whole_and_once_for_200_real_batches(made, as_on_hopper):

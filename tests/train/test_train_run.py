@@ -11,7 +11,7 @@ from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
 from ldm.policy.policy import Policy, digest
 from ldm.train import run as module
-from ldm.train.run import make_engine, run
+from ldm.train.run import make_engine, train_stage
 
 
 def changed(recipe, **train):
@@ -41,13 +41,13 @@ def test_a_run_logs_and_leaves_a_model_that_the_policy_loads(trained, recipe):
 def test_a_finished_run_is_left_alone(trained, recipe, monkeypatch):
     monkeypatch.setattr(module, "Decoder", None)
     before = (trained / "train/log.jsonl").read_bytes()
-    run(recipe, trained)
+    train_stage(recipe, trained)
     assert (trained / "train/log.jsonl").read_bytes() == before
 
 
 def test_more_steps_go_on_from_the_last_checkpoint(folder, recipe, trained):
-    run(changed(recipe, steps=7, final_lr=1.0), folder)
-    run(changed(recipe, steps=9, final_lr=1.0), folder)
+    train_stage(changed(recipe, steps=7, final_lr=1.0), folder)
+    train_stage(changed(recipe, steps=9, final_lr=1.0), folder)
     assert sorted(lines(folder)) == [2, 4, 5, 6, 7, 8, 9]
 
 
@@ -67,17 +67,17 @@ def test_ctrl_c_saves_and_the_next_run_ends_the_same(folder, recipe, trained, mo
 
     monkeypatch.setattr(module, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(recipe, folder)
+        train_stage(recipe, folder)
     assert json.loads((folder / "train/model/state.json").read_text())["step"] == 7
     monkeypatch.setattr(module, "train", real)
-    run(recipe, folder)
+    train_stage(recipe, folder)
     assert files(folder) == files(trained)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_second_run_in_the_folder_is_refused(folder, recipe):
     with folder_lock(folder / "train"), pytest.raises(LdmError, match="in use by another run"):
-        run(recipe, folder)
+        train_stage(recipe, folder)
 
 
 def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_checkpoint(
@@ -92,22 +92,22 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_checkpoint(
 
     monkeypatch.setattr(module, "Decoder", Broken)
     with pytest.raises(LdmError, match=r"step 7: the loss is nan.*bin 6 of every stream"):
-        run(recipe, folder)
+        train_stage(recipe, folder)
     assert json.loads((folder / "train/model/state.json").read_text())["step"] == 5
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(trained, recipe):
     other = replace(recipe, model=replace(recipe.model, overrides={"layers": 3, "width": 64}))
     with pytest.raises(LdmError, match=r"another architecture .*layers is 2, here 3"):
-        run(changed(other, steps=20), trained)
+        train_stage(changed(other, steps=20), trained)
 
 
 def test_a_checkpoint_of_another_mix_is_refused(folder, recipe, trained):
-    run(changed(recipe, steps=1), folder)
+    train_stage(changed(recipe, steps=1), folder)
     state = folder / "train/model/state.json"
     write_json(state, json.loads(state.read_text()) | {"mix": "f" * 64})
     with pytest.raises(LdmError, match=r"trained on the mix ffffffffffff.*restore that mix"):
-        run(recipe, folder)
+        train_stage(recipe, folder)
 
 
 def test_a_checkpoint_of_another_engine_is_refused(recipe):
@@ -124,4 +124,4 @@ def test_deepspeed_without_its_launcher_says_how_to_start_it(recipe):
 def test_an_unknown_engine_or_precision_is_refused(folder, recipe, setting):
     (key, value), *_ = setting.items()
     with pytest.raises(LdmError, match=rf'train.{key}: expected .* got "{value}"'):
-        run(changed(recipe, **setting), folder)
+        train_stage(changed(recipe, **setting), folder)

@@ -3,7 +3,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from ldm.data.plan import bins
+from ldm.data.order import bins
 
 
 def shards(counts=(3000, 2500), seed=0, context=128):
