@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ldm._native.layout import TILE, tiles_a_window
 from ldm.bench.lengths import lengths
 from ldm.bench.measure import exact
 from ldm.bench.rows import table
@@ -28,7 +29,6 @@ from ldm.kernels.token_embedding.configurations import (
     number_sums,
     patch_sums,
 )
-from ldm.kernels.token_embedding.embedding_plan import TILE, tiles_a_window
 from ldm.kernels.tuned import columns
 
 KINDS = (OBSERVATION, ACTION)

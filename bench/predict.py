@@ -23,11 +23,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ldm._native.layout import LONG, SHORT
 from ldm.bench import cost, launches
 from ldm.bench.lengths import lengths
 from ldm.bench.roofs import Roof
 from ldm.bench.rows import table
-from ldm.kernels.packed_attention.work_list import LONG, SHORT, build
+from ldm.kernels.packed_attention.work_list import build
 
 # Sources: copies and products measured on one H100 and one H200 (bench/roofs.py), of which long
 # kernels reach 92%; SMs and the boost clock are NVIDIA's data sheet.

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
+from ldm._native.layout import LONG, SHORT, TILE
 from ldm.kernels.action_loss import configurations as loss
 from ldm.kernels.packed_attention import configurations as attention
-from ldm.kernels.packed_attention.work_list import LONG, SHORT
 from ldm.kernels.token_embedding import configurations as embedding
-from ldm.kernels.token_embedding.embedding_plan import TILE
 from ldm.kernels.tuned import Tuned
 
 TUNING_TOKENS = 131_072  # of attention: enough that no launch waits for Python

@@ -13,8 +13,8 @@ ENV_TYPES = {"ldm.envs.spaces", "ldm.envs.interface", "ldm.envs.spec"}
 
 # part → the modules of ours that it may import; a name stands for itself and all below it
 RULES = {
-    "csrc": set(),
-    "kernels": {"ldm.kernels"},
+    "csrc": {"ldm._native"},
+    "kernels": {"ldm.kernels", "ldm._native.layout"},
     "ldm/envs": COMMON | {"ldm.envs"},
     "ldm/data": COMMON | ENV_TYPES | {"ldm.data", "ldm._native"},
     "ldm/interop": COMMON | ENV_TYPES | {"ldm.data", "ldm.interop"},

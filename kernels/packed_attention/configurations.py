@@ -3,7 +3,7 @@ dimension."""
 
 from dataclasses import dataclass
 
-from ldm.kernels.packed_attention.work_list import LONG, SHORT
+from ldm._native.layout import LONG, SHORT
 from ldm.kernels.tuned import Tuned
 
 KERNELS = ("forward_short", "forward_long", "backward_short", "rotate", "delta", "key", "query")

@@ -5,6 +5,7 @@ import math
 import torch
 from torch.library import triton_op
 
+from ldm._native.layout import LONG, SHORT
 from ldm.kernels.dispatch import architecture
 from ldm.kernels.launch import DTYPES, INTERPRETED, launch, precision
 from ldm.kernels.packed_attention import backward as bwd
@@ -14,7 +15,7 @@ from ldm.kernels.packed_attention.forward import (
     rotate_kernel,
     short_forward_kernel,
 )
-from ldm.kernels.packed_attention.work_list import LONG, SHORT, WorkList
+from ldm.kernels.packed_attention.work_list import WorkList
 
 LOG2_E = math.log2(math.e)
 

@@ -8,6 +8,7 @@ heads, a "window", or "short" tiles where they have no kernel of their own.
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ldm._native.layout import LONG, SHORT
 from ldm.kernels.ahead_of_time import launch_arguments
 from ldm.kernels.packed_attention import backward as bwd
 from ldm.kernels.packed_attention import forward as fwd
@@ -17,7 +18,6 @@ from ldm.kernels.packed_attention.configurations import (
     configuration,
     key_stages,
 )
-from ldm.kernels.packed_attention.work_list import LONG, SHORT
 
 FUNCTIONS = {
     "forward_short": fwd.short_forward_kernel,

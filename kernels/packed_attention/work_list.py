@@ -15,8 +15,7 @@ from itertools import pairwise
 
 import torch
 
-SHORT = 64  # rows of a short tile, and the longest segment of the short class
-LONG = 128  # rows of a long tile
+from ldm._native.layout import LONG, SHORT, capacities
 
 
 @dataclass(frozen=True)
@@ -30,15 +29,6 @@ class WorkList:
     def to(self, device, non_blocking: bool = True) -> "WorkList":
         short = self.short_Q4.to(device, non_blocking=non_blocking)
         return WorkList(short, self.long_Q4.to(device, non_blocking=non_blocking), self.tokens)
-
-
-def capacities(tokens: int) -> tuple[int, int]:
-    """(short, long) tiles that `tokens` tokens can need at most.
-
-    Two neighbouring short tiles hold more than SHORT tokens together, unless a long segment stands
-    between them; a long segment has more than SHORT tokens and wastes less than one tile.
-    """
-    return 2 * tokens // SHORT + 2, tokens // LONG + tokens // (SHORT + 1) + 1
 
 
 def build(cu_seqlens: list[int]) -> WorkList:

@@ -22,9 +22,7 @@ from itertools import groupby, pairwise
 
 import torch
 
-WINDOW = 4096  # tokens: 8 MB of gradient in sixteen bits at width 1,024
-TILE = 64
-PIECE = 256
+from ldm._native.layout import PIECE, TILE, WINDOW, tiles_a_window
 
 
 @dataclass(frozen=True)
@@ -44,11 +42,6 @@ class EmbeddingPlan:
         values = (getattr(self, f.name) for f in fields(self))
         move = lambda x: x.to(device, non_blocking=non_blocking) if torch.is_tensor(x) else x
         return EmbeddingPlan(*map(move, values))
-
-
-def tiles_a_window(window: int, kinds: int) -> int:
-    """Each of the I + 2 groups wastes less than a tile."""
-    return -(-window // TILE) + kinds + 2
 
 
 def tiles(kinds_N: torch.Tensor, kinds: int, window: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,6 +4,7 @@ import torch
 import triton
 from torch.library import triton_op
 
+from ldm._native.layout import TILE, tiles_a_window
 from ldm.kernels.dispatch import architecture
 from ldm.kernels.launch import DTYPES, INTERPRETED, launch, precision
 from ldm.kernels.rms_norm.reference import EPSILON
@@ -17,7 +18,7 @@ from ldm.kernels.token_embedding.configurations import (
     number_sums,
     patch_sums,
 )
-from ldm.kernels.token_embedding.embedding_plan import TILE, EmbeddingPlan, tiles_a_window
+from ldm.kernels.token_embedding.embedding_plan import EmbeddingPlan
 from ldm.kernels.token_embedding.forward import forward_kernel
 from ldm.kernels.tuned import columns as columns_of
 

@@ -3,6 +3,7 @@ compiled ahead of time."""
 
 from collections.abc import Iterator
 
+from ldm._native.layout import TILE
 from ldm.kernels.ahead_of_time import launch_arguments
 from ldm.kernels.sums import sum_kernel
 from ldm.kernels.token_embedding import backward as bwd
@@ -14,7 +15,6 @@ from ldm.kernels.token_embedding.configurations import (
     number_sums,
     patch_sums,
 )
-from ldm.kernels.token_embedding.embedding_plan import TILE
 from ldm.kernels.token_embedding.forward import forward_kernel
 
 FUNCTIONS = {

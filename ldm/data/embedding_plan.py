@@ -1,7 +1,7 @@
 """The token embedding's plan of a batch, made where the batch is packed.
 
 What is in it, and the plain builder that tests hold this one against, is
-`ldm.kernels.token_embedding.embedding_plan`; a test also holds the sizes here against the kernels'.
+`ldm.kernels.token_embedding.embedding_plan`.
 """
 
 from collections.abc import Callable
@@ -9,11 +9,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ldm._native import embedding_plan as native
+from ldm._native.layout import PIECE, TILE, WINDOW, tiles_a_window
 from ldm.data.batch import PATCH, EmbeddingPlan
 
-WINDOW = 4096  # tokens
-TILE = 64
-PIECE = 256  # bag entries
 GROUPS = PATCH + 1  # kinds of tokens
 
 
@@ -46,7 +44,7 @@ def embedding_plan(
         slots = min(rows, capacity // 2) + capacity // PIECE
     pieces_Q4, rows_R2 = make(pieces, 4), make(rows, 2)
     native.fill(*sorted_by, entries, span, PIECE, windows_V1, pieces_Q4, rows_R2)
-    tiles_QM = make(windows * (-(-window // TILE) + GROUPS), TILE)
+    tiles_QM = make(windows * tiles_a_window(window, GROUPS - 2), TILE)
     groups_VI = make(windows, GROUPS + 2)
     native.tiles(kinds_N, GROUPS, window, TILE, tiles_QM, groups_VI)
     return EmbeddingPlan(

@@ -1,7 +1,7 @@
 """The attention work list of a batch, made where the batch is packed.
 
 What a tile means, and the plain builder that tests hold this one against, is
-`ldm.kernels.packed_attention.work_list`; a test also holds the sizes here against the kernels'.
+`ldm.kernels.packed_attention.work_list`.
 """
 
 from collections.abc import Callable
@@ -9,14 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ldm._native import work_list
-
-SHORT = 64  # rows of a short tile, and the longest segment of the short class
-LONG = 128  # rows of a long tile
-
-
-def capacities(tokens: int) -> tuple[int, int]:
-    """(short, long) tiles that `tokens` tokens can need at most."""
-    return 2 * tokens // SHORT + 2, tokens // LONG + tokens // (SHORT + 1) + 1
+from ldm._native.layout import LONG, SHORT, capacities
 
 
 def attention_tiles(

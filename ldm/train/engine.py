@@ -9,8 +9,8 @@
 and for the ranks together: sum(values), broadcast(value), rank, world.
 
 Nothing here waits for the device. The loss is summed over this rank's labels and divided by the
-label count of *all* ranks, so that the ranks' values add up to the loss one process would compute. What
-`backward` and `update` return may be overwritten by the next step.
+label count of *all* ranks, so that their values add up to the loss one process would compute.
+What `backward` and `update` return may be overwritten by the next step.
 """
 
 from collections.abc import Sequence

@@ -4,10 +4,10 @@ from itertools import accumulate
 
 import pytest
 
+from ldm._native.layout import SHORT
 from ldm.bench import cost, roofs
 from ldm.bench.lengths import NAMES, TOKENS, effective_length, lengths
 from ldm.kernels.packed_attention.configurations import Configuration
-from ldm.kernels.packed_attention.work_list import SHORT
 
 
 @pytest.mark.parametrize("name", NAMES)

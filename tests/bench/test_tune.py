@@ -6,12 +6,11 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from ldm._native.layout import LONG, SHORT, TILE
 from ldm.bench import tune
 from ldm.bench.tune import OPERATIONS
 from ldm.kernels import tuned
-from ldm.kernels.packed_attention.work_list import LONG, SHORT
 from ldm.kernels.token_embedding.configurations import GROUP
-from ldm.kernels.token_embedding.embedding_plan import TILE
 
 KERNELS = [(name, kernel) for name, o in OPERATIONS.items() for kernel in o.modes]
 

@@ -119,5 +119,4 @@ def test_an_id_outside_the_table_is_refused(bad):
 
 
 def test_sizes_are_those_of_the_kernels():
-    assert (native.WINDOW, native.TILE, native.PIECE) == (twin.WINDOW, twin.TILE, twin.PIECE)
     assert native.GROUPS == KINDS + 2

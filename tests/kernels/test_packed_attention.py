@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from ldm._native.layout import LONG, SHORT
 from ldm.kernels.packed_attention import fused
 from ldm.kernels.packed_attention.reference import packed_attention as attention
-from ldm.kernels.packed_attention.work_list import LONG, SHORT, WorkList, build
+from ldm.kernels.packed_attention.work_list import WorkList, build
 from ldm.kernels.rotary import rotary, rotary_table
 from tests.conftest import DEVICE
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 import ldm.kernels.token_embedding as dispatch
+from ldm._native.layout import PIECE, TILE
 from ldm.bench import embedding_cost as cost
 from ldm.kernels.token_embedding import cpu, fused, plain
 from ldm.kernels.token_embedding.configurations import default
-from ldm.kernels.token_embedding.embedding_plan import PIECE, TILE, build
+from ldm.kernels.token_embedding.embedding_plan import build
 from ldm.kernels.tuned import columns
 from tests.conftest import DEVICE
 

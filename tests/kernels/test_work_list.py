@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from ldm._native import work_list as native
-from ldm.kernels.packed_attention.work_list import LONG, SHORT, build, capacities
+from ldm._native.layout import LONG, SHORT, capacities
+from ldm.kernels.packed_attention.work_list import build
 
 
 def native_build(cu_seqlens):
