@@ -1,6 +1,6 @@
 """What torch.compile launches for a part of the model, without a GPU: names, types, grids, tensors.
 
-    python -m ldm.bench.launches block 65536        JSON, one line a launch
+    python -m ldm.bench.launches block           one JSON line a launch, ours with machine code
 
 Inductor compiles the part as for sm_90; a stand-in driver answers for the device, launches and
 matrix products are recorded and not run, so that memory is reserved but never touched. A process
@@ -12,8 +12,9 @@ import math
 import os
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from itertools import accumulate
+from importlib import import_module
 from unittest.mock import patch
 
 import torch
@@ -21,6 +22,10 @@ import torch
 ARCHITECTURE = "sm_90"  # of the configurations that a launch chooses
 CAPABILITY = 90
 CHOOSER = "ldm.kernels.dispatch"  # where `architecture(device)` is written
+OPERATORS = tuple(
+    f"ldm.kernels.{name}.fused" for name in ("packed_attention", "token_embedding", "action_loss")
+)
+CHOICES = ("ldm.kernels.token_embedding", "ldm.kernels.action_loss")  # call `choose(device, dtype)`
 
 
 class StandIn:
@@ -46,46 +51,57 @@ class StandIn:
 
 
 class Recorder:
-    """Every launch and product since the last `mark`, as dictionaries for JSON."""
+    """Every launch and product, as dictionaries for JSON; what PyTorch takes a kernel to write."""
 
     def __init__(self):
         self.lines: list[dict] = []
+        self.mutated: dict[str, list[str]] = {}
         self.phase = "forward"
 
     def launch(self, autotuner, *values, **_) -> None:
         """In place of Inductor's own launch of a Triton kernel."""
-        fn, meta = autotuner.fn, autotuner.triton_meta
-        chosen = autotuner.configs[0]
+        fn, meta, chosen = autotuner.fn, autotuner.triton_meta, autotuner.configs[0]
         names = [n for n in meta["signature"] if meta["signature"][n] != "constexpr"]
         tensors = [
-            {"name": name, "shape": list(x.shape), "bytes": x.numel() * x.element_size()}
+            {"name": name, "bytes": x.numel() * x.element_size()}
             for name, x in zip(names, values, strict=False)
             if torch.is_tensor(x)
         ]
         module = modules().get(fn.__name__)
-        options = {"warps": chosen.num_warps, "stages": chosen.num_stages}
-        self.lines.append(
-            {
-                "phase": self.phase,
-                "kernel": fn.__name__,
-                "module": module,  # None: Inductor's own
-                "programs": math.prod(values[-3:]) if module else None,
-                "signature": meta["signature"],
-                "constants": {**meta["constants"], **chosen.kwargs},
-                "divisible": [i for (i,), facts in meta["configs"][0].items() if facts],
-                "tensors": tensors,
-            }
-            | options
-        )
+        line = {
+            "phase": self.phase,
+            "kernel": fn.__name__,
+            "module": module,  # None: Inductor's own
+            "programs": math.prod(values[-3:]) if module else None,
+            "signature": meta["signature"],
+            "constants": {**meta["constants"], **chosen.kwargs},
+            "divisible": [i for (i,), facts in meta["configs"][0].items() if facts],
+            "tensors": tensors,
+            "warps": chosen.num_warps,
+            "stages": chosen.num_stages,
+        }
+        if module:
+            line["mutated"] = sorted(self.mutated[fn.__name__])
+        self.lines.append(line)
 
     def product(self, name: str):
         def record(*values, out=None, **_):
             a, b = values[-2:]
             flops = 2 * a.shape[0] * a.shape[1] * b.shape[1]
-            line = {"phase": self.phase, "kernel": name, "flops": flops}
-            self.lines.append(line)
+            self.lines.append({"phase": self.phase, "kernel": name, "flops": flops})
 
         return record
+
+    def analysis(self, original):
+        def analyse(kernel_index, *arguments):
+            from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
+
+            found = original(kernel_index, *arguments)
+            name = kernel_side_table.get_kernel(kernel_index).fn.__name__
+            self.mutated.setdefault(name, found)
+            return found
+
+        return analyse
 
 
 def modules() -> dict[str, str]:
@@ -95,74 +111,53 @@ def modules() -> dict[str, str]:
     return {k.fn.__name__: k.fn.__module__ for k in kernel_side_table.id_to_kernel.values()}
 
 
-def record(build, backward: bool = True) -> list[dict]:
-    """Lines of one compiled call: build() → (function, arguments), forward and backward."""
+@contextmanager
+def recording():
+    """Until it ends nothing of Triton runs, and everything is recorded."""
+    import torch._higher_order_ops.triton_kernel_wrap as wrap
     import triton
     from torch._inductor import config, scheduler
-    from torch._inductor.runtime import triton_heuristics
+    from torch._inductor.runtime.triton_heuristics import CachingAutotuner
     from torch._inductor.select_algorithm import extern_kernels
 
     triton.runtime.driver.set_active(StandIn())
-    recorder = Recorder()
     config.cpu_backend, config.force_disable_caches, config.compile_threads = "triton", True, 1
-    tuner = triton_heuristics.CachingAutotuner
-    ours = [m for m in list(sys.modules.values()) if getattr(m, "__name__", "").startswith("ldm.")]
-    with (
-        patch.object(tuner, "precompile", lambda *_, **__: None),
-        patch.object(tuner, "run", lambda self, *a, **k: recorder.launch(self, *a, **k)),
+    recorder = Recorder()
+    patches = [
+        patch.object(CachingAutotuner, "precompile", lambda *_, **__: None),
+        patch.object(CachingAutotuner, "run", lambda self, *a, **k: recorder.launch(self, *a, **k)),
+        patch.object(triton.runtime.jit.JITFunction, "run", lambda *_, **__: None),
         patch.object(scheduler, "_is_gpu_triton_backend", lambda *_: True),
+        patch.object(wrap, "get_mutated_tensors", recorder.analysis(wrap.get_mutated_tensors)),
         patch.object(extern_kernels, "mm", recorder.product("mm"), create=True),
         patch.object(extern_kernels, "addmm", recorder.product("addmm"), create=True),
-    ):
-        for module in ours:
-            if getattr(getattr(module, "architecture", None), "__module__", "") == CHOOSER:
-                module.architecture = lambda device: ARCHITECTURE
-        function, arguments = build()
-        out = function(*arguments)
-        if backward:
-            recorder.phase = "backward"
-            out.backward(torch.empty_like(out))
+    ]
+    for module in (import_module(name) for name in (*CHOICES, *OPERATORS)):
+        if getattr(getattr(module, "architecture", None), "__module__", "") == CHOOSER:
+            patches.append(patch.object(module, "architecture", lambda device: ARCHITECTURE))
+        if module.__name__ in CHOICES:
+            patches.append(patch.object(module, "choose", lambda *_: "fused"))
+    with ExitStack() as stack:
+        for each in patches:
+            stack.enter_context(each)
+        yield recorder
+
+
+def record(part: str, name: str) -> list[dict]:
+    """Lines of one step of a part over the lengths `name`, forward and backward."""
+    from ldm.bench import parts
+    from ldm.bench.lengths import lengths
+
+    function, arguments = getattr(parts, part)(lengths(name))
+    with recording() as recorder:
+        out = function(*arguments(lengths(name)))
+        recorder.phase = "backward"
+        out.backward(torch.empty_like(out))
     return recorder.lines
 
 
-def block(lengths: list[int], preset: str = "ldm-v0") -> list[dict]:
-    """Launches of a block of `preset`, forward and backward, bf16 over segments of `lengths`."""
-    from ldm.kernels import gated_mlp, norm_linear
-    from ldm.kernels.packed_attention import Segments, dispatch, fused
-    from ldm.kernels.packed_attention.work_list import build
-    from ldm.kernels.rotary import rotary_table
-    from ldm.model.decoder import Block
-    from ldm.model.presets import architecture
-
-    for module in (norm_linear, gated_mlp):  # what a GPU runs
-        module.cpu = module.naive
-    fused._check_lengths = lambda *_: None
-    a = architecture(preset)
-    cu_seqlens = [0, *accumulate(lengths)]
-    tokens, longest = cu_seqlens[-1], max(lengths)
-
-    def whole():
-        positions_N = torch.zeros(tokens, dtype=torch.int32)
-        starts = torch.tensor(cu_seqlens, dtype=torch.int32)
-        angles = rotary_table(1 << (longest - 1).bit_length(), a.head_dim)
-        segments = Segments(starts, positions_N, longest, build(cu_seqlens), angles)
-        provider = dispatch.load("fused")
-
-        def attend(qkv_NX):
-            heads = (a.heads, a.kv_heads, a.kv_heads)
-            q, k, v = qkv_NX.unflatten(-1, (-1, a.head_dim)).split(heads, dim=1)
-            return provider(q, k, v, segments).flatten(1)
-
-        part = Block(a)  # fp32 weights, cast in every step
-        part.compile(fullgraph=True, dynamic=False)
-        x_ND = torch.empty(tokens, a.width, dtype=torch.bfloat16, requires_grad=True)
-        return part, (x_ND, attend)
-
-    return record(whole)
-
-
 def in_a_process(
-    part: str, lengths: str, scalars: str = "as launched", root: str | None = None
+    part: str, lengths: str = "exp 128", scalars: str = "as launched", root: str | None = None
 ) -> list[dict]:
     """Lines of `part` of the tree at `root`, ours with their "code", compiled with scalars "as
     launched" or "fp32". Raises RuntimeError with what the process said."""
@@ -176,13 +171,12 @@ def in_a_process(
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def main(part: str, name: str, scalars: str) -> None:
-    """Prints the launches of a part, ours with their machine code."""
-    from ldm.bench.lengths import lengths
+def main(part: str, name: str = "exp 128", scalars: str = "as launched") -> None:
+    """Prints the launches of a part, ours with their machine code, compiled once each."""
     from ldm.bench.machine_code import compile_launch
 
     known: dict[str, dict] = {}
-    for line in {"block": block}[part](lengths(name)):
+    for line in record(part, name):
         if line.get("module"):
             if scalars == "fp32":
                 types = line["signature"].items()
