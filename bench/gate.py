@@ -54,6 +54,25 @@ def failures(line: dict, arch: str) -> list[str]:
     return found
 
 
+def launched(part: str) -> list[str]:
+    """Why `part` of the model must not run as torch.compile launches it: stack, arithmetic in fp64,
+    or a kernel that PyTorch takes to write what it does not."""
+    from ldm.bench import launches
+
+    found = []
+    for line in launches.in_a_process(part):
+        if line.get("module"):
+            name, code = f"{part}: {line['kernel']}", line["code"]
+            if code["stack"]:
+                found.append(f"{name}: {code['stack']} bytes of stack")
+            if code["double"]:
+                found.append(f"{name}: {code['double']} instructions in fp64")
+            if set(line["mutated"]) != set(line["stored"]):
+                what = f"takes {line['mutated']} to be written, it writes {line['stored']}"
+                found.append(f"{name}: PyTorch {what}")
+    return sorted(set(found))
+
+
 def in_a_process(arch: str) -> list[dict]:
     """`usages` where Triton compiles. Raises RuntimeError with what the process said."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}

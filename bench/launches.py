@@ -19,6 +19,8 @@ from unittest.mock import patch
 
 import torch
 
+from ldm.bench.written import stored
+
 ARCHITECTURE = "sm_90"  # of the configurations that a launch chooses
 CAPABILITY = 90
 CHOOSER = "ldm.kernels.dispatch"  # where `architecture(device)` is written
@@ -82,6 +84,7 @@ class Recorder:
         }
         if module:
             line["mutated"] = sorted(self.mutated[fn.__name__])
+            line["stored"] = sorted(stored(getattr(import_module(module), fn.__name__)))
         self.lines.append(line)
 
     def product(self, name: str):
@@ -144,11 +147,16 @@ def recording():
 
 
 def record(part: str, name: str) -> list[dict]:
-    """Lines of one step of a part over the lengths `name`, forward and backward."""
+    """Lines of one step of a part over the lengths `name`, forward and backward.
+
+    part: a function of `ldm.bench.parts`, or "module:function".
+    """
     from ldm.bench import parts
     from ldm.bench.lengths import lengths
 
-    function, arguments = getattr(parts, part)(lengths(name))
+    module, _, name_of_part = part.rpartition(":")
+    make = getattr(import_module(module) if module else parts, name_of_part)
+    function, arguments = make(lengths(name))
     with recording() as recorder:
         out = function(*arguments(lengths(name)))
         recorder.phase = "backward"

@@ -97,6 +97,6 @@ def attention(lengths: list[int]):
         segments = segments_of(lengths, 64, max(lengths))
         work = segments.work_list
         q, k, v = (torch.zeros(sum(lengths), 2, 64, requires_grad=True) for _ in range(3))
-        return q, k, v, segments.positions_N, work.short_C4, work.long_C4, *segments.angles, 0
+        return q, k, v, segments.positions_N, work.short_Q4, work.long_Q4, *segments.angles, 0
 
     return torch.ops.ldm.packed_attention.default, arguments

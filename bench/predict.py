@@ -215,7 +215,7 @@ def at(commit: str) -> dict:
             ["git", "archive", commit], cwd=here, capture_output=True, check=True
         )
         subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
-        for name in ("launches.py", "machine_code.py"):
+        for name in ("launches.py", "machine_code.py", "parts.py", "written.py"):
             (Path(folder) / "bench" / name).write_text((here / "bench" / name).read_text())
         return report(folder)
 

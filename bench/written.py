@@ -1,4 +1,4 @@
-"""Which pointers a Triton kernel stores to, read off its source; and that PyTorch agrees.
+"""Which pointers a Triton kernel stores to, read off its source.
 
 PyTorch finds out by itself what a kernel mutates, from the compiled form. Where that names more
 than is stored to, Inductor copies the tensor in every call; where less, results are wrong.
@@ -35,11 +35,3 @@ def stored(kernel) -> set[str]:
 
 def _name(function: ast.AST) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-
-
-def disagreement(kernel, mutated: list[str]) -> str | None:
-    """What PyTorch takes to be written and is not, or the other way round."""
-    truth = stored(kernel)
-    if set(mutated) == truth:
-        return None
-    return f"PyTorch takes {sorted(mutated)} to be written, it writes {sorted(truth)}"

@@ -2,6 +2,7 @@
 
 import torch
 import triton
+import triton.language as tl
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.library import wrap_triton
 
@@ -23,3 +24,10 @@ def precision(*dtypes: torch.dtype) -> str:
     """Of matrix products: three of tf32 where all is fp32, which keep its accuracy; nothing that
     sixteen bits would ask about."""
     return "tf32x3" if all(dtype == torch.float32 for dtype in dtypes) else "tf32"
+
+
+@triton.jit
+def single(x):
+    """A scalar argument as fp32: Inductor passes Python floats as fp64, and what meets them in a
+    kernel would become fp64, accumulators too."""
+    return tl.full([], x, tl.float32)

@@ -14,12 +14,13 @@ With base-2 logits s = q kᵀ · scale · log2 e and p = 2^(s − lse):
 import triton
 import triton.language as tl
 
+from ldm.kernels.launch import single
 from ldm.kernels.packed_attention.rows import (
     first_seen,
     load_angles,
     load_rotated,
     load_rows,
-    rows_of,
+    place_of,
     seen_from,
     store_rotated,
     store_rows,
@@ -36,7 +37,10 @@ def short_backward_kernel(
     WINDOW: tl.constexpr, ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dq, dk, dv of one short tile and head; all three are contiguous [N, heads, Z]."""
-    i_head, start, end, _, _ = rows_of(p_tiles, HEADS, BM, BM)
+    scale, scale_log2 = single(scale), single(scale_log2)
+    i_head, i_tile, _ = place_of(HEADS, 1)
+    p_tile = p_tiles + i_tile * 4
+    start, end = tl.load(p_tile), tl.load(p_tile + 1)
     if start < end:
         o_m = start + tl.arange(0, BM)
         m_m = o_m < end
@@ -76,7 +80,10 @@ def delta_kernel(
     UPCAST: tl.constexpr,
 ):  # fmt: skip
     """δ = Σ_d o ⊙ do of BM rows of one tile, fp32 [heads, N]."""
-    i_head, start, end, _, _ = rows_of(p_tiles, HEADS, TILE, BM)
+    i_head, i_tile, i_part = place_of(HEADS, TILE // BM)
+    p_tile = p_tiles + i_tile * 4
+    start = tl.load(p_tile) + i_part * BM
+    end = tl.minimum(tl.load(p_tile + 1), start + BM)
     if start < end:
         o_m = start + tl.arange(0, BM)
         m_m = o_m < end
@@ -161,7 +168,12 @@ def key_kernel(
     ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dk, dv of BN keys of one tile. ROTATE rotates dk back: q and k come rotated."""
-    i_key, start, end, _, last = rows_of(p_tiles, KEY_HEADS, TILE, BN)
+    scale, scale_log2 = single(scale), single(scale_log2)
+    i_key, i_tile, i_part = place_of(KEY_HEADS, TILE // BN)
+    p_tile = p_tiles + i_tile * 4
+    start = tl.load(p_tile) + i_part * BN
+    end = tl.minimum(tl.load(p_tile + 1), start + BN)
+    last = tl.load(p_tile + 3)
     if start < end:
         o_n = start + tl.arange(0, BN)
         m_n = o_n < end
@@ -228,7 +240,12 @@ def query_kernel(
     ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dq of BM rows of one tile and query head. ROTATE rotates dq back: q and k come rotated."""
-    i_head, start, end, first, _ = rows_of(p_tiles, HEADS, TILE, BM)
+    scale, scale_log2 = single(scale), single(scale_log2)
+    i_head, i_tile, i_part = place_of(HEADS, TILE // BM)
+    p_tile = p_tiles + i_tile * 4
+    start = tl.load(p_tile) + i_part * BM
+    end = tl.minimum(tl.load(p_tile + 1), start + BM)
+    first = tl.load(p_tile + 2)
     if start < end:
         o_m = start + tl.arange(0, BM)
         m_m = o_m < end

@@ -6,13 +6,14 @@ Both give o and the base-2 log-sum-exp of every row. Naming: see rows.py.
 import triton
 import triton.language as tl
 
+from ldm.kernels.launch import single
 from ldm.kernels.packed_attention.rows import (
     first_seen,
     load_angles,
     load_rotated,
     load_rows,
     nan_rows,
-    rows_of,
+    place_of,
     seen_from,
     store_rows,
     without,
@@ -27,7 +28,10 @@ def short_forward_kernel(
     WINDOW: tl.constexpr, ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """o of one short tile and query head: all keys are there, so the softmax is not online."""
-    i_head, start, end, _, _ = rows_of(p_tiles, HEADS, BM, BM)
+    scale_log2 = single(scale_log2)
+    i_head, i_tile, _ = place_of(HEADS, 1)
+    p_tile = p_tiles + i_tile * 4
+    start, end = tl.load(p_tile), tl.load(p_tile + 1)
     if start < end:
         i_key = i_head // GROUP
         o_m = start + tl.arange(0, BM)
@@ -91,7 +95,12 @@ def forward_kernel(
     ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """o of BM rows of one tile and query head. ROTATE rotates q alone: k comes rotated."""
-    i_head, start, end, first, _ = rows_of(p_tiles, HEADS, TILE, BM)
+    scale_log2 = single(scale_log2)
+    i_head, i_tile, i_part = place_of(HEADS, TILE // BM)
+    p_tile = p_tiles + i_tile * 4
+    start = tl.load(p_tile) + i_part * BM
+    end = tl.minimum(tl.load(p_tile + 1), start + BM)
+    first = tl.load(p_tile + 2)
     if start < end:
         o_m = start + tl.arange(0, BM)
         m_m = o_m < end
@@ -127,7 +136,10 @@ def rotate_kernel(
     UPCAST: tl.constexpr,
 ):  # fmt: skip
     """y, contiguous [N, heads, Z]: BM rows of one tile and head, rotated by their positions."""
-    i_head, start, end, _, _ = rows_of(p_tiles, HEADS, TILE, BM)
+    i_head, i_tile, i_part = place_of(HEADS, TILE // BM)
+    p_tile = p_tiles + i_tile * 4
+    start = tl.load(p_tile) + i_part * BM
+    end = tl.minimum(tl.load(p_tile + 1), start + BM)
     if start < end:
         o_m = start + tl.arange(0, BM)
         m_m = o_m < end

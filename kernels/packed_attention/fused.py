@@ -113,11 +113,17 @@ def _validate_lengths(positions_N: torch.Tensor, work_list: WorkList) -> None:
 def _shared(q_NHZ, window: int) -> dict:
     """Compile-time facts that all kernels with products take."""
     return {
-        "Z": q_NHZ.shape[2],
+        "Z": int(q_NHZ.shape[2]),
         "WINDOW": window > 0,
         "UPCAST": _upcast(q_NHZ),
         "PRECISION": precision(q_NHZ.dtype),
     }
+
+
+def sizes(x_NHZ) -> tuple[int, int, int]:
+    """(tokens, heads, head dimension); what kernels are compiled for never traces as a symbol."""
+    tokens, heads, dim = x_NHZ.shape
+    return tokens, int(heads), int(dim)
 
 
 def _upcast(x: torch.Tensor) -> bool:
@@ -126,7 +132,7 @@ def _upcast(x: torch.Tensor) -> bool:
 
 def _configuration(kernel: str, q_NHZ):
     arch = architecture(q_NHZ.device)
-    return configuration(kernel, q_NHZ.shape[2], arch, q_NHZ.element_size() * 8)
+    return configuration(kernel, int(q_NHZ.shape[2]), arch, q_NHZ.element_size() * 8)
 
 
 def _classes(short_Q4, long_Q4, alone: bool) -> list[tuple[torch.Tensor, int]]:
@@ -141,7 +147,7 @@ def _rotated(x_NHZ, positions_N, tiles_Q4, tile: int, cos_TY, sin_TY) -> torch.T
     """x with the rows of the tiles rotated by their positions; other rows hold anything."""
     if cos_TY is None:
         return x_NHZ
-    tokens, heads, dim = x_NHZ.shape
+    tokens, heads, dim = sizes(x_NHZ)
     y_NHZ = x_NHZ.new_empty(tokens, heads, dim)
     chosen = _configuration("rotate", x_NHZ)
     rows = min(chosen.BM, tile)
@@ -165,12 +171,12 @@ def _forward(
     sin_TY: torch.Tensor | None,
     window: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    tokens, heads, dim = q_NHZ.shape
+    tokens, heads, dim = sizes(q_NHZ)
     o_NHZ = q_NHZ.new_zeros(tokens, heads, dim)
     lse_HN = torch.zeros(heads, tokens, dtype=torch.float32, device=q_NHZ.device)
     angles = (lse_HN, lse_HN) if cos_TY is None else (cos_TY, sin_TY)
     shared = _shared(q_NHZ, window)
-    shared |= {"HEADS": heads, "GROUP": heads // k_NKZ.shape[1], "ROTATE": cos_TY is not None}
+    shared |= {"HEADS": heads, "GROUP": heads // int(k_NKZ.shape[1]), "ROTATE": cos_TY is not None}
     v_o = [*v_NKZ.stride()[:2], *o_NHZ.stride()[:2], tokens, dim**-0.5 * LOG2_E, window]
     alone = q_NHZ.dtype != torch.float32
 
@@ -209,7 +215,7 @@ def _backward(
     sin_TY: torch.Tensor | None,
     window: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    (tokens, heads, dim), key_heads = q_NHZ.shape, k_NKZ.shape[1]
+    (tokens, heads, dim), key_heads = sizes(q_NHZ), int(k_NKZ.shape[1])
     dq_NHZ = q_NHZ.new_zeros(tokens, heads, dim)
     dk_NKZ = k_NKZ.new_zeros(tokens, key_heads, dim)
     dv_NKZ = v_NKZ.new_zeros(tokens, key_heads, dim)

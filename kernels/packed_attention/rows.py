@@ -9,19 +9,16 @@ import triton.language as tl
 
 
 @triton.jit
-def rows_of(p_tiles, HEADS: tl.constexpr, TILE: tl.constexpr, ROWS: tl.constexpr):
-    """(head, first row, end of rows, first key, end of the segment) of this program.
+def place_of(HEADS: tl.constexpr, PARTS: tl.constexpr):
+    """(head, tile, part of the tile) of this program; the head is int64, for offsets.
 
-    TILE / ROWS programs share a tile; those past its end get no rows. Heads vary fastest over the
-    grid, so that the first programs are the most expensive tiles. The head is int64, for offsets.
+    Heads vary fastest over the grid, so that the first programs are the most expensive tiles.
+    Kernels load the tile's row in their own body: PyTorch's analysis takes a pointer as written
+    where a helper returns values loaded from it that an address to store to depends on.
     """
-    PARTS: tl.constexpr = TILE // ROWS
-    i_head = (tl.program_id(0) % HEADS).to(tl.int64)
-    i_part = tl.program_id(0) // HEADS % PARTS
-    p_tile = p_tiles + tl.program_id(0) // (HEADS * PARTS) * 4
-    start = tl.load(p_tile) + i_part * ROWS
-    end = tl.minimum(tl.load(p_tile + 1), start + ROWS)
-    return i_head, start, end, tl.load(p_tile + 2), tl.load(p_tile + 3)
+    i_program = tl.program_id(0)
+    i_head = (i_program % HEADS).to(tl.int64)
+    return i_head, i_program // (HEADS * PARTS), i_program // HEADS % PARTS
 
 
 @triton.jit

@@ -15,7 +15,8 @@ window, or the batch's where `piece` waits for all windows.
 import triton
 import triton.language as tl
 
-from ldm.kernels.token_embedding.forward import centred, embed, store_tile, tile_of
+from ldm.kernels.launch import single
+from ldm.kernels.token_embedding.forward import centred, embed, kind_of, store_tile
 
 
 @triton.jit
@@ -31,14 +32,16 @@ def prenorm_kernel(
 
     Where D does not fit into BD columns, e is made twice.
     """
+    scale = single(scale)
     i_group = start // n_window * n_capacity * (TILE // GROUP) + tl.program_id(0)
     p_part = p_gain + tl.program_id(0) * D
     o_d = tl.arange(0, BD)
     b_gain = tl.load(p_part + o_d, mask=(o_d < D) & (start > 0), other=0.0)
     for i_sub in range(0, GROUP // BM):
-        kind, o_p, o_n, m_n = tile_of(
-            p_tiles, p_groups, i_group * (GROUP // BM) + i_sub, n_capacity, KINDS, TILE, BM
-        )  # fmt: skip
+        i_block = i_group * (GROUP // BM) + i_sub
+        o_n = tl.load(p_tiles + i_block * BM + tl.arange(0, BM))
+        m_n = o_n >= 0
+        kind, o_p = kind_of(p_groups, i_block, n_capacity, KINDS, TILE, BM)
         b_rstd = tl.load(p_rstd + o_n, mask=m_n, other=0.0)
         b_mean = tl.zeros([BM], tl.float32)
         for i_pass in tl.static_range(1 if BD >= D else 2):
@@ -112,7 +115,7 @@ def weight_kernel(
             b_de = _scratch_rows(p_de, o_n, origin, o_d, D)
             b_in = tl.where(m_in, centred(b_in), 0.0).to(b_de.dtype)
             b_acc = tl.dot(tl.trans(b_in), b_de, b_acc, input_precision=PRECISION)
-        b_acc *= scale
+        b_acc *= single(scale)
     else:
         for i_tile in range(first + i_part, end, n_parts):
             o_n = tl.load(p_window + i_tile * TILE)

@@ -12,12 +12,17 @@ tile of the plan.
 import triton
 import triton.language as tl
 
+from ldm.kernels.launch import single
+
 
 @triton.jit
-def tile_of(p_tiles, p_groups, i_block, capacity, KINDS: tl.constexpr, TILE: tl.constexpr,
+def kind_of(p_groups, i_block, capacity, KINDS: tl.constexpr, TILE: tl.constexpr,
             BM: tl.constexpr):  # fmt: skip
-    """(kind, patch rows, tokens, mask) of the i_block-th BM tokens of the plan's tiles."""
-    o_n = tl.load(p_tiles + i_block * BM + tl.arange(0, BM))
+    """(kind, patch rows) of the i_block-th BM tokens of the plan's tiles.
+
+    Kernels load the tokens in their own body: PyTorch's analysis takes a pointer as written where
+    a helper returns values loaded from it that an address to store to depends on.
+    """
     i_tile = i_block // (TILE // BM)
     p_group = p_groups + i_tile // capacity * (KINDS + 4)
     i_tile = i_tile % capacity
@@ -26,8 +31,7 @@ def tile_of(p_tiles, p_groups, i_block, capacity, KINDS: tl.constexpr, TILE: tl.
         kind += (i_tile >= tl.load(p_group + i_kind)).to(tl.int32)
     kind = tl.where(i_tile < tl.load(p_group + KINDS + 2), kind, 0)  # past the last: no tokens
     i_patch = tl.load(p_group + KINDS + 3) + (i_tile - tl.load(p_group + KINDS + 1)) * TILE
-    o_p = i_patch + i_block % (TILE // BM) * BM + tl.arange(0, BM)
-    return kind, o_p, o_n, o_n >= 0
+    return kind, i_patch + i_block % (TILE // BM) * BM + tl.arange(0, BM)
 
 
 @triton.jit
@@ -129,9 +133,11 @@ def forward_kernel(
 
     Where D does not fit into BD columns, e is made twice rather than stored.
     """
-    kind, o_p, o_n, m_n = tile_of(
-        p_tiles, p_groups, tl.program_id(0), n_capacity, KINDS, TILE, BM
-    )  # fmt: skip
+    scale, epsilon = single(scale), single(epsilon)
+    i_block = tl.program_id(0)
+    o_n = tl.load(p_tiles + i_block * BM + tl.arange(0, BM))
+    m_n = o_n >= 0
+    kind, o_p = kind_of(p_groups, i_block, n_capacity, KINDS, TILE, BM)
     b_square = tl.zeros([BM], tl.float32)
     for i_d in range(0, D, BD):
         o_d = i_d + tl.arange(0, BD)
