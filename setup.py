@@ -1,8 +1,8 @@
 """Builds the Cython extensions; everything else about the package is in pyproject.toml.
 
-`kernels/`, `csrc/` and `bench/` are top-level folders of the repository. Committed links put them
-inside `ldm` (a public package called `kernels` exists), so the tree imports as it installs; `bench`
-stays out of the wheel.
+`kernels/`, `csrc/`, `bench/` and `zoo/` are top-level folders of the repository. Committed links
+put them inside `ldm` (a public package called `kernels` exists), so the tree imports as it
+installs; `bench` stays out of the wheel.
 """
 
 from pathlib import Path
@@ -19,7 +19,15 @@ setup(
     packages=find_packages(include=["ldm", "ldm.*"], exclude=["ldm.bench", "ldm.bench.*"]),
     include_package_data=False,
     package_data={
-        "ldm": ["recipes/*.toml", "envs/catalogue/*.toml", "envs/locks/*.txt", "evaluate/*.html"],
+        "ldm": [
+            "py.typed",
+            "recipes/*.toml",
+            "envs/catalogue/*.toml",
+            "envs/locks/*.txt",
+            "evaluate/*.html",
+            "zoo/*/*.json",
+            "zoo/*/*.safetensors",
+        ],
         "ldm.kernels": ["*/*.json"],
         "ldm._native": ["*.pyx"],
     },

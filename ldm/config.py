@@ -2,10 +2,9 @@
 
 import dataclasses
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
@@ -20,7 +19,7 @@ class ReferenceConfig:
     budget_steps: int = 200_000  # environment steps to learn a reference in; 0: experts only
     budget_seconds: float = 120.0  # seconds to learn a reference in
     play_seconds: float = 600.0  # seconds that scoring one policy may take
-    zoo: str = ""  # folder of references found before: taken where they fit, instead of a search
+    zoo: str = ""  # folder of references found before, taken where they fit; from the recipe
     grow_zoo: bool = False  # put what is found into that folder too
 
 
@@ -128,7 +127,7 @@ def load_recipe(name: str) -> Recipe:
     """
     path = Path(name)
     if not path.suffix:
-        folder = resources.files("ldm") / "recipes"
+        folder = Path(__file__).with_name("recipes")
         names = [f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")]
         if name not in names:
             raise LdmError(
@@ -141,7 +140,11 @@ def load_recipe(name: str) -> Recipe:
         raise LdmError(f"recipe {name}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise LdmError(f"recipe {name} is not TOML: {error}") from error
-    return build(Recipe, data, str(name))
+    recipe = build(Recipe, data, str(name))
+    if not recipe.reference.zoo:
+        return recipe
+    found = str(path.parent / recipe.reference.zoo)  # a recipe's paths are found from the recipe
+    return replace(recipe, reference=replace(recipe.reference, zoo=found))
 
 
 def build(cls, data: dict, where: str):

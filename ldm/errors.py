@@ -3,9 +3,16 @@
 import difflib
 from collections.abc import Iterable
 
+DISTRIBUTION = "large-decision-model"  # what pip knows us by; pyproject.toml says the same
+
 
 class LdmError(Exception):
     """Bad input from outside: says what was expected, what came, where, and what to do next."""
+
+
+def install(extra: str) -> str:
+    """The command that installs what `extra` holds."""
+    return f'pip install "{DISTRIBUTION}[{extra}]"'
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

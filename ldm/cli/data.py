@@ -98,7 +98,7 @@ class DataFilter:
 @dataclass
 class DataExport:
     """Write recorded data in another library's form: a Minari dataset an environment, a folder that
-    Hugging Face's load_dataset opens, or RLDS episodes in Parquet. Needs ldm[interop]."""
+    Hugging Face's load_dataset opens, or RLDS episodes in Parquet. Needs the extra `interop`."""
 
     form: tyro.conf.Positional[Literal["minari", "huggingface", "rlds"]]
     """Which one."""

@@ -8,7 +8,10 @@ from typing import Literal
 
 import tyro
 
+import ldm
 from ldm.errors import LdmError
+
+ZOO = Path(ldm.__file__).with_name("zoo")
 
 
 @dataclass
@@ -47,8 +50,8 @@ class Zoo:
     action: tyro.conf.Positional[Literal["list", "show", "check"]]
     ids: tyro.conf.Positional[list[str]] = field(default_factory=list)
     """Environments, "library/name"; all if none is named."""
-    folder: Path = Path("zoo")
-    """The zoo's folder."""
+    folder: Path = ZOO
+    """The zoo's folder; the package's own unless named."""
     sample: int = 0
     """Check so many environments, drawn by the seed; 0: all."""
     seed: int = 1

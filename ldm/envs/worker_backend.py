@@ -20,7 +20,7 @@ from ldm.envs import channel, groups, spaces
 from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.envs.worker_process import CLOSE_SECONDS, Fault, WorkerProcess
-from ldm.errors import LdmError
+from ldm.errors import LdmError, install
 from ldm.seeds import derive
 
 MAX_STRIKES = 3  # faults of one worker with fewer than FORGIVEN good calls in between
@@ -224,7 +224,7 @@ def _advice(spec: EnvSpec, fault: Fault) -> str:
     if "ModuleNotFoundError" not in str(fault):
         return f"adapter: {spec.adapter}"
     if spec.group == "main":
-        return 'pip install "ldm[envs]"'
+        return install("envs")
     return f"add what is missing to {groups.group(spec.group).lock}"
 
 

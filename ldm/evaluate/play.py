@@ -9,7 +9,7 @@ from ldm.envs.make import make
 from ldm.envs.rollout import returns
 from ldm.evaluate.page import number
 from ldm.evaluate.video import record
-from ldm.policy import Policy
+from ldm.policy import load
 
 
 def play(environment: str, model: Path, episodes: int, seed: int, video: Path | None) -> None:
@@ -19,7 +19,7 @@ def play(environment: str, model: Path, episodes: int, seed: int, video: Path | 
     Raises LdmError for an unknown environment or model, or one that does not render.
     """
     console, spec = Console(highlight=False), find(environment)
-    policy = Policy.load(model)
+    policy = load(model)
     if video is not None:
         frames, earned = record(spec, policy, seed, video)
         console.print(f"{video}: {frames} frames, return {number(earned)}")

@@ -12,6 +12,7 @@ from ldm.envs.make import make
 from ldm.envs.rollout import returns
 from ldm.envs.spec import EnvSpec
 from ldm.policy import Policy
+from ldm.policy import load as load_policy
 from ldm.seeds import derive
 
 SCHEMA = 1  # rises when the same model and settings give other returns
@@ -65,4 +66,4 @@ def load(folder: Path, spec: EnvSpec, held_out: bool) -> Policy:
     return replace(policy, environments=recorded | policy.environments)
 
 
-_loaded = cache(Policy.load)  # once a process
+_loaded = cache(load_policy)  # once a process

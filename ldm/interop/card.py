@@ -9,12 +9,13 @@ from ldm.data.manifest import read_environment
 from ldm.data.tools import episode_returns
 from ldm.data.verify import read_recorded
 from ldm.envs import spaces
+from ldm.errors import DISTRIBUTION
 
 # Sizes as Hugging Face names them, by rows.
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
 SIZES += ((10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B"))
 LOAD = {
-    "": """    pip install ldm
+    "": f"""    pip install {DISTRIBUTION}
     ldm data verify FOLDER
     ldm data export huggingface FOLDER --out OTHER
 

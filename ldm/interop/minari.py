@@ -27,7 +27,7 @@ from ldm.data.tools import new_folder, scale
 from ldm.data.verify import Progress, read_recorded
 from ldm.envs import spaces
 from ldm.envs.spec import EnvSpec
-from ldm.errors import LdmError
+from ldm.errors import LdmError, install
 
 SHARD_BYTES = 64 << 20  # of arrays that a shard of an imported dataset holds, about
 
@@ -37,7 +37,7 @@ def _library():
         import h5py  # noqa: F401 (Minari's storage needs it)
         import minari
     except ImportError as error:
-        raise LdmError(f'Minari is not installed: pip install "ldm[interop]" ({error})') from error
+        raise LdmError(f"Minari is not installed: {install('interop')} ({error})") from error
     return minari
 
 

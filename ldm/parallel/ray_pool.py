@@ -1,4 +1,4 @@
-"""Jobs on a Ray cluster, for `run_jobs`: pip install "ldm[ray]".
+"""Jobs on a Ray cluster, for `run_jobs`; needs the extra `ray`.
 
 Every machine needs this package and the run's folder at the same path (a shared file system).
 """
@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from ldm.errors import LdmError
+from ldm.errors import LdmError, install
 from ldm.parallel.local_pool import quiet_and_narrow
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
@@ -16,7 +16,7 @@ try:
     import ray
     from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 except ImportError as error:
-    raise LdmError('runner "ray" needs Ray: pip install "ldm[ray]"') from error
+    raise LdmError(f'runner "ray" needs Ray: {install("ray")}') from error
 
 
 class RayPool:

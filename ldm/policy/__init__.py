@@ -1,3 +1,3 @@
-from ldm.policy.policy import Policy, digest
+from ldm.policy.policy import Policy, digest, load
 
-__all__ = ["Policy", "digest"]
+__all__ = ["Policy", "digest", "load"]

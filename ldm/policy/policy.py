@@ -1,10 +1,9 @@
 """What users load and call: a trained model that acts in any environment it knows.
 
-from ldm.envs.make import make
-from ldm.policy import Policy
+import ldm
 
-env = make("envpool/CartPole-v1", num_envs=4, seed=0)
-actor = Policy.load("runs/quickstart/train/model").actor("envpool/CartPole-v1", num_envs=4)
+env = ldm.make("envpool/CartPole-v1", num_envs=4, seed=0)
+actor = ldm.load("runs/quickstart/train/model").actor("envpool/CartPole-v1", num_envs=4)
 timestep = env.reset()
 for _ in range(500):
     timestep = env.step(actor.act(timestep))
@@ -44,25 +43,6 @@ class Policy:
     digest: str
     step: int | None = None
 
-    @classmethod
-    def load(cls, folder: str | Path, device: str | torch.device | None = None) -> "Policy":
-        """The model in a checkpoint's folder, on `device` (default: a GPU where there is one).
-
-        Raises LdmError where a file is missing or broken, or the weights are of another
-        architecture than config.json says.
-        """
-        folder = Path(folder)
-        config = _read_json(folder / CONFIG)
-        where = str(folder / CONFIG)
-        architecture = build(Architecture, config.get("architecture", {}), where)
-        tokens = build(TokenConfig, config.get("tokens", {}), where)
-        environments = {entry["id"]: entry for entry in _read_json(folder / ENVIRONMENTS)}
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        model = _read_model(architecture, folder / WEIGHTS).to(device).eval()
-        cast_blocks(model, acting_dtype(device))
-        state = _read_json(folder / STATE) if (folder / STATE).exists() else {}
-        return cls(model, tokens, environments, digest(folder), state.get("step"))
-
     def actor(self, environment: str, num_envs: int) -> ModelActor:
         """A new Actor, with no past, for `num_envs` streams of `environment`.
 
@@ -91,6 +71,25 @@ class Policy:
             "precision": str(self.model.compute_dtype).removeprefix("torch."),
             "sha256": self.digest,
         }
+
+
+def load(folder: str | Path, device: str | torch.device | None = None) -> Policy:
+    """The model in a checkpoint's folder, on `device` (default: a GPU where there is one).
+
+    Raises LdmError where a file is missing or broken, or the weights are of another architecture
+    than config.json says.
+    """
+    folder = Path(folder)
+    config = _read_json(folder / CONFIG)
+    where = str(folder / CONFIG)
+    architecture = build(Architecture, config.get("architecture", {}), where)
+    tokens = build(TokenConfig, config.get("tokens", {}), where)
+    environments = {entry["id"]: entry for entry in _read_json(folder / ENVIRONMENTS)}
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = _read_model(architecture, folder / WEIGHTS).to(device).eval()
+    cast_blocks(model, acting_dtype(device))
+    state = _read_json(folder / STATE) if (folder / STATE).exists() else {}
+    return Policy(model, tokens, environments, digest(folder), state.get("step"))
 
 
 def digest(folder: str | Path) -> str:

@@ -13,7 +13,7 @@ from torch.profiler import record_function
 
 from ldm.config import TrainConfig
 from ldm.data.atomic import replacing
-from ldm.errors import LdmError
+from ldm.errors import LdmError, install
 from ldm.train.engine import DTYPES, Loss, adamw, choose_precision, join
 
 TAG = "deepspeed"  # folder of DeepSpeed's own state inside a checkpoint
@@ -158,7 +158,7 @@ def start_ranks():
     try:
         import deepspeed
     except ImportError as error:
-        raise LdmError('train.engine=deepspeed: run "pip install ldm[deepspeed]"') from error
+        raise LdmError(f"train.engine=deepspeed: {install('deepspeed')}") from error
     from deepspeed.utils.logging import set_log_level_from_string
 
     set_log_level_from_string("warning")

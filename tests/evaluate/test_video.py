@@ -7,12 +7,12 @@ import pytest
 from ldm.envs.catalogue import find
 from ldm.errors import LdmError
 from ldm.evaluate import play, video
-from ldm.policy import Policy
+from ldm.policy import load
 
 
 @pytest.fixture
 def policy(folder):
-    return Policy.load(folder / "train" / "model", "cpu")
+    return load(folder / "train" / "model", "cpu")
 
 
 def test_a_film_has_a_frame_a_state(policy, tmp_path):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from ldm.data.codec import Codec
 from ldm.errors import LdmError
-from ldm.policy import Policy, digest
+from ldm.policy import digest, load
 from ldm.policy.actor import ModelActor
 from ldm.policy.policy import cast_blocks
 
@@ -30,7 +30,7 @@ def folder(tmp_path, model, tokens):
 
 def test_a_loaded_policy_acts_like_the_saved_model(folder, model, monkeypatch):
     monkeypatch.setattr("ldm.policy.policy.acting_dtype", lambda device: torch.float32)
-    policy = Policy.load(folder, "cpu")
+    policy = load(folder, "cpu")
     assert list(policy.environments) == ["test/vector", "test/mixed"]
     saved = dataclasses.replace(policy, model=model)
     actors = [p.actor("test/mixed", 3) for p in (policy, saved)]
@@ -73,28 +73,28 @@ def test_the_digest_follows_the_weights(folder):
 
 def test_unknown_environment_names_the_nearest(folder):
     with pytest.raises(LdmError, match=r'does not know "test/vectr" .nearest: "test/vector"'):
-        Policy.load(folder, "cpu").actor("test/vectr", 1)
+        load(folder, "cpu").actor("test/vectr", 1)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "environments.json"])
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(LdmError, match=rf"no model in .*: {name} is missing"):
-        Policy.load(folder)
+        load(folder)
 
 
 @pytest.mark.parametrize("name", ["config.json", "environments.json"])
 def test_a_damaged_file_is_named(folder, name):
     (folder / name).write_text("{")
     with pytest.raises(LdmError, match=f"{name} is not JSON"):
-        Policy.load(folder)
+        load(folder)
 
 
 def test_weights_cut_short_are_named(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(LdmError, match=r"model\.safetensors is not a whole safetensors file"):
-        Policy.load(folder)
+        load(folder)
 
 
 def test_another_architecture_is_refused(folder):
@@ -102,7 +102,7 @@ def test_another_architecture_is_refused(folder):
     config["architecture"]["ffn"] = 64
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(LdmError, match=r"blocks\.0\.down is \(32, 48\), expected \(32, 64\)"):
-        Policy.load(folder)
+        load(folder)
 
 
 def test_an_unknown_architecture_field_is_refused(folder):
@@ -110,4 +110,4 @@ def test_an_unknown_architecture_field_is_refused(folder):
     config["architecture"]["layrs"] = 2
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(LdmError, match=r'unknown key "layrs" .nearest: "layers"'):
-        Policy.load(folder)
+        load(folder)

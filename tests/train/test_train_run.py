@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from ldm.data.atomic import folder_lock, write_json
 from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
-from ldm.policy.policy import Policy, digest
+from ldm.policy.policy import digest, load
 from ldm.train import run as module
 from ldm.train.run import make_engine, train_stage
 
@@ -31,7 +31,7 @@ def files(folder) -> dict[str, bytes]:
 def test_a_run_logs_and_leaves_a_model_that_the_policy_loads(trained, recipe):
     rows = lines(trained)
     assert sorted(rows) == [2, 4, 5, 6, 8, 10, 12]
-    policy = Policy.load(trained / "train/model")
+    policy = load(trained / "train/model")
     assert sorted(policy.environments) == sorted(recipe.environments)
     weights = load_file(trained / "train/model/model.safetensors")
     assert policy.model.state_dict().keys() == weights.keys()
