@@ -127,9 +127,11 @@ class DataImport:
     """What they are about."""
     out: _Out
     """Where the result goes; it must not exist."""
+    skip_broken: bool = False
+    """Leave out episodes that are broken; each is named."""
 
     def __call__(self) -> None:
-        _do_data("load", self.datasets, self.domain, self.out)
+        _do_data("load", self.datasets, self.domain, self.out, self.skip_broken)
 
 
 @dataclass

@@ -23,19 +23,19 @@ class Content:
         self.id = entry["id"]
         self.leaves = {name: spaces.leaves(spaces.from_json(entry[tree])) for name, tree in ROLES}
 
-    def problem(self, trajectory: Trajectory) -> str:
-        """The first thing that is wrong, or an empty string."""
-        return next(self._problems(trajectory), "")
+    def problem(self, trajectory: Trajectory, first: int = 0) -> str:
+        """The first thing that is wrong, or an empty string. first: number of its first episode."""
+        return next(self._problems(trajectory, first), "")
 
-    def _problems(self, trajectory: Trajectory) -> Iterator[str]:
+    def _problems(self, trajectory: Trajectory, first: int) -> Iterator[str]:
         if trajectory.environment != self.id:
             yield f"it holds a trajectory of {trajectory.environment}"
         yield from self._forms(trajectory)
         lengths = trajectory.lengths
         if not len(lengths) or lengths.min() < 1:
             empty = int(lengths.argmin()) if len(lengths) else 0
-            yield f"episode {empty} has {lengths.min(initial=0)} transitions, expected 1 or more"
-        place = Place(lengths)
+            yield f"episode {first + empty} has {lengths.min(initial=0)} transitions, expected some"
+        place = Place(lengths, first)
         over = trajectory.terminated | trajectory.truncated
         over[place.ends - 1] = False
         if over.any():
@@ -43,7 +43,7 @@ class Content:
         for name in ("noise", "rewards"):
             if not np.isfinite(array := getattr(trajectory, name)).all():
                 row = int((~np.isfinite(array)).argmax())
-                where = f"episode {row}" if name == "noise" else place.step(row)
+                where = f"episode {first + row}" if name == "noise" else place.step(row)
                 yield f"{name} of {where} is {array[row]}"
         for name, leaves in self.leaves.items():
             for leaf, array in zip(leaves, getattr(trajectory, name)):
@@ -74,8 +74,8 @@ class Content:
 class Place:
     """Rows of a trajectory as people count them: step i of episode e, both from 0."""
 
-    def __init__(self, lengths: np.ndarray):
-        self.ends = np.cumsum(lengths)
+    def __init__(self, lengths: np.ndarray, first: int = 0):
+        self.ends, self.first = np.cumsum(lengths), first
 
     def step(self, row: int) -> str:
         return self._name(self.ends, row)
@@ -86,7 +86,53 @@ class Place:
 
     def _name(self, ends: np.ndarray, row: int) -> str:
         episode = int(np.searchsorted(ends, row, side="right"))
-        return f"step {row - (int(ends[episode - 1]) if episode else 0)} of episode {episode}"
+        step = row - (int(ends[episode - 1]) if episode else 0)
+        return f"step {step} of episode {self.first + episode}"
+
+
+class Beyond:
+    """Continuous actions and labels outside of the bounds that their space declares: how many, and
+    where the one furthest out is. They are told, not refused: recorded data often has them."""
+
+    def __init__(self, content: Content):
+        self.leaves = {name: content.leaves[name] for name in ("actions", "labels")}
+        self.found: dict[tuple[str, str], dict] = {}
+
+    def add(self, trajectory: Trajectory, where: str, first: int = 0) -> None:
+        """where: names the trajectory; first: number of its first episode."""
+        for name, leaves in self.leaves.items():
+            for leaf, array in zip(leaves, getattr(trajectory, name)):
+                if leaf.kind != spaces.CONTINUOUS or not array.size:
+                    continue
+                low, high = leaf.bounds
+                if not ((array < low).any() or (array > high).any()):
+                    self._count(name, leaf, 0, array.size)
+                    continue
+                over = np.maximum(low - array, array - high).reshape(len(array), -1)
+                told = self._count(name, leaf, int((over > 0).sum()), array.size)
+                if over.max() > told["over"]:
+                    row, component = np.unravel_index(over.argmax(), over.shape)
+                    told["over"] = float(over.max())
+                    told["value"] = float(array.reshape(len(array), -1)[row, component])
+                    told["bounds"] = [float(b.reshape(-1)[component]) for b in (low, high)]
+                    place = Place(trajectory.lengths, first).step(int(row))
+                    told["place"] = f"{where}{place}"
+
+    def _count(self, name: str, leaf: spaces.Leaf, beyond: int, total: int) -> dict:
+        nothing = {"beyond": 0, "total": 0, "over": 0.0}
+        told = self.found.setdefault((name, leaf.path), nothing)
+        told["beyond"] += beyond
+        told["total"] += total
+        return told
+
+    def lines(self) -> list[str]:
+        return [
+            f'{name} "{path}": {told["beyond"] / told["total"]:.1%} of the values are beyond the '
+            f"declared bounds, the furthest {told['value']:.6g} (bounds {told['bounds'][0]:.6g} to "
+            f"{told['bounds'][1]:.6g}) at {told['place']}"
+            for (name, path), told in self.found.items()
+            if told["beyond"]
+        ]
 
 
 def first_bad_row(leaf: spaces.Leaf, array: np.ndarray) -> int:

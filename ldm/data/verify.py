@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ldm.data import statistics
+from ldm.data.content import Beyond, Content
 from ldm.data.door import require
 from ldm.data.episode import Trajectory
 from ldm.data.manifest import WHOLE, examine, read_manifest
@@ -67,13 +68,17 @@ def _less(entry: dict, lists: dict) -> dict:
 
 
 def verify(
-    folder: Path, progress: Progress = lambda n: None, skip_broken: bool = False
+    folder: Path,
+    progress: Progress = lambda n: None,
+    skip_broken: bool = False,
+    told: list[str] | None = None,
 ) -> list[str]:
     """What is wrong with the data: every shard's checksum, counts and content, every entry's totals
     and statistics.
 
     skip_broken: writes the list of what is broken, in place of an earlier one, so that readers
-    leave it out. Raises LdmError where the manifest itself cannot be read.
+    leave it out. told: gets lines on actions beyond their declared bounds. Raises LdmError where
+    the manifest itself cannot be read.
     """
     folder = Path(folder)
     manifest = read_manifest(folder) if skip_broken else read_recorded(folder)
@@ -83,6 +88,8 @@ def verify(
         for shard in entry["shards"]:
             skip[shard["name"]] = made.take(folder, shard)
             progress(shard["transitions"])
+        if told is not None:
+            told += [f"{entry['id']}: {line}" for line in made.beyond.lines()]
         skip = {name: broken for name, broken in skip.items() if broken}
         problems += [
             f"shard {folder / name} of {entry['id']}, trajectory {number}: {why}"
@@ -109,7 +116,7 @@ class Totals:
 
     def __init__(self, entry: dict):
         self.trees = [spaces.from_json(entry[name]) for name in ("observation", "action")]
-        self.entry = entry
+        self.entry, self.beyond = entry, Beyond(Content(entry))
         self.transitions = self.episodes = 0
         self.parts: list[statistics.Statistics] = []
 
@@ -123,7 +130,10 @@ class Totals:
         """Adds what is sound in a shard; what is broken, by trajectory, or WHOLE."""
         try:
             for _, trajectories, broken in examine(folder, {**self.entry, "shards": [shard]}):
-                self.add([t for i, t in enumerate(trajectories) if i not in broken])
+                sound = {i: t for i, t in enumerate(trajectories) if i not in broken}
+                self.add(list(sound.values()))
+                for number, trajectory in sound.items():
+                    self.beyond.add(trajectory, f"{shard['name']}, trajectory {number}, ")
                 return {str(number): why for number, why in broken.items()}
         except LdmError as error:
             return {WHOLE: str(error)}

@@ -61,7 +61,10 @@ def _told(title: str, total: int | None, work: Callable[[Progress], object]):
 def verify(data: str, skip_broken: bool) -> None:
     folder = tools.find(data)
     total = _transitions([folder])
-    problems = _told("verify", total, lambda p: check(folder, p, skip_broken))
+    beyond: list[str] = []
+    problems = _told("verify", total, lambda p: check(folder, p, skip_broken, beyond))
+    for line in beyond:
+        print(line)
     listed = "\n".join(f"  {problem}" for problem in problems[:LISTED])
     if len(problems) > LISTED:
         listed += f"\n  and {len(problems) - LISTED} more"
@@ -114,10 +117,14 @@ def export(form: str, data: str, out: Path, namespace: str) -> None:
     print(f"{out}: {total:,} transitions; {out}/README.md is the card and says how to load it")
 
 
-def load(names: list[str], domain: str, out: Path) -> None:
+def load(names: list[str], domain: str, out: Path, skip_broken: bool) -> None:
     from ldm.interop import minari
 
-    _told("import", None, lambda progress: minari.load(names, domain, out, progress))
+    told = _told("import", None, lambda p: minari.load(names, domain, out, p, skip_broken))
+    for line in told[:LISTED]:
+        print(line)
+    if len(told) > LISTED:
+        print(f"and {len(told) - LISTED} lines more")
     _say(out)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from ldm.data import statistics
 from ldm.data.atomic import replacing
+from ldm.data.content import Beyond, Content
 from ldm.data.episode import Trajectory
 from ldm.data.manifest import read_environment, write_manifest
 from ldm.data.shards import write_shard
@@ -29,6 +30,9 @@ from ldm.envs import spaces
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError, install
 
+# What a dataset that is not what Minari writes raises when read.
+UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError)
+UNREADABLE += (OSError, RuntimeError)
 SHARD_BYTES = 64 << 20  # of arrays that a shard of an imported dataset holds, about
 
 
@@ -66,17 +70,38 @@ def export(folder: Path, root: Path, namespace: str, progress: Progress = lambda
 def _write(folder: Path, entry: dict, name: str, path: Path, progress: Progress) -> None:
     from minari.dataset.minari_storage import MinariStorage
 
-    from ldm.interop.gym_spaces import to_space
+    from ldm.interop.gym_spaces import escaped, to_space
 
-    trees = [spaces.from_json(entry[key]) for key in ("observation", "action")]
+    trees = [escaped(spaces.from_json(entry[key])) for key in ("observation", "action")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on bounds that float32 cannot hold
         seen, done = map(to_space, trees)
-    storage = MinariStorage.new(path, seen, done, data_format="hdf5", jpeg_encoding=False)
-    storage.update_metadata(_metadata(entry, name))
-    for shard, trajectories in read_environment(folder, entry):
-        storage.update_episodes(_buffers(trees, trajectories))
-        progress(shard["transitions"])
+    try:
+        storage = MinariStorage.new(path, seen, done, data_format="hdf5", jpeg_encoding=False)
+        storage.update_metadata(_metadata(entry, name))
+        for shard, trajectories in read_environment(folder, entry):
+            storage.update_episodes(_buffers(trees, trajectories))
+            progress(shard["transitions"])
+        _require_readable(path, folder, entry)
+    except UNREADABLE as error:
+        raise LdmError(
+            f"{entry['id']}: Minari cannot hold these spaces ({error}); export it to huggingface, "
+            "or leave it out with ldm data filter"
+        ) from error
+
+
+def _require_readable(path: Path, folder: Path, entry: dict) -> None:
+    """Raises ValueError where the first episode does not come back as it is."""
+    import minari
+
+    source = Source(minari.MinariDataset(path), False, [])
+    back = next(source.trajectories()).episodes[0]
+    recorded = (t for _, part in read_environment(folder, entry) for t in part if len(t))
+    first = next(recorded).episodes[0]
+    for name in ("observations", "actions", "labels"):
+        for a, b in zip(getattr(back, name), getattr(first, name), strict=True):
+            if not np.array_equal(a, b):
+                raise ValueError(f"{name} do not come back as they were")
 
 
 def _metadata(entry: dict, name: str) -> dict:
@@ -120,18 +145,27 @@ def _buffers(trees, trajectories: list[Trajectory]) -> Iterator:
             )
 
 
-def load(names: list[str], domain: str, out: Path, progress: Progress = lambda n: None) -> None:
+def load(
+    names: list[str],
+    domain: str,
+    out: Path,
+    progress: Progress = lambda n: None,
+    skip_broken: bool = False,
+) -> list[str]:
     """Writes recorded data made of Minari datasets: ids of the local database (or MINARI_DATASETS_
-    PATH's), or paths. domain: one of EnvSpec's, for all of them.
+    PATH's), or paths; lines on what a person should know. domain: one of EnvSpec's, for all of
+    them. skip_broken: leaves out the episodes that are broken, which the lines name.
 
-    Raises LdmError where one is not there or not supported, or `out` exists.
+    Raises LdmError where one is not there or not supported, an episode is broken, or `out` exists.
     """
     _library()
+    told: list[str] = []
     with new_folder(out) as made:
-        entries = [_load(_open(name), domain, made, progress) for name in names]
+        entries = [_load(_open(name), domain, made, progress, skip_broken, told) for name in names]
         if twice := {e["id"] for e in entries if sum(e["id"] == o["id"] for o in entries) > 1}:
             raise LdmError(f"{', '.join(sorted(twice))}: named twice")
         write_manifest(made, {"environments": entries})
+    return told
 
 
 def _open(name: str):
@@ -149,31 +183,25 @@ def _open(name: str):
         ) from error
 
 
-def _load(dataset, domain: str, out: Path, progress: Progress) -> dict:
-    metadata = dataset.storage.metadata
-    said = json.loads(metadata["ldm"]) if "ldm" in metadata else None
-    name = said["id"] if said else f"minari/{dataset.spec.dataset_id}"
-    policy = said["policy"] if said else f"minari/{metadata.get('algorithm_name') or 'unknown'}"
+def _load(dataset, domain: str, out: Path, progress: Progress, skip: bool, told: list[str]) -> dict:
+    source = Source(dataset, skip, told)
     shards, parts, longest = [], [], 0
-    try:
-        trees = _trees(dataset, said)
-        for trajectories in _portions(_trajectories(dataset, name, policy, trees, bool(said))):
-            shard = f"{name.replace('/', '__')}/shard-{len(shards):05d}.tar"
-            shards.append({"name": shard, **write_shard(out / shard, trajectories)})
-            parts.append(statistics.measure(*trees, trajectories))
-            longest = max(longest, *(int(t.lengths.max()) for t in trajectories))
-            progress(sum(map(len, trajectories)))
-    except (ValueError, KeyError) as error:
-        raise LdmError(f"Minari dataset {dataset.spec.dataset_id}: {error}") from error
+    for trajectories in _portions(source.trajectories()):
+        shard = f"{source.id.replace('/', '__')}/shard-{len(shards):05d}.tar"
+        shards.append({"name": shard, **write_shard(out / shard, trajectories)})
+        parts.append(statistics.measure(*source.trees, trajectories))
+        longest = max(longest, *(int(t.lengths.max()) for t in trajectories))
+        progress(sum(map(len, trajectories)))
     if not shards:
-        raise LdmError(f"Minari dataset {dataset.spec.dataset_id} has no episodes")
-    entry = said or _entry(dataset, name, domain, trees, longest)
-    observation, action = map(spaces.to_json, trees)
+        raise LdmError(f"{source.where} has no episodes that can be read")
+    told += [f"{source.id}: {line}" for line in source.beyond.lines()]
+    entry = source.said or _entry(dataset, source.id, domain, source.trees, longest, told)
+    observation, action = map(spaces.to_json, source.trees)
     return {
         **entry,
         "observation": observation,
         "action": action,
-        "policy": policy,
+        "policy": source.policy,
         "statistics": statistics.summary(statistics.merge(parts)),
         "transitions": sum(shard["transitions"] for shard in shards),
         "episodes": sum(shard["episodes"] for shard in shards),
@@ -187,9 +215,15 @@ def _trees(dataset, said: dict | None) -> list[spaces.Tree]:
     return [spaces.describe(s) for s in (dataset.observation_space, dataset.action_space)]
 
 
-def _entry(dataset, name: str, domain: str, trees: list, longest: int) -> dict:
+def _entry(dataset, name: str, domain: str, trees, longest: int, told: list[str]) -> dict:
     """What a manifest says of an environment that was recorded elsewhere."""
     metadata, spec = dataset.storage.metadata, dataset.spec.env_spec
+    limit = (spec and spec.max_episode_steps) or longest
+    if longest > limit:
+        told.append(
+            f"{name}: its environment ends episodes after {limit} steps, the longest here has "
+            f"{longest}: the horizon is taken to be {longest}"
+        )
     kinds = {leaf.kind for leaf in spaces.leaves(trees[0])}
     modality = {"continuous": "vector", "discrete": "symbols"}.get(min(kinds), min(kinds))
     about = EnvSpec(
@@ -200,7 +234,7 @@ def _entry(dataset, name: str, domain: str, trees: list, longest: int) -> dict:
         domain=domain,
         modality=modality if len(kinds) == 1 else "mixed",
         base_task=re.sub(r"-v\d+$", "", spec.id) if spec else name,
-        horizon=(spec and spec.max_episode_steps) or longest,
+        horizon=max(limit, longest),
         licence=str(metadata.get("license", "unknown")),
     )
     versions = {"minari": str(metadata.get("minari_version", "unknown"))}
@@ -220,26 +254,88 @@ def _portions(trajectories: Iterator[Trajectory]) -> Iterator[list[Trajectory]]:
         yield portion
 
 
-def _trajectories(dataset, name: str, policy: str, trees, ours: bool) -> Iterator[Trajectory]:
-    """Ours as they were: an episode without a seed goes on where the one before it ended. Of
-    others, a trajectory an episode."""
-    metadata = dataset.storage.get_episode_metadata(dataset.episode_indices)
-    seed, episodes = -1, []
-    for facts, episode in zip(metadata, dataset.iterate_episodes(), strict=True):
-        if episodes and not (ours and facts.get("seed") is None):
-            yield _joined(name, seed, policy, episodes)
-            episodes = []
-        if not episodes:
-            seed = -1 if facts.get("seed") is None else facts["seed"]
-        episodes.append(_parts(trees, episode, ours))
-    if episodes:
-        yield _joined(name, seed, policy, episodes)
+class Source:
+    """The episodes of one dataset as trajectories, each checked.
+
+    Ours come as they were: an episode without a seed goes on where the one before it ended. Of
+    others, a trajectory is an episode.
+    """
+
+    def __init__(self, dataset, skip: bool, told: list[str]):
+        metadata = dataset.storage.metadata
+        self.dataset, self.skip, self.told = dataset, skip, told
+        self.where = f"Minari dataset {dataset.spec.dataset_id}"
+        try:
+            self.said = json.loads(metadata["ldm"]) if "ldm" in metadata else None
+            name = f"minari/{dataset.spec.dataset_id}"
+            self.id, self.policy = name, f"minari/{metadata.get('algorithm_name') or 'unknown'}"
+            if self.said:
+                self.id, self.policy = self.said["id"], self.said["policy"]
+            self.trees = _trees(dataset, self.said)
+        except (ValueError, KeyError, TypeError) as error:
+            raise LdmError(f"{self.where}: {error}") from error
+        trees = dict(zip(("observation", "action"), map(spaces.to_json, self.trees)))
+        self.content = Content({"id": self.id, **trees})
+        self.beyond = Beyond(self.content)
+
+    def trajectories(self) -> Iterator[Trajectory]:
+        seed, episodes = -1, []
+        for number, facts, episode in self._episodes():
+            part = self._checked(number, episode)
+            begins = part is None or not (self.said and facts.get("seed") is None)
+            if episodes and begins:
+                yield self._joined(seed, episodes)
+                episodes = []
+            if part is None:
+                continue
+            if not episodes:
+                seed = -1 if facts.get("seed") is None else facts["seed"]
+            episodes.append(part)
+        if episodes:
+            yield self._joined(seed, episodes)
+
+    def _episodes(self) -> Iterator[tuple]:
+        """(number, what Minari says of it, the episode or what reading it raised)."""
+        numbers, at = [int(i) for i in self.dataset.episode_indices], 0
+        while at < len(numbers):
+            rest = numbers[at:]
+            facts = self.dataset.storage.get_episode_metadata(rest)
+            try:
+                for both in zip(facts, self.dataset.iterate_episodes(rest), strict=True):
+                    yield numbers[at], *both
+                    at += 1
+            except UNREADABLE as error:
+                yield numbers[at], {}, error
+                at += 1
+
+    def _checked(self, number: int, episode) -> tuple[list, ...] | None:
+        """The episode's parts; None where it is broken and may be left out."""
+        try:
+            if isinstance(episode, Exception):
+                raise ValueError(f"it cannot be read ({episode!r})")
+            part = _parts(self.trees, episode, bool(self.said))
+            alone = self._joined(-1, [part])
+            if wrong := self.content.problem(alone, number):
+                raise ValueError(wrong)
+        except UNREADABLE as error:
+            place = f"{self.where}, episode {number}: {error}"
+            if not self.skip:
+                raise LdmError(f"{place}; --skip-broken leaves such episodes out") from error
+            self.told.append(f"left out: {place}")
+            return None
+        self.beyond.add(alone, "", number)
+        return part
+
+    def _joined(self, seed: int, episodes: list[tuple]) -> Trajectory:
+        return _joined(self.id, seed, self.policy, episodes)
 
 
 def _parts(trees, episode, ours: bool) -> tuple[list, ...]:
     """Lists of arrays: noise, observations (the final one among them), actions, labels, others."""
-    from ldm.interop.gym_spaces import flatten
+    from ldm.interop.gym_spaces import escaped, flatten
 
+    if ours:
+        trees = [escaped(tree) for tree in trees]
     actions = flatten(trees[1], episode.actions)
     labels, noise = actions, np.zeros(1, np.float32)
     if ours:

@@ -52,7 +52,13 @@ def _table(entry: dict, trajectories: list[Trajectory], form: str, first: int):
 
     lengths = np.concatenate([t.lengths for t in trajectories])
     rows = lengths + 1
-    columns = dict(_steps(entry, trajectories, lengths))
+    named = list(_steps(entry, trajectories, lengths))
+    columns = dict(named)
+    if len(columns) < len(named):
+        raise LdmError(
+            f"{entry['id']}: two leaves of its spaces would be one column of {', '.join(columns)}; "
+            "leave it out with ldm data filter"
+        )
     facts = {
         "episode": np.arange(first, first + len(lengths)),
         "seed": np.repeat([t.seed for t in trajectories], [len(t.lengths) for t in trajectories]),
