@@ -136,7 +136,7 @@ class Beyond:
 
 
 def first_bad_row(leaf: spaces.Leaf, array: np.ndarray) -> int:
-    """The first row of `array` (rows, *shape) that `spaces.check` objects to."""
+    """The first row of `array` (rows, *shape) that `spaces.violation` objects to."""
     flat = array.reshape(len(array), -1)
     if leaf.kind == spaces.CONTINUOUS:
         bad = ~np.isfinite(flat)

@@ -120,7 +120,7 @@ def test_weights_name_the_environments_of_imported_data(tmp_path, dataset, monke
     ours.load([NAME], "robotics", tmp_path / "data")
     tokens, weights = TokenConfig(context=64), {f"minari/{NAME}": 2.0}
     streams = MixConfig(streams=1, bin_tokens=256, weights=weights)
-    mix.run(Recipe("run", [], tokens=tokens, mix=streams), tmp_path)
+    mix.mix_stage(Recipe("run", [], tokens=tokens, mix=streams), tmp_path)
     ((shard,),) = read_manifest(tmp_path / "mix", "mix")["streams"]
     assert shard["transitions"] == 2 * 115
 
