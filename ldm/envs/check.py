@@ -1,22 +1,23 @@
 """Does an environment keep the contract of interface.py? Measured, with the reason where not."""
 
-import hashlib
 import time
+import traceback
 from dataclasses import dataclass
 
 import numpy as np
 
 from ldm.envs import spaces
+from ldm.envs.differential import difference, direct
 from ldm.envs.interface import TimeStep, VectorEnv
 from ldm.envs.make import make
 from ldm.envs.processes import marked
 from ldm.envs.rollout import RandomActor
 from ldm.envs.spec import EnvSpec
+from ldm.envs.trace import SEED, STEPS, STREAMS, Trace
 from ldm.errors import LdmError
 
-STREAMS = 2
-STEPS = 200
-REPEATED = 50  # of them are played again, from the same seed
+WIDEST = 2**24  # integers beyond it lose digits in float32
+TRACEBACK_LINES = 12
 MAX_REWARD = 1e6  # beyond it a task pays nonsense: sums lose every smaller reward
 
 
@@ -24,7 +25,8 @@ MAX_REWARD = 1e6  # beyond it a task pays nonsense: sums lose every smaller rewa
 class Check:
     """reason: empty where the environment passed. deterministic: the same seed and actions gave the
     same trajectory twice (None where it was not reached). digest: of the first one; environments
-    that share it are one environment under two names."""
+    that share it are one environment under two names. like_library: the library's own environment
+    gave it too (None where that does not repeat itself, so that nothing can be compared)."""
 
     id: str
     reason: str
@@ -34,6 +36,7 @@ class Check:
     steps_per_second: float = 0.0
     rewards: tuple[float, float] = (0.0, 0.0)  # smallest and largest
     digest: str = ""
+    like_library: bool | None = None
 
     @property
     def ok(self) -> bool:
@@ -44,33 +47,52 @@ class Broken(Exception):
     """The first clause of the contract that does not hold."""
 
 
-def check_environment(spec: EnvSpec, seed: int = 0, steps: int = STEPS) -> Check:
-    """Builds and plays `spec` twice with random actions; never raises for what is wrong with it."""
-    first, reason, same = None, "", None
-    repeated = min(REPEATED, steps)
+def check_environment(spec: EnvSpec, seed: int = SEED, steps: int = STEPS) -> Check:
+    """Builds `spec`, plays it with random actions, and plays the library's own environment beside
+    it (differential.py); never raises for what is wrong with it."""
+    first, reason, repeats = None, "", (None, None)
     try:
         first = _play(spec, seed, steps)
-        same = first.digests[repeated - 1] == _play(spec, seed, repeated).digests[-1]
+        repeats = _compare(spec, seed, steps, first)
     except (Broken, LdmError) as problem:
         reason = str(problem)
     except Exception as problem:  # whatever a library raises is a finding about it
-        reason = f"{type(problem).__name__}: {problem}"
+        last = traceback.format_exception(problem)[-TRACEBACK_LINES:]
+        reason = f"{type(problem).__name__}: {problem}\n{''.join(last)}"
     if first is None:
         return Check(spec.id, reason)
     rate = round(STREAMS * steps / first.seconds, 1)
     counts = first.terminated, first.truncated
-    return Check(spec.id, reason, same, *counts, rate, first.rewards, first.digests[-1])
+    digest = first.trace.digest.hexdigest()
+    return Check(spec.id, reason, repeats[0], *counts, rate, first.rewards, digest, repeats[1])
 
 
 @dataclass
 class _Run:
-    """One play: what was seen, as counts and as a digest after every step."""
+    """One play: what was seen, and counts of it."""
 
-    digests: list[str]
+    trace: Trace
+    observation: spaces.Tree
     terminated: int
     truncated: int
     rewards: tuple[float, float]
     seconds: float
+
+
+def _compare(spec: EnvSpec, seed: int, steps: int, first: _Run) -> tuple[bool, bool | None]:
+    """(whether a second play of the same seed and actions gave the same, whether the library's own
+    environment did: None where it does not even repeat itself). Raises Broken where it plays
+    otherwise than ours although both repeat themselves."""
+    ours, actions = first.trace.timesteps, first.trace.actions
+    unlike = lambda theirs: difference(ours, theirs, first.observation)
+    own = direct(spec, seed, actions)
+    if not (found := unlike(own)):
+        return True, True
+    if unlike(_play(spec, seed, steps).trace.timesteps):
+        return False, None
+    if difference(own, direct(spec, seed, actions), first.observation):
+        return False, None
+    raise Broken(f"it plays otherwise than the library's own environment: {found}")
 
 
 def _play(spec: EnvSpec, seed: int, steps: int) -> _Run:
@@ -87,8 +109,7 @@ def _play(spec: EnvSpec, seed: int, steps: int) -> _Run:
 
 
 def _steps(spec: EnvSpec, env: VectorEnv, seed: int, steps: int) -> _Run:
-    actor = RandomActor(env.action, seed)
-    digest, digests = hashlib.blake2b(repr(env.action).encode(), digest_size=8), []
+    actor, trace = RandomActor(env.action, seed), Trace(env.action)
     terminated = truncated = 0
     low = high = 0.0
     timestep = env.reset()
@@ -98,17 +119,15 @@ def _steps(spec: EnvSpec, env: VectorEnv, seed: int, steps: int) -> _Run:
     for _ in range(steps):
         _require_timestep(env, timestep)
         ended = timestep.terminated | timestep.truncated
-        for array in (
-            *timestep.observation,
-            timestep.reward,
-            timestep.terminated,
-            timestep.truncated,
-        ):
-            digest.update(array.tobytes())
-        digests.append(digest.hexdigest())
+        try:
+            trace.add(timestep)
+        except ValueError as problem:
+            raise Broken(str(problem)) from None
         action = actor.act(timestep)
         _require_round_trip(env, action)
         timestep = env.step(action)
+        for array in action:  # its owner may write over it: nobody may see that
+            array[...] = 0
         length = np.where(timestep.started, 0, length + 1)
         low, high = min(low, timestep.reward.min()), max(high, timestep.reward.max())
         largest = timestep.reward[np.abs(timestep.reward).argmax()]
@@ -118,15 +137,13 @@ def _steps(spec: EnvSpec, env: VectorEnv, seed: int, steps: int) -> _Run:
         )
         terminated += int(timestep.terminated.sum())
         truncated += int(timestep.truncated.sum())
-        _require(
-            not env.faults, f"{env.faults} faults in {steps} steps (values or a worker failed)"
-        )
+        _require(not env.faults, f"{env.faults} faults in {steps} steps: {env.last_fault}")
         _require(
             (timestep.started == ended).all(), "a stream did not start anew right after its end"
         )
         _require((length <= spec.horizon).all(), f"an episode passed horizon {spec.horizon}")
     seconds = time.perf_counter() - begun
-    return _Run(digests, terminated, truncated, (float(low), float(high)), seconds)
+    return _Run(trace, env.observation, terminated, truncated, (float(low), float(high)), seconds)
 
 
 def _require(holds: bool, otherwise: str) -> None:
@@ -136,15 +153,25 @@ def _require(holds: bool, otherwise: str) -> None:
 
 def _require_spaces(spec: EnvSpec, env: VectorEnv) -> None:
     kinds = {leaf.kind for leaf in spaces.leaves(env.observation)}
+    _require(bool(kinds), "it shows no observation")
     modality = modality_of(kinds)
     _require(
         modality == spec.modality, f"modality is {modality}, the catalogue has {spec.modality}"
     )
-    action_kinds = {leaf.kind for leaf in spaces.leaves(env.action)}
+    actions = spaces.leaves(env.action)
+    _require(bool(actions), "it has no action")
+    action_kinds = {leaf.kind for leaf in actions}
     _require(
         action_kinds <= {spaces.CONTINUOUS, spaces.DISCRETE},
         f"actions of kinds {sorted(action_kinds)} are not supported",
     )
+    for leaf in actions:
+        finite = [abs(b) for b in (*leaf.low, *leaf.high) if np.isfinite(b)]
+        _require(
+            not leaf.whole or max(finite, default=0) <= WIDEST,
+            f'action "{leaf.path}": whole numbers up to {max(finite, default=0):.0f}, of which '
+            f"float32 holds those up to {WIDEST} alone: scale them down in an adapter",
+        )
 
 
 def modality_of(kinds: set[str]) -> str:

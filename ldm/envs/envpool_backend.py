@@ -27,9 +27,9 @@ class EnvpoolEnv:
     """
 
     def __init__(self, spec: EnvSpec, num_envs: int, seed: int, threads: int = 1):
-        self.spec, self.num_envs, self.faults = spec, num_envs, 0
-        self._pool = _make(spec, num_envs, seed, threads)
-        self.observation, self.action = _trees(spec, self._pool)
+        self.spec, self.num_envs, self.faults, self.last_fault = spec, num_envs, 0, ""
+        self._pool = make_pool(spec, num_envs, seed, threads)
+        self.observation, self.action = trees(spec, self._pool)
         if not isinstance(self.action, spaces.Leaf) or self._pool.config["max_num_players"] > 1:
             raise LdmError(
                 f"{spec.id}: several players or actions of several parts; this backend has neither"
@@ -49,7 +49,7 @@ class EnvpoolEnv:
                 raise LdmError(f"{self.spec.id}: first observation {problem}")
         self._steps[:] = 0
         self._note_ends(np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool))
-        action = np.zeros((self.num_envs, *self.action.shape), self.action.dtype)
+        action = spaces.resting(self.action, self.num_envs)
         flags = np.zeros((3, self.num_envs), bool)
         return TimeStep(
             observation, [action], np.zeros(self.num_envs), flags[0], flags[1], ~flags[2]
@@ -123,6 +123,7 @@ class EnvpoolEnv:
     def _lose(self, timestep: TimeStep, bad: np.ndarray) -> TimeStep:
         """The timestep with new episodes in the `bad` streams."""
         self.faults += int(bad.sum())
+        self.last_fault = "an observation or reward is NaN, infinite or out of range"
         if self.faults > MAX_FAULTS:
             raise LdmError(
                 f"{self.spec.id}: {self.faults} episodes had NaN, infinite or out-of-range values; "
@@ -165,7 +166,7 @@ class _Layout:
         return [_batch(leaf, state[index]) for leaf, index in self.leaves]
 
 
-def _make(spec: EnvSpec, num_envs: int, seed: int, threads: int):
+def make_pool(spec: EnvSpec, num_envs: int, seed: int, threads: int):
     try:
         import envpool
     except ImportError as error:
@@ -184,7 +185,7 @@ def _make(spec: EnvSpec, num_envs: int, seed: int, threads: int):
     )
 
 
-def _trees(spec: EnvSpec, pool) -> tuple[spaces.Tree, spaces.Tree]:
+def trees(spec: EnvSpec, pool) -> tuple[spaces.Tree, spaces.Tree]:
     """The spaces of observations and actions."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # gymnasium on bounds that float32 cannot hold

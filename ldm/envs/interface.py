@@ -41,6 +41,7 @@ class VectorEnv(Protocol):
     num_envs: int
     faults: int  # how often episodes were lost to the environment's misbehaviour so far
     fault_kinds: dict[str, int]  # the same by kind (worker_process.Fault)
+    last_fault: str  # of the last one, what the library raised; empty where there was none
 
     def reset(self) -> TimeStep:
         """Starts every stream anew; `started` is true everywhere."""

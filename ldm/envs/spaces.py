@@ -7,8 +7,12 @@ the workers of foreign interpreters, where the library may be an old `gym`.
     leaves(tree)             Tree                      → (Leaf, ...), in order
     flatten(tree, value)     one sample                → [array, ...], one a leaf
     unflatten(tree, arrays)  [array, ...]              → a sample the environment accepts
+    executable(leaf, array)  a batch of actions        → the same as it will be executed
     override(tree, rules)    Tree with leaves that the library declares too wide → Tree
     to_json / from_json      Tree ↔ plain JSON, for manifests and workers
+
+What flatten, unflatten and executable return is new: it shares no memory with what they were given,
+so that an environment may keep an action, and a caller may write over one.
 """
 
 import math
@@ -89,6 +93,11 @@ class Leaf:
     def size(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64))
 
+    @cached_property
+    def whole(self) -> bool:
+        """Whether its numbers are the environment's integers: a Box of more than MAX_SYMBOLS."""
+        return self.kind == CONTINUOUS and np.dtype(self.source_dtype).kind in "iu"
+
 
 Tree = Leaf | dict[str, "Tree"] | list["Tree"]
 
@@ -143,6 +152,12 @@ def numbers(path, shape, low=-np.inf, high=np.inf, source_dtype="float32") -> Le
 
 def _describe_box(space, path: str) -> Leaf:
     dtype, shape = np.dtype(space.dtype), tuple(int(n) for n in space.shape)
+    if dtype == np.uint8 and sum(n >= MIN_IMAGE_SIDE for n in shape) >= 2 and len(shape) > 3:
+        raise UnsupportedSpace(
+            f'space Box{shape} at "{path}" looks like stacked images: join the frames along the '
+            "channels in an adapter, (frames, height, width, channels) to (height, width, frames × "
+            "channels)"
+        )
     if dtype == np.uint8 and len(shape) in (2, 3):
         last, first = shape[:2], shape[-2:]
         if min(last) >= MIN_IMAGE_SIDE and (len(shape) == 2 or shape[2] <= 16):
@@ -213,7 +228,7 @@ def flatten(tree: Tree, value) -> list[np.ndarray]:
 def _flatten_leaf(leaf: Leaf, value) -> np.ndarray:
     if leaf.kind == TEXT and isinstance(value, str):
         raw = value.encode()[: leaf.shape[0]]
-        return np.frombuffer(raw.ljust(leaf.shape[0], b"\0"), np.uint8)
+        return np.frombuffer(raw.ljust(leaf.shape[0], b"\0"), np.uint8).copy()
     array = np.asarray(value)
     if leaf.kind == IMAGE:
         if leaf.channels_first:
@@ -224,7 +239,7 @@ def _flatten_leaf(leaf: Leaf, value) -> np.ndarray:
     with np.errstate(
         invalid="ignore", over="ignore"
     ):  # what does not fit is found below or by check
-        cast = np.ascontiguousarray(array, dtype=leaf.dtype).reshape(leaf.shape)
+        cast = np.array(array, leaf.dtype, order="C")
     if leaf.kind != CONTINUOUS and array.dtype != cast.dtype and (cast != array).any():
         raise ValueError(f'"{leaf.path}": values do not fit {leaf.dtype}')
     return cast
@@ -258,11 +273,12 @@ def violation(leaf: Leaf, array: np.ndarray) -> str:
 
 
 def executable(leaf: Leaf, array: np.ndarray) -> np.ndarray:
-    """A batch of actions as it is executed: in the leaf's dtype, numbers clipped to its bounds.
+    """A batch of actions as it is executed: in the leaf's dtype, numbers clipped to its bounds and,
+    where the environment takes integers, rounded.
 
     Raises ValueError on a wrong shape, on NaN and on a symbol out of range.
     """
-    array = np.asarray(array, leaf.dtype)
+    array = np.array(array, leaf.dtype)
     if array.shape[1:] != leaf.shape:
         raise ValueError(
             f'action "{leaf.path}": expected shape (N, *{leaf.shape}), got {array.shape}'
@@ -270,7 +286,8 @@ def executable(leaf: Leaf, array: np.ndarray) -> np.ndarray:
     if problem := violation(leaf, array):
         raise ValueError(f"action {problem}")
     if leaf.kind == CONTINUOUS:
-        return array.clip(*leaf.bounds)
+        array = array.clip(*leaf.bounds)
+        return np.rint(array) if leaf.whole else array
     return array
 
 
@@ -295,7 +312,18 @@ def _unflatten_leaf(leaf: Leaf, array: np.ndarray):
         return bytes(array).rstrip(b"\0").decode(errors="replace")
     if leaf.kind == IMAGE and leaf.channels_first:
         array = np.moveaxis(array, -1, 0)
-    return np.asarray(array, dtype=leaf.source_dtype)
+    if leaf.whole:  # a cast alone would cut 2.9999 down to 2
+        array = np.rint(array)
+    return np.array(array, leaf.source_dtype)
+
+
+def resting(leaf: Leaf, n: int) -> np.ndarray:
+    """`n` times the legal action that is nearest to zero, (n, *shape)."""
+    zeros = np.zeros((n, *leaf.shape), leaf.dtype)
+    low, high = (
+        leaf.bounds if leaf.kind == CONTINUOUS else (a.reshape(leaf.shape) for a in leaf.range)
+    )
+    return zeros.clip(low, high)
 
 
 def sample(leaf: Leaf, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -306,6 +334,7 @@ def sample(leaf: Leaf, n: int, rng: np.random.Generator) -> np.ndarray:
         low = np.maximum(np.nan_to_num(leaf.low, neginf=-1.0), -1e6)
         high = np.minimum(np.nan_to_num(leaf.high, posinf=1.0), 1e6)
         values = rng.uniform(low, high, (n, leaf.size))
+        values = np.rint(values) if leaf.whole else values
     else:
         raise UnsupportedSpace(f'an action of kind {leaf.kind} ("{leaf.path}") is not supported')
     return values.astype(leaf.dtype).reshape(n, *leaf.shape)

@@ -22,6 +22,7 @@ import processes
 import spaces
 
 HERE = Path(__file__).resolve().parent
+MAX_FRAMES = 12  # of a traceback that are shown
 EXPERT_RESETS = 10  # starts in which a hosted expert may give up before that is an error
 
 
@@ -101,7 +102,7 @@ class Host:
             except Exception:  # without its expert an episode cannot go on
                 truncated = True
         self._write(row, observation)
-        views.reward[row] = reward
+        views.reward[row] = scalar(reward)
         views.terminated[row], views.truncated[row], views.started[row] = (
             terminated,
             truncated,
@@ -126,6 +127,22 @@ class Host:
     def close(self) -> None:
         for env in self.envs:
             env.close()
+
+
+def own_traceback() -> str:
+    """Of the exception that is handled: the frames below this file's, the last MAX_FRAMES."""
+    kind, error, frames = sys.exc_info()
+    while frames.tb_next and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(kind, error, frames, limit=-MAX_FRAMES))
+
+
+def scalar(reward) -> float:
+    """A reward that may come as an array of one number."""
+    value = np.asarray(reward)
+    if value.size != 1:
+        raise Misfit(f"reward: expected one number, got an array of shape {value.shape}")
+    return float(value.item())
 
 
 def load_adapter(name: str):
@@ -164,7 +181,7 @@ def serve(sock) -> None:
         except Misfit as error:
             reply = {"kind": "space", "error": str(error)}
         except BaseException:  # a process boundary: whatever the library raises goes to the parent
-            reply = {"kind": "exception", "error": traceback.format_exc()}
+            reply = {"kind": "exception", "error": own_traceback()}
         channel.send(sock, reply)
 
 

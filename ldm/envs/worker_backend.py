@@ -7,6 +7,7 @@ and again is in quarantine: an error of its own, which a run survives.
 """
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -22,6 +23,8 @@ from ldm.envs.spec import EnvSpec
 from ldm.envs.worker_process import CLOSE_SECONDS, Fault, WorkerProcess
 from ldm.errors import LdmError, install
 from ldm.seeds import derive
+
+log = logging.getLogger("ldm.envs")
 
 MAX_STRIKES = 3  # faults of one worker with fewer than FORGIVEN good calls in between
 FORGIVEN = 100
@@ -63,6 +66,7 @@ class WorkerEnv:
     ):
         self.spec, self.num_envs, self.seed = spec, num_envs, seed
         self.fault_kinds = Counter()
+        self.last_fault = ""
         fields = ("adapter", "make", "options", "leaves", "horizon")
         self._config = {field: getattr(spec, field) for field in fields}
         self._config |= {"split": split, "expert": expert, "rows": num_envs}
@@ -100,7 +104,7 @@ class WorkerEnv:
     def reset(self) -> TimeStep:
         with self._closing_on_error():
             self._call("reset")
-        actions = [np.zeros_like(view) for view in self._views.action]
+        actions = [spaces.resting(leaf, self.num_envs) for leaf in spaces.leaves(self.action)]
         return self._timestep(actions)
 
     def step(self, action: Arrays) -> TimeStep:
@@ -159,7 +163,12 @@ class WorkerEnv:
     def _restart(self, worker: WorkerProcess, fault: Fault) -> None:
         """Raises Quarantined once the worker has no more chances."""
         worker.kill()
+        if not self.fault_kinds[fault.kind]:
+            log.warning(
+                "%s: a worker failed (%s) and starts again:\n%s", self.spec.id, fault.kind, fault
+            )
         self.fault_kinds[fault.kind] += 1
+        self.last_fault = str(fault)
         worker.strikes = worker.strikes + 1 if worker.good < FORGIVEN else 1
         worker.good = 0
         if worker.strikes >= MAX_STRIKES:

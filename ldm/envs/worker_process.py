@@ -34,6 +34,13 @@ class Fault(Exception):
         self.kind = kind
 
 
+def variables(python: str, mark: str) -> dict[str, str]:
+    """The environment variables of a process that hosts an environment in interpreter `python`."""
+    foreign = python != sys.executable
+    inherited = {k: v for k, v in os.environ.items() if not (foreign and k in OURS)}
+    return {**inherited, **QUIET, **ONE_THREAD, processes.MARK: mark}
+
+
 class WorkerProcess:
     """One process and the rows [first, first + count) that it serves.
 
@@ -53,8 +60,6 @@ class WorkerProcess:
         self.control, theirs = socket.socketpair()
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by kill)
         script = Path(__file__).with_name("worker.py")
-        foreign = self.python != sys.executable
-        inherited = {k: v for k, v in os.environ.items() if not (foreign and k in OURS)}
         with theirs:
             self.process = subprocess.Popen(
                 [self.python, str(script), str(theirs.fileno())],
@@ -63,7 +68,7 @@ class WorkerProcess:
                 stderr=self.log,
                 pass_fds=(theirs.fileno(), memory),
                 start_new_session=True,
-                env={**inherited, **QUIET, **ONE_THREAD, processes.MARK: self.mark},
+                env=variables(self.python, self.mark),
             )
         if os.path.exists(path := f"/proc/{self.process.pid}/statm"):
             self.statm = os.open(path, os.O_RDONLY)

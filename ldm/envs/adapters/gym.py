@@ -13,8 +13,6 @@ import random
 
 import numpy as np
 
-MAX_SYMBOLS = 256  # as in spaces.py
-
 
 def build(make: str, split: str, instance: int = 0, **options):
     """`make`: "package.module:Class", or a function that returns an environment. `instance`: seed
@@ -70,12 +68,7 @@ class Modern:
 
     @property
     def action_space(self):
-        """Integers of a wide range are numbers here; the environment rounds what it is given."""
-        space = self.env.action_space
-        wide = type(space).__name__ == "Box" and np.ptp([space.low, space.high]) > MAX_SYMBOLS
-        if wide and space.dtype.kind in "iu":
-            return type(space)(np.float32(space.low), np.float32(space.high))
-        return space
+        return self.env.action_space
 
     @property
     def unwrapped(self):

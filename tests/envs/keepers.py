@@ -1,0 +1,91 @@
+"""Environments as their authors write them, for tests of the border: they keep what they get."""
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
+
+
+class Keeper(gymnasium.Env):
+    """Pays the action-rate penalty of robot environments, from the last action that it kept."""
+
+    observation_space = Box(-1, 1, (2,), np.float32)
+    action_space = Box(-1, 1, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time, self.last = 0, np.zeros(2, np.float32)
+        self.shown = np.zeros(2, np.float32)
+        return self.shown, {}
+
+    def step(self, action):
+        penalty = float(np.square(action - self.last).sum())
+        self.last = action
+        self.time += 1
+        self.shown[:] = action  # one observation array, written again and again
+        return self.shown, -penalty, False, self.time >= 20, {}
+
+
+class Parts(Keeper):
+    """The same for every kind of action at once, inside Dict and Tuple."""
+
+    action_space = Dict(
+        {
+            "box": Box(-1, 1, (2,), np.float64),
+            "nested": Tuple([MultiDiscrete([3, 4]), Discrete(5, start=10)]),
+            "nothing": Dict({}),
+        }
+    )
+
+    def reset(self, *, seed=None, options=None):
+        self.kept = None
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        box, counts, choice = action["box"], *action["nested"]
+        changes = 0.0
+        if self.kept is not None:
+            changes = np.abs(box - self.kept[0]).sum() + np.abs(counts - self.kept[1]).sum()
+        self.kept = box, counts
+        self.time += 1
+        self.shown[:] = box
+        reward = np.array([choice - changes])  # libraries of tensors pay in arrays of one number
+        return self.shown, reward, False, self.time >= 20, {}
+
+
+class Orders(gymnasium.Env):
+    """How many of three goods to order, in whole numbers as people declare them."""
+
+    observation_space = Box(0, 1000, (3,), np.float32)
+    action_space = Box(0, 1000, (3,), np.int64)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        assert action.dtype == np.int64 and self.action_space.contains(action), action
+        self.time += 1
+        return action.astype(np.float32), float(action.sum()), False, self.time >= 20, {}
+
+
+class Wide(Orders):
+    action_space = Box(0, 2**40, (3,), np.int64)
+
+
+class Frames(Keeper):
+    observation_space = Box(0, 255, (4, 64, 64, 3), np.uint8)
+
+
+class Raises(Keeper):
+    """As environments do while they are written."""
+
+    def step(self, action):
+        if self.time == 7:
+            raise KeyError("inventory of warehouse 7")
+        return super().step(action)
+
+
+class Blind(Keeper):
+    observation_space = Dict({})
