@@ -12,14 +12,18 @@ from itertools import accumulate, pairwise
 import torch
 
 from ldm.bench import cost, roofs
-from ldm.bench.lengths import NAMES, TOKENS, lengths
+from ldm.bench.lengths import TOKENS, lengths
 from ldm.bench.measure import graphed, interleaved, percentiles, rate, scaled
 from ldm.bench.rows import provenance
+from ldm.bench.scale import DEVICE, DTYPE, sized
 from ldm.kernels.packed_attention import Segments, dispatch, peers, plain
 from ldm.kernels.packed_attention.work_list import build
 from ldm.kernels.rotary import rotary, rotary_table
 
-SHAPES = [(name, 16, 64) for name in NAMES] + [("dense 8k", 8, 128), ("exp 512", 8, 128)]
+HEADS = sized(16, 1)
+NAMES = ("exp 128", "exp 512", "const 64", "dense 8k", "tiny", "exp 256", "const 128")  # by worth
+SHAPES = [(name, HEADS, 64) for name in sized(NAMES, NAMES[:3])]
+SHAPES += [(name, HEADS // 2, 128) for name in sized(("dense 8k", "exp 512"), ())]
 MODES = ("forward", "backward", "both")
 DENSE_LIMIT = 20_000  # tokens up to which a whole mask is affordable
 EACH_LIMIT = 2_000  # segments up to which one call for each is worth waiting for
@@ -31,12 +35,12 @@ class Absent(Exception):
     """A provider that cannot run here, and why."""
 
 
-def inputs(name: str, heads: int, dim: int, tokens: int = TOKENS, device: str = "cuda"):
-    """(q, k, v views of one fused projection, do, segments, lengths), bf16."""
+def inputs(name: str, heads: int, dim: int, tokens: int = TOKENS, device: str = DEVICE):
+    """(q, k, v views of one fused projection, do, segments, lengths), bf16 (a dry run: fp32)."""
     found = lengths(name, tokens)
     cu = [0, *accumulate(found)]
     generator = torch.Generator(device).manual_seed(0)
-    options = {"generator": generator, "device": device, "dtype": torch.bfloat16}
+    options = {"generator": generator, "device": device, "dtype": DTYPE}
     qkv = torch.randn(cu[-1], 3 * heads, dim, **options)
     do = torch.randn(cu[-1], heads, dim, **options)
     starts = torch.tensor(cu, dtype=torch.int32)
@@ -80,21 +84,42 @@ def _mask(segments) -> torch.Tensor:
 
 def flex() -> Callable:
     """Compiled flex_attention with a block mask, which is made once a batch, like a work list."""
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+    from torch.nn.attention.flex_attention import flex_attention
 
     compiled = torch.compile(flex_attention, dynamic=False)
-
-    @cache
-    def block_mask(segments):
-        rows = torch.arange(len(segments.positions_N), device=segments.positions_N.device)
-        first = rows - segments.positions_N
-        inside = lambda b, h, q, k: (k <= q) & (k >= first[q])
-        size = len(rows)
-        return create_block_mask(inside, None, None, size, size, rows.device, _compile=True)
+    block_mask = cache(document_mask)
 
     def attend(q, k, v, segments):
         x = (t.transpose(0, 1)[None] for t in (q, k, v))
         return compiled(*x, block_mask=block_mask(segments))[0].transpose(0, 1)
+
+    return attend
+
+
+def document_mask(segments):
+    """Flex's block mask of packed causal segments, by the end of each key's segment: one load a
+    key, which vectorises, where comparing two document numbers takes two (torchtitan #3462)."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    starts = segments.cu_seqlens_S1.long()
+    ends_N = torch.repeat_interleave(starts[1:], starts.diff())
+    inside = lambda b, h, q, k: (k <= q) & (q < ends_N[k])
+    size, device = len(ends_N), ends_N.device
+    return create_block_mask(inside, None, None, size, size, device, _compile=device.type == "cuda")
+
+
+def cudnn() -> Callable:
+    """cuDNN's attention through PyTorch's jagged tensors."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    jagged = torch.nested.nested_tensor_from_jagged
+
+    def attend(q, k, v, segments):
+        starts, longest = segments.cu_seqlens_S1, segments.max_seqlen
+        x = (jagged(t, starts, max_seqlen=longest).transpose(1, 2) for t in (q, k, v))
+        with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+            out = torch.nn.functional.scaled_dot_product_attention(*x, is_causal=True)
+        return out.transpose(1, 2).values()
 
     return attend
 
@@ -105,6 +130,7 @@ PROVIDERS: dict[str, Callable[[], Callable]] = {
     **{f"{name} repeatable": partial(peers.flash_attention, name) for name in peers.FLASH_MODULES},
     "torch varlen": peers.torch_varlen,
     "torch varlen repeatable": peers.torch_varlen,
+    "cuDNN": cudnn,
     "flex": flex,
     "sdpa each": lambda: sdpa_each,
     "sdpa mask": lambda: sdpa_mask,
@@ -116,10 +142,21 @@ KERNELS_ALONE = {name for name in PROVIDERS if name not in ("sdpa each", "sdpa m
 
 
 def measure(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
-    """Rows for every shape and mode; `notes` is told who cannot run, and why."""
-    for name, heads, dim in SHAPES:
+    """Rows for every shape and mode beside all but flex."""
+    return compared(SHAPES, [p for p in PROVIDERS if p != "flex"], seconds, notes)
+
+
+def beside_flex(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
+    """Rows of ours and flex, which compiles for half a minute a shape."""
+    shapes = [(name, HEADS, 64) for name in sized(FLEX_NAMES, FLEX_NAMES[:1])]
+    return compared(shapes, ["ours", "flex"], seconds, notes)
+
+
+def compared(shapes, providers, seconds: float, notes) -> Iterator[dict]:
+    """Rows of the providers that work; `notes` is told who cannot run, and why. Ours must."""
+    for name, heads, dim in shapes:
         qkv, do, segments, found = inputs(name, heads, dim)
-        attends = working(qkv, segments, name, notes)
+        attends = working(qkv, segments, name, providers, notes)
         for mode in MODES:
             calls, timers = {}, {}
             for provider, attend in attends.items():
@@ -133,37 +170,42 @@ def measure(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
                         call, timer = graphed(call)
                     calls[provider], timers[provider] = call, timer
                 except Exception as error:
+                    if provider == "ours":
+                        raise
                     notes(f"{provider}, {mode}, {name}: {first_line(error)}")
             shape = f"{name}, {sum(found)} tokens, {heads} heads, hd{dim}, bf16"
-            samples = interleaved(calls, "cuda", seconds)
+            samples = interleaved(calls, DEVICE, seconds)
             yield from _rows(samples, timers, mode, shape, found, heads, dim)
         _mask.cache_clear()
         _host_starts.cache_clear()
         del qkv, do, segments, attends, calls
         torch.compiler.reset()  # or the next shape is compiled for any shape, or not at all
-        torch.cuda.empty_cache()
+        if DEVICE == "cuda":
+            torch.cuda.empty_cache()
 
 
 def rotated(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
     """Rotary positions and attention: ours rotates in its loads, others in a pass before."""
     apart = lambda attend: lambda q, k, v, s: attend(*_rotated(q, k, s), v, replace(s, angles=None))
     compiled, varlen = torch.compile(_rotated, dynamic=False), peers.torch_varlen()
-    for name in ROTATED_NAMES:
-        qkv, do, segments, found = inputs(name, 16, 64)
-        angles = rotary_table(segments.max_seqlen, 64, "cuda")
+    for name in sized(ROTATED_NAMES, ROTATED_NAMES[:1]):
+        qkv, do, segments, found = inputs(name, HEADS, 64)
+        angles = rotary_table(segments.max_seqlen, 64, DEVICE)
         segments = replace(segments, angles=angles)
         ours = PROVIDERS["ours"]()
         attends = {
             "ours": ours,
             "ours, rotated apart": apart(ours),
-            "varlen, rotated by compile": lambda q, k, v, s: varlen(*compiled(q, k, s), v, s),
         }
+        if DEVICE == "cuda":
+            by_compile = lambda q, k, v, s: varlen(*compiled(q, k, s), v, s)
+            attends["varlen, rotated by compile"] = by_compile
         for mode in MODES:
             calls = {p: call_of(a, p, mode, qkv, do, segments) for p, a in attends.items()}
-            samples = interleaved(calls, "cuda", seconds)
-            shape = f"{name}, {sum(found)} tokens, 16 heads, hd64, bf16"
+            samples = interleaved(calls, DEVICE, seconds)
+            shape = f"{name}, {sum(found)} tokens, {HEADS} heads, hd64, bf16"
             timers = dict.fromkeys(calls, "stream")
-            yield from _rows(samples, timers, mode, shape, found, 16, 64, op="rotated_attention")
+            yield from _rows(samples, timers, mode, shape, found, HEADS, 64, op="rotated_attention")
 
 
 def _rotated(q_NHZ, k_NKZ, segments):
@@ -174,16 +216,16 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
-def working(qkv, segments, name: str, notes) -> dict[str, Callable]:
+def working(qkv, segments, name: str, providers, notes) -> dict[str, Callable]:
     """The providers that run here and give what ours gives."""
     ours = PROVIDERS["ours"]()
     expected = ours(*qkv, segments)
     found = {"ours": ours}
-    for provider, make in PROVIDERS.items():
-        if provider == "ours" or (provider == "flex" and name not in FLEX_NAMES):
+    for provider in providers:
+        if provider == "ours":
             continue
         try:
-            attend = make()
+            attend = PROVIDERS[provider]()
             error = (attend(*qkv, segments) - expected).abs().max().item()
             if not error < 0.05:
                 raise Absent(f"differs from ours by {error}")
@@ -206,7 +248,10 @@ def call_of(attend, provider: str, mode: str, qkv, do, segments) -> Callable[[],
     repeatable = provider == "torch varlen repeatable"
 
     def gradients(out):
-        torch.use_deterministic_algorithms(repeatable, warn_only=True)
+        # Not warn_only, which leaves ATen's flash backward as it is; an operation that cannot
+        # repeat raises. Filling every empty tensor with NaN would be charged to the peer.
+        torch.use_deterministic_algorithms(repeatable)
+        torch.utils.deterministic.fill_uninitialized_memory = False
         try:
             return torch.autograd.grad(out, leaves, do, retain_graph=mode == "backward")
         finally:

@@ -9,12 +9,12 @@ from ldm.bench import roofs
 from ldm.bench.attention import first_line
 from ldm.bench.measure import interleaved, percentiles, rate, scaled
 from ldm.bench.rows import provenance
+from ldm.bench.scale import DEVICE, DTYPE, sized
 from ldm.data.batch import PackedBatch
 from ldm.kernels.token_embedding import plain
 from ldm.kernels.token_embedding import token_embedding as ours
-from ldm.model.presets import architecture
 
-WIDTH = architecture("ldm-v0").width
+WIDTH = cost.WIDTH
 
 
 def token_embedding(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
@@ -26,7 +26,7 @@ def token_embedding(seconds: float, notes: Callable[[str], None]) -> Iterator[di
             "forward": cost.forward_bytes(counts, WIDTH)["floor"],
             "backward": cost.backward_bytes(counts, WIDTH, cost.ROWS)["floor"],
         }
-        weights, grad, forwards = embedders(batch.to("cuda"))
+        weights, grad, forwards = embedders(batch.to(DEVICE))
         for mode in floor:
             calls = {}
             for provider, forward in forwards.items():
@@ -45,8 +45,8 @@ def embedders(batch: PackedBatch):
     tokens = batch.tokens
     numbers, patch_bytes = tokens.features_NG.shape[1], tokens.patches_PX.shape[1]
     shapes = ((cost.ROWS, WIDTH), (2, numbers, WIDTH), (patch_bytes, WIDTH), (WIDTH,))
-    generator = torch.Generator("cuda").manual_seed(0)
-    options = {"generator": generator, "device": "cuda", "dtype": torch.bfloat16}
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    options = {"generator": generator, "device": DEVICE, "dtype": DTYPE}
     weights = [torch.randn(shape, **options).requires_grad_() for shape in shapes]
     inputs = (tokens.kinds_N, tokens.bag_ids_B, tokens.bag_offsets_N1, tokens.features_NG)
     inputs += (tokens.patches_PX, tokens.patch_tokens_P)
@@ -89,12 +89,14 @@ def optimiser(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
     makers = {
         "torch fused": lambda p: torch.optim.AdamW(p, fused=True),
         "torch foreach": lambda p: torch.optim.AdamW(p, foreach=True),
-        "deepspeed": _deepspeed_adam,
     }
-    calls, count = {}, 32 * 2048 * 2048
+    if DEVICE == "cuda":  # elsewhere it compiles for minutes
+        makers["deepspeed"] = _deepspeed_adam
+    side = sized(2048, 16)
+    calls, count = {}, 32 * side * side
     for name, make in makers.items():
         try:
-            parameters = [torch.zeros(2048, 2048, device="cuda") for _ in range(32)]
+            parameters = [torch.zeros(side, side, device=DEVICE) for _ in range(32)]
             for parameter in parameters:
                 parameter.grad = torch.ones_like(parameter)
             calls[name] = make(parameters).step
@@ -117,7 +119,7 @@ def timed_rows(
     op: str, mode: str, shape: str, calls, moved: float, seconds: float
 ) -> Iterator[dict]:
     ceiling = roofs.roof(provenance()["device"])
-    for provider, samples in interleaved(calls, "cuda", seconds).items():
+    for provider, samples in interleaved(calls, DEVICE, seconds).items():
         times = percentiles(samples)
         row = {"op": op, "provider": provider, "mode": mode, "shape": shape}
         yield row | {"metric": "us"} | scaled(times, 1e6)

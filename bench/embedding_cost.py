@@ -21,6 +21,7 @@ from ldm._native.layout import TILE, tiles_a_window
 from ldm.bench.lengths import lengths
 from ldm.bench.measure import exact
 from ldm.bench.rows import table
+from ldm.bench.scale import sized
 from ldm.bench.synthetic import PATCH_BYTES, packed_batch, plan_of
 from ldm.data.batch import ACTION, OBSERVATION, PATCH, PATCH_CHANNELS, PackedBatch, Tokens
 from ldm.kernels.token_embedding.configurations import (
@@ -33,7 +34,7 @@ from ldm.kernels.tuned import columns
 
 KINDS = (OBSERVATION, ACTION)
 CACHE = 32e6  # of the 40 MB of an A100 and the 50 MB of an H100 or H200
-TOKENS, ROWS, WIDTH = 32_768, 65_536, 1024
+TOKENS, ROWS, WIDTH = sized((32_768, 65_536, 1024), (256, 4096, 64))
 
 
 @dataclass(frozen=True)
@@ -259,7 +260,7 @@ def lines(name: str, batch: PackedBatch, rows: int) -> list[dict]:
 
 
 def batches() -> dict[str, PackedBatch]:
-    scattered = packed_batch(lengths("exp 256", TOKENS), rows=ROWS, patches=256)
+    scattered = packed_batch(lengths("exp 256", TOKENS), rows=ROWS, patches=sized(256, 8))
     return {
         "control": control_batch(TOKENS, ROWS),
         "images": image_batch(TOKENS, ROWS),

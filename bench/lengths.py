@@ -6,7 +6,9 @@
 
 import numpy as np
 
-TOKENS = 65_536
+from ldm.bench.scale import sized
+
+TOKENS = sized(65_536, 256)
 NAMES = ("const 64", "const 128", "exp 128", "exp 256", "exp 512", "dense 8k", "tiny")
 
 
@@ -15,7 +17,7 @@ def lengths(name: str, tokens: int = TOKENS) -> list[int]:
     kind, _, size = name.partition(" ")
     random = np.random.default_rng(0)
     if name == "tiny":
-        return random.integers(18, 51, 8192).tolist()
+        return random.integers(18, 51, sized(8192, 8)).tolist()
     if kind not in ("const", "exp", "dense"):
         raise ValueError(f"no length distribution {name!r}; known: {', '.join(NAMES)}")
     number = 8192 if size == "8k" else int(size)

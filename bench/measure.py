@@ -5,10 +5,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ldm.bench.scale import DRY, sized
+
 Call = Callable[[], object]
 WINDOW = {"cuda": 2e-3, "cpu": 5e-4}  # seconds that one sample lasts at least
 SLOW = 20  # a provider so many times slower than the fastest is sampled FEW times
-FEW = 7  # fewer would all lie on one side of a ratio by chance too often
+FEW = sized(7, 1)  # fewer would all lie on one side of a ratio by chance too often
 
 
 def interleaved(calls: dict[str, Call], device: str, seconds: float = 4.0) -> dict[str, list]:
@@ -25,7 +27,7 @@ def interleaved(calls: dict[str, Call], device: str, seconds: float = 4.0) -> di
     fastest = min(once.values())
     slow = {name for name, t in once.items() if t > SLOW * fastest}
     a_round = sum(inner[name] * t for name, t in once.items() if name not in slow)
-    rounds = int(np.clip(seconds / a_round, FEW, 200))
+    rounds = 1 if DRY else int(np.clip(seconds / a_round, FEW, 200))
     samples = {name: [] for name in calls}
     for i in range(rounds + 1):
         for name, call in calls.items():
@@ -61,6 +63,8 @@ def graphed(call: Call) -> tuple[Call, str]:
     Python's. Where it cannot be captured, itself and "stream"."""
     import torch
 
+    if DRY:
+        return call, "stream"
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

@@ -11,7 +11,8 @@ class Operation:
     """`measure(seconds, notes)` yields rows {op, provider, mode, metric, shape, p20, p50, p80}.
 
     seconds: about how long each interleaved comparison may take; notes(text) is told what could
-    not run. tests: pytest paths that must pass in the same run before a speed is printed.
+    not run. tests: pytest paths that must pass in the same run before a speed is printed; on a GPU
+    `right` stands for them, which looks at the precision that is timed.
     """
 
     about: str
@@ -20,6 +21,7 @@ class Operation:
     gpu: bool
     module: str
     function: str = "measure"
+    right: str = ""  # in `ldm.bench.right`: what a GPU is asked instead of the tests
 
     def measure(self, seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
         from importlib import import_module
@@ -31,17 +33,22 @@ OPERATIONS = {
     "packed_attention": Operation(
         "packed attention beside flash-attn, varlen, flex and SDPA", "1 to 6",
         ("tests/kernels/test_packed_attention.py", "tests/kernels/test_dispatch.py"),
-        True, "ldm.bench.attention",
+        True, "ldm.bench.attention", right="packed_attention",
     ),
     "rotated_attention": Operation(
         "rotary positions and packed attention, fused and apart", "1 to 6",
         ("tests/kernels/test_packed_attention.py", "tests/kernels/test_dispatch.py"),
-        True, "ldm.bench.attention", "rotated",
+        True, "ldm.bench.attention", "rotated", "packed_attention",
+    ),
+    "flex_attention": Operation(
+        "packed attention beside flex, which compiles for long", "1 to 6",
+        ("tests/kernels/test_packed_attention.py",), True, "ldm.bench.attention", "beside_flex",
+        "packed_attention",
     ),
     "token_embedding": Operation(
         "bags and numbers to vectors, beside eager and torch.compile", "8, 9",
         ("tests/kernels/test_embedding_cpu.py", "tests/kernels/test_token_embedding.py"),
-        True, "ldm.bench.device", "token_embedding",
+        True, "ldm.bench.device", "token_embedding", "token_embedding",
     ),
     "embedding_cost": Operation(
         "bytes that the token embedding moves, beside the floor", "8, 9",
@@ -50,7 +57,7 @@ OPERATIONS = {
     "row_operations": Operation(
         "norm, SwiGLU and action loss, beside eager, torch.compile and Liger", "10",
         ("tests/kernels/test_row_operations.py", "tests/kernels/test_action_loss.py"), True,
-        "ldm.bench.row_operations",
+        "ldm.bench.row_operations", right="action_loss",
     ),
     "row_cost": Operation(
         "bytes that norm, SwiGLU and action loss move, by who computes them", "10",

@@ -19,14 +19,15 @@ from torch.utils._pytree import tree_leaves
 
 from ldm.bench.measure import exact
 from ldm.bench.rows import table
+from ldm.bench.scale import DTYPE, sized
 from ldm.data.batch import SLOTS
 from ldm.kernels.action_loss.configurations import SPANS
 from ldm.kernels.action_loss.plain import action_loss
 from ldm.kernels.rms_norm.plain import rms_norm
 from ldm.kernels.swiglu.plain import swiglu
 
-TOKENS, WIDTH, INNER = 32_768, 1024, 2816  # of ldm-v0
-LABELS, CLASSES = 32_768, 256  # 16,384 observations that two components read
+TOKENS, WIDTH, INNER = sized((32_768, 1024, 2816), (64, 64, 128))  # of ldm-v0
+LABELS, CLASSES = sized((32_768, 256), (64, 16))  # 16,384 observations that two components read
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def residual_norm(x: torch.Tensor, y: torch.Tensor, norm_D: torch.Tensor):
 
 def cases() -> dict[str, Case]:
     """The operations at the width of ldm-v0, bf16 beside fp32 weights."""
-    half = {"dtype": torch.bfloat16, "requires_grad": True}
+    half = {"dtype": DTYPE, "requires_grad": True}
     x, y = (torch.empty(TOKENS, WIDTH, **half) for _ in range(2))
     norm = torch.empty(WIDTH, requires_grad=True)
     inner = torch.empty(TOKENS, 2 * INNER, **half)

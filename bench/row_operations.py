@@ -8,6 +8,7 @@ import torch
 from ldm.bench.attention import first_line
 from ldm.bench.device import call_of, timed_rows
 from ldm.bench.row_cost import CLASSES, LABELS, MODES, TOKENS, WIDTH, Case, cases, floor_bytes
+from ldm.bench.scale import DEVICE
 from ldm.data.batch import SLOTS
 from ldm.kernels.rms_norm.reference import EPSILON
 
@@ -33,8 +34,8 @@ def measure(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
 
 def on_gpu(name: str, case: Case) -> list[torch.Tensor]:
     """The case's inputs with numbers in them: labels of 2 to CLASSES classes, two a row."""
-    generator = torch.Generator("cuda").manual_seed(0)
-    options = {"generator": generator, "device": "cuda"}
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    options = {"generator": generator, "device": DEVICE}
     made = [
         torch.randn(x.shape, **options).to(x.dtype).requires_grad_()
         for x in case.inputs
@@ -44,9 +45,9 @@ def on_gpu(name: str, case: Case) -> list[torch.Tensor]:
         return made
     classes = torch.randint(2, CLASSES + 1, (LABELS,), **options)
     values = (torch.rand(LABELS, **options) * (classes - 1)).round()
-    rows = torch.arange(LABELS, device="cuda") // 2
-    slots = torch.arange(LABELS, device="cuda") % SLOTS
-    smooth = torch.zeros(LABELS, dtype=torch.uint8, device="cuda")
+    rows = torch.arange(LABELS, device=DEVICE) // 2
+    slots = torch.arange(LABELS, device=DEVICE) % SLOTS
+    smooth = torch.zeros(LABELS, dtype=torch.uint8, device=DEVICE)
     return [*made, rows.int(), slots.int(), classes.int(), values, smooth]
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import fmean, median
 
 from ldm.bench import rows
+from ldm.bench.scale import DRY, sized
 from ldm.bench.tune_operations import OPERATIONS
 from ldm.kernels import dispatch as devices
 from ldm.kernels import tuned
@@ -57,6 +58,8 @@ def pruned(operation: str, kernel: str, size: int, arch: str) -> list:
     subject = OPERATIONS[operation]
     first = subject.tuned.default(kernel, size, arch, BITS)
     others = [c for c in subject.candidates(kernel, size) if c != first]
+    if DRY:  # the interpreter compiles nothing
+        return [first, *others[:1]]
     jobs = [(operation, kernel, size, arch, c) for c in others]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         clean = list(pool.map(compiles, *zip(*jobs)))
@@ -69,7 +72,7 @@ def tune(operation: str, kernel: str, size: int, arch: str, rounds: int) -> tupl
     found = pruned(operation, kernel, size, arch)
     calls = subject.calls(kernel, size)
     first = found[0]
-    for turns, keep in ((3, 4), (rounds, 1)):
+    for turns, keep in ((sized(3, 1), 4), (rounds, 1)):
         scores = {c: [] for c in found}
         for _ in range(turns):
             for chosen in found:
@@ -86,12 +89,12 @@ def _times(calls) -> list[float]:
     """Seconds of each call; inf where it cannot be launched."""
     from triton.runtime.errors import OutOfResources
 
-    from ldm.bench.measure import cuda_seconds
+    from ldm.bench.measure import cpu_seconds, cuda_seconds
 
     try:
         for call in calls:
             call()
-        return [cuda_seconds(call, 5) for call in calls]
+        return [cpu_seconds(call, 1) if DRY else cuda_seconds(call, 5) for call in calls]
     except OutOfResources:
         return [float("inf")] * len(calls)
 
@@ -100,8 +103,10 @@ def tune_all(operation: str, path: Path, rounds: int) -> None:
     """Writes a row after every kernel, so that a run that is stopped keeps what it found."""
     import torch
 
-    arch, subject = devices.architecture(torch.device("cuda")), OPERATIONS[operation]
-    for size, kernel in product(subject.sizes, subject.modes):
+    arch = "sm_90" if DRY else devices.architecture(torch.device("cuda"))
+    subject = OPERATIONS[operation]
+    kernels, sizes = (sized(list(x), list(x)[:1]) for x in (subject.modes, subject.sizes))
+    for size, kernel in product(sizes, kernels):
         best, ratio = tune(operation, kernel, size, arch, rounds)
         keep = ratio <= 1 - LEAST
         chosen = best if keep else subject.tuned.default(kernel, size, arch, BITS)
@@ -157,7 +162,9 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("kernels", "dispatch"))
     parser.add_argument("operations", nargs="*", help=f"of {', '.join(OPERATIONS)}; default: all")
-    parser.add_argument("--rounds", type=int, default=20, help="timed rounds of the last four")
+    parser.add_argument(
+        "--rounds", type=int, default=sized(20, 1), help="timed rounds of the last four"
+    )
     parser.add_argument("--results", type=Path, help="of `ldm bench`; default: of this GPU in out")
     parser.add_argument("--out", type=Path, help="default: where launches read them")
     options = parser.parse_args()

@@ -6,13 +6,14 @@ from functools import partial
 from itertools import product
 
 from ldm._native.layout import LONG, SHORT, TILE
+from ldm.bench.scale import DEVICE, sized
 from ldm.kernels.action_loss import configurations as loss
 from ldm.kernels.packed_attention import configurations as attention
 from ldm.kernels.token_embedding import configurations as embedding
 from ldm.kernels.tuned import Tuned
 
-TUNING_TOKENS = 131_072  # of attention: enough that no launch waits for Python
-WIDTH = 1024  # of ldm-v0
+TUNING_TOKENS = sized(131_072, 128)  # of attention: enough that no launch waits for Python
+WIDTH = sized(1024, 64)  # of ldm-v0
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def attention_calls(kernel: str, dim: int) -> list[Callable]:
     short = kernel.endswith("_short")
     calls = []
     for name in ("const 64", "tiny") if short else ("exp 128", "exp 512", "dense 8k"):
-        qkv, do, segments, _ = inputs(name, 1024 // dim, dim, TUNING_TOKENS)
+        qkv, do, segments, _ = inputs(name, sized(1024 // dim, 1), dim, TUNING_TOKENS)
         mode = ATTENTION.modes[kernel]
         calls.append(call_of(PROVIDERS["ours"](), "ours", mode, qkv, do, segments))
     return calls
@@ -75,7 +76,7 @@ def embedding_calls(kernel: str, columns: int) -> list[Callable]:
 
     calls = []
     for make in (cost.control_batch, cost.frame_batch, cost.grid_batch):
-        weights, grad, forwards = embedders(make(cost.TOKENS, cost.ROWS).to("cuda"))
+        weights, grad, forwards = embedders(make(cost.TOKENS, cost.ROWS).to(DEVICE))
         calls.append(call_of(forwards["ours"], EMBEDDING.modes[kernel], weights, [grad]))
     return calls
 

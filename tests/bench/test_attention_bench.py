@@ -43,5 +43,6 @@ def test_a_peer_that_differs_or_is_absent_is_left_out(small, monkeypatch):
         },
     )
     notes = []
-    assert list(attention.working(qkv, segments, "x", notes.append)) == ["ours", "right"]
+    found = attention.working(qkv, segments, "x", attention.PROVIDERS, notes.append)
+    assert list(found) == ["ours", "right"]
     assert "wrong, x: Absent: differs from ours" in notes[0] and "no_such_module" in notes[1]

@@ -17,7 +17,7 @@ def loss_and_gradients(model, batch) -> tuple[float, dict]:
     return float(total.detach()), dict(zip(names, torch.autograd.grad(total, parameters)))
 
 
-@pytest.mark.parametrize("peer", [module.PlainDecoder, module.MaskedDecoder])
+@pytest.mark.parametrize("peer", [module.PlainDecoder, module.FlexDecoder])
 def test_a_peer_computes_the_same_loss_and_gradients(peer, monkeypatch):
     monkeypatch.setattr(module, "ROW", 64)
     sizes = architecture("nano", **SIZES, rows=512, classes=16, slots=8)
@@ -25,7 +25,7 @@ def test_a_peer_computes_the_same_loss_and_gradients(peer, monkeypatch):
     torch.manual_seed(0)
     ours, theirs = Decoder(sizes), peer(sizes)
     theirs.load_state_dict(ours.state_dict())
-    if peer is module.MaskedDecoder:  # its attention is for GPUs, but runs anywhere
+    if peer is module.FlexDecoder:  # its attention is for GPUs, but runs anywhere
         monkeypatch.setattr(theirs, "_attention", theirs._dispatched_attention)
     (want, grads), (got, found) = (loss_and_gradients(m, batch) for m in (ours, theirs))
     assert got == pytest.approx(want, rel=1e-5)
