@@ -143,7 +143,7 @@ def run_all(chosen: list[Part], out: Path, seconds: float, environment: dict) ->
             print(f"== {part.name}: done before", flush=True)
         elif left < LEAST * part.limit:
             print(f"== {part.name}: {left:.0f} s are left, {part.limit} s wanted: not started")
-        elif not run(part, out, environment, min(part.limit, left)):
+        elif not run_part(part, out, environment, min(part.limit, left)):
             failed.append(part.name)
     return failed
 
@@ -155,7 +155,7 @@ def finished(out: Path) -> set[str]:
     return {line["part"] for line in map(json.loads, lines) if line["outcome"] == "exit 0"}
 
 
-def run(part: Part, out: Path, environment: dict, limit: float) -> bool:
+def run_part(part: Part, out: Path, environment: dict, limit: float) -> bool:
     """Runs a part to its end or limit; appends how it went to summary.jsonl."""
     start = time.monotonic()
     log = out / "log.txt"

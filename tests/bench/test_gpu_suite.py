@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from ldm.bench import gpu_suite
 from ldm.bench.gpu_suite import Part
 
@@ -20,7 +22,7 @@ def test_a_part_that_fails_or_hangs_is_recorded(tmp_path):
         Part("bad", 60, ("-c", "raise SystemExit('broken')")),
         Part("hangs", 1, ("-c", "import time; print('begun', flush=True); time.sleep(600)")),
     ]
-    outcomes = [gpu_suite.run_part(part, tmp_path, environment) for part in parts]
+    outcomes = [gpu_suite.run_part(part, tmp_path, environment, part.limit) for part in parts]
     assert outcomes == [True, False, False]
     lines = [(line["part"], line["outcome"], line["last"]) for line in summary(tmp_path)]
     assert lines == [
@@ -41,4 +43,35 @@ def test_the_tree_imports_as_it_lies():
 
 def test_parts_have_names_of_their_own(tmp_path):
     names = [part.name for part in gpu_suite.parts(tmp_path)]
-    assert len(names) == len(set(names)) and names[:3] == ["build", "facts", "tests"]
+    assert len(names) == len(set(names)) and names[:4] == ["build", "facts", "right", "attention"]
+
+
+def test_a_call_goes_on_where_the_last_one_stopped(tmp_path, capsys):
+    good, bad, long = (
+        Part("good", 60, ("-c", "print('fine')")),
+        Part("bad", 60, ("-c", "raise SystemExit('broken')")),
+        Part("long", 600, ("-c", "print('late')")),
+    )
+    assert gpu_suite.run_all([good, bad, long], tmp_path, 100, dict(os.environ)) == ["bad"]
+    assert "long" not in {line["part"] for line in summary(tmp_path)}  # too little time was left
+    assert gpu_suite.run_all([good, bad, long], tmp_path, 1200, dict(os.environ)) == ["bad"]
+    assert "good: done before" in capsys.readouterr().out
+    assert [line["part"] for line in summary(tmp_path)] == ["good", "bad", "bad", "long"]
+
+
+def test_the_first_nine_parts_fit_into_thirteen_minutes(tmp_path):
+    chosen = list(gpu_suite.parts(tmp_path))
+    assert sum(part.limit for part in chosen[:9]) <= 13 * 60
+    lines = gpu_suite.timetable(chosen, 13).splitlines()[1:]
+    assert all("(no time)" not in line and "(cut)" not in line for line in lines[:9])
+    assert "(no time)" in lines[-1]
+
+
+@pytest.mark.slow
+def test_a_dry_run_runs_every_part(tmp_path):
+    suite = gpu_suite.ROOT / "bench/gpu_suite.py"
+    command = [sys.executable, str(suite), "--dry-run", "--minutes", "600", "--out", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
+    assert {line["outcome"] for line in summary(tmp_path)} == {"exit 0"}
+    assert len(summary(tmp_path)) == len(list(gpu_suite.parts(tmp_path)))
