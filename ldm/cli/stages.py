@@ -1,8 +1,8 @@
 """The stages of the flow as subcommands, all of which take a recipe."""
 
-import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from ldm.config import Recipe, load_recipe
+from ldm.errors import LdmError
 
 STAGES = {
     "reference": "ldm.reference.run",
@@ -106,8 +107,9 @@ def run_stages(stages: tuple[str, ...], recipe: Recipe) -> None:
 
 
 def _add_seconds(path: Path, stage: str, seconds: float) -> None:
-    known = json.loads(path.read_text()) if path.exists() else {}
+    sealed, known = import_module("ldm.data.sealed"), {}
+    with suppress(LdmError):  # missing or damaged: counted anew
+        known = sealed.read_sealed(path, None, "")
+        del known["checksum"]
     known[stage] = round(known.get(stage, 0.0) + seconds, 2)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(known, indent=1) + "\n")
-    temporary.replace(path)
+    sealed.write_sealed(path, known)

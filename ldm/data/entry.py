@@ -50,6 +50,14 @@ NUMBERS = ("mean", "std", "min", "max")
 def check_entry(entry, where: str) -> None:
     """Raises ValueError naming the field that is not what an entry has."""
     require(entry, ENTRY, where)
+    check_spaces(entry, where)
+
+
+def check_spaces(entry, where: str) -> None:
+    """Raises ValueError where the spaces of an entry, or what its statistics say of their leaves,
+    are not what an entry has: all that a codec is made from."""
+    known = {"observation": list, "action": list, "reward": dict}
+    require(entry, {"id": str, "observation": dict, "action": dict, "statistics": known}, where)
     for role in ("observation", "action"):
         try:
             leaves = spaces.leaves(spaces.from_json(entry[role]))
@@ -63,7 +71,7 @@ def check_entry(entry, where: str) -> None:
         for i, (leaf, values) in enumerate(zip(leaves, known)):
             if leaf.kind == spaces.CONTINUOUS:
                 _check_numbers(values, leaf.size, f"{where}.statistics.{role}[{i}]")
-    reward = dict.fromkeys(NUMBERS, float)
+    reward = dict.fromkeys(("std", "min", "max"), float)
     require(entry["statistics"]["reward"], reward, f"{where}.statistics.reward")
 
 

@@ -22,7 +22,7 @@ def write_sealed(path: Path, content: dict) -> str:
     return digest
 
 
-def read_sealed(path: Path, schema: int, again: str, most: int = JSON_BYTES) -> dict:
+def read_sealed(path: Path, schema: int | None, again: str, most: int = JSON_BYTES) -> dict:
     """What `write_sealed` wrote, its "checksum" among it.
 
     Raises LdmError, ending in `again`, where it is missing, not JSON, of another schema, or not

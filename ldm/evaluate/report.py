@@ -7,7 +7,6 @@
  summaries, "curve": {...}, "training": {...}, "seconds": {stage: s}, "versions": {...}}
 """
 
-import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -16,13 +15,17 @@ import numpy as np
 
 from ldm.config import Recipe
 from ldm.data.atomic import write_bytes, write_json
+from ldm.data.door import require
+from ldm.data.lines import read_lines
+from ldm.data.sealed import read_sealed
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.evaluate import scores
 from ldm.evaluate.page import page
-from ldm.evaluate.rollouts import model_folder
+from ldm.evaluate.rollouts import model_folder, pinned
 from ldm.evaluate.run import cards, read
 from ldm.evaluate.table import show
+from ldm.parallel.progress import console
 from ldm.policy import digest
 from ldm.reference.admission import Card
 from ldm.seeds import derive
@@ -35,24 +38,34 @@ POINTS = 300  # of a training curve at most
 def report_stage(recipe: Recipe, folder: Path) -> None:
     """Writes `folder`/report.json and report.html and prints the table.
 
-    Raises LdmError where an admitted environment has not been evaluated with the present model.
+    The report is on the model that was evaluated; where training went on since, that is told.
+    Raises LdmError where an admitted environment has not been evaluated with that model.
     """
     folder = Path(folder)
     report = build(recipe, folder)
+    newest = model_folder(folder)
+    if newest.exists() and digest(newest) != report["model"].get("sha256"):
+        tell(f'{newest} is another model than the one evaluated; "ldm evaluate" plays with it')
+    for line in report["training"]["damage"]:
+        tell(line)
     write_json(folder / "report.json", report)
     write_bytes(folder / "report.html", page(report).encode())
     show(report, folder / "report.html")
 
 
+def tell(line: str) -> None:
+    console.print(line, style="yellow", markup=False, highlight=False)
+
+
 def build(recipe: Recipe, folder: Path) -> dict:
     """The report of a run as plain JSON data."""
-    known, model = cards(recipe, folder), digest(model_folder(folder))
+    known, model = cards(recipe, folder), digest(pinned(folder))
     admitted = [(spec, card) for spec, card in known if card.admitted]
     results = [(spec, card, read(recipe, spec, folder, model)) for spec, card in admitted]
     if missing := [spec.id for spec, _, result in results if result is None]:
         raise LdmError(
-            f"{len(missing)} of {len(results)} environments have not been evaluated with the "
-            f'present model, {missing[0]} for one; run "ldm evaluate"'
+            f"{len(missing)} of {len(results)} environments have not been evaluated with the model "
+            f'{model[:12]} and these settings, {missing[0]} for one; run "ldm evaluate"'
         )
     scored = [_environment(recipe, *each) for each in results]
     return {
@@ -116,21 +129,32 @@ def _summaries(scored: list[tuple[dict, float, np.ndarray]]) -> dict:
 
 def training(log: Path) -> dict:
     """Columns of train/log.jsonl, thinned to POINTS lines, and the set-up of the last start."""
-    lines = [json.loads(text) for text in log.read_text().splitlines()] if log.exists() else []
-    starts = [line for line in lines if line.get("event") == "start"]
-    lines = [line for line in lines if "event" not in line]
-    every = -(-len(lines) // POINTS) or 1
-    shown = lines[::-every][::-1]  # the last line is among them
+    lines, damaged = read_lines(log)
     columns = ("step", "loss", "useful_tokens_per_s", "bin_fill", "loader_wait")
     setup = ("device", "devices", "threads", "cores", "engine", "precision")
+    starts = [line for line in lines if line.get("event") == "start" and line.keys() >= {*setup}]
+    lines = [line for line in lines if "event" not in line and line.keys() >= {*columns}]
+    every = -(-len(lines) // POINTS) or 1
+    shown = lines[::-every][::-1]  # the last line is among them
     return {
         **{name: [line[name] for line in shown] for name in columns},
         "setup": {name: starts[-1][name] for name in setup} if starts else {},
+        "damage": [f"{log}: {damaged} lines are damaged and left out"] if damaged else [],
     }
 
 
 def _read_seconds(path: Path) -> dict[str, float]:
-    return json.loads(path.read_text()) if path.exists() else {}
+    """What the stages took, {} where it is damaged: it is told, and no reason to fail."""
+    if not path.exists():
+        return {}
+    try:
+        known = read_sealed(path, None, "the times of the stages are left out")
+        known = {name: value for name, value in known.items() if name not in ("checksum", "schema")}
+        require(list(known.values()), [float], "seconds")
+    except (LdmError, ValueError) as error:
+        tell(str(error))
+        return {}
+    return known
 
 
 def _versions(all_cards: list[Card]) -> dict[str, str]:

@@ -1,18 +1,23 @@
 """Playing one environment with the model."""
 
+import os
+import shutil
 import time
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
 from ldm.config import Recipe
+from ldm.data.atomic import replacing
 from ldm.data.manifest import read_manifest
 from ldm.data.sealed import checksum
 from ldm.envs.make import make
 from ldm.envs.rollout import returns
 from ldm.envs.spec import EnvSpec
-from ldm.policy import Policy
+from ldm.errors import LdmError
+from ldm.policy import Policy, digest
 from ldm.policy import load as load_policy
+from ldm.policy.policy import FILES
 from ldm.seeds import derive
 
 SCHEMA = 1  # rises when the same model and settings give other returns
@@ -21,6 +26,34 @@ SCHEMA = 1  # rises when the same model and settings give other returns
 def model_folder(folder: Path) -> Path:
     """Where training leaves the newest model of a run."""
     return Path(folder) / "train" / "model"
+
+
+def pin(folder: Path) -> Path:
+    """Keeps the newest model of a run at evaluation/model-<digest>, in place of another, for as
+    long as its results are there: training may go on and drop that checkpoint. Its files are
+    hard links where the file system allows it. Raises LdmError where there is no model."""
+    source = model_folder(folder).resolve()
+    name = f"model-{digest(source)[:16]}"
+    place = Path(folder) / "evaluation" / name
+    for other in place.parent.glob("model-*"):
+        if other.name != name:
+            shutil.rmtree(other)
+    if not place.exists():
+        with replacing(place) as temporary:
+            temporary.mkdir()
+            for file in (path for name in FILES if (path := source / name).exists()):
+                try:
+                    os.link(file, temporary / file.name)
+                except OSError:  # another file system
+                    shutil.copyfile(file, temporary / file.name)
+    return place
+
+
+def pinned(folder: Path) -> Path:
+    """The model that was evaluated. Raises LdmError where none was."""
+    for place in (Path(folder) / "evaluation").glob("model-*"):
+        return place
+    raise LdmError(f'{folder}: no model was evaluated; run "ldm evaluate"')
 
 
 def key(recipe: Recipe, spec: EnvSpec, model: str) -> str:
@@ -58,8 +91,9 @@ def play(recipe: Recipe, spec: EnvSpec, folder: Path) -> dict:
 
 
 def load(folder: Path, spec: EnvSpec, held_out: bool) -> Policy:
-    """The run's model. Of what was kept out of its training, the recorded data's manifest tells."""
-    policy = _loaded(model_folder(folder))
+    """The model that is pinned. Of what was kept out of its training, the recorded data's manifest
+    tells."""
+    policy = _loaded(pinned(folder))
     if spec.id in policy.environments or not held_out:
         return policy
     recorded = {entry["id"]: entry for entry in read_manifest(folder / "data")["environments"]}

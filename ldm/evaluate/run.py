@@ -1,17 +1,20 @@
 """The evaluate stage: the model's returns in every admitted environment, one file each."""
 
-import json
 from pathlib import Path
 
 from ldm.config import Recipe
-from ldm.data.atomic import folder_lock, write_json
+from ldm.data.atomic import folder_lock
+from ldm.data.door import require
+from ldm.data.sealed import read_sealed, write_sealed
 from ldm.envs.catalogue import find
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
-from ldm.evaluate.rollouts import key, model_folder, play
+from ldm.evaluate.rollouts import SCHEMA, key, pin, play
 from ldm.parallel.jobs import run_jobs
 from ldm.policy import digest
 from ldm.reference.admission import Card, read_card
+
+FORM = {"key": str, "model": dict, "episodes": int, "faults": int, "returns": [float]}
 
 
 def evaluate_stage(recipe: Recipe, folder: Path) -> None:
@@ -24,8 +27,8 @@ def evaluate_stage(recipe: Recipe, folder: Path) -> None:
         admitted = [spec for spec, card in cards(recipe, folder) if card.admitted]
         if not admitted:
             raise LdmError(f"{recipe.name}: no environment is admitted; see {folder}/references")
-        model = digest(model_folder(folder))
-        missing = [spec for spec in admitted if read(recipe, spec, folder, model) is None]
+        model = digest(pin(folder))
+        missing = [spec for spec in admitted if not _whole(recipe, spec, folder, model)]
         missing.sort(key=lambda spec: -spec.horizon)
         jobs = [(spec, recipe, folder) for spec in missing]
         run_jobs(_job, jobs, recipe.workers, "evaluate", label=lambda job: job[0].id)
@@ -42,13 +45,27 @@ def result_path(spec: EnvSpec, folder: Path) -> Path:
 
 
 def read(recipe: Recipe, spec: EnvSpec, folder: Path, model: str) -> dict | None:
-    """What `rollouts.play` gave for the model of that digest and these settings, or None."""
-    try:
-        result = json.loads(result_path(spec, folder).read_bytes())
-    except (FileNotFoundError, ValueError):
+    """What `rollouts.play` gave for the model of that digest and these settings, or None.
+
+    Raises LdmError where the result was damaged.
+    """
+    path, again = result_path(spec, folder), 'delete it and run "ldm evaluate" again'
+    if not path.exists():
         return None
+    result = read_sealed(path, SCHEMA, again)
+    try:
+        require(result, FORM, "result")
+    except ValueError as error:
+        raise LdmError(f"{path}: {error}; {again}") from None
     return result if result.get("key") == key(recipe, spec, model) else None
 
 
+def _whole(recipe: Recipe, spec: EnvSpec, folder: Path, model: str) -> bool:
+    try:
+        return read(recipe, spec, folder, model) is not None
+    except LdmError:
+        return False  # played again
+
+
 def _job(spec: EnvSpec, recipe: Recipe, folder: Path) -> None:
-    write_json(result_path(spec, folder), play(recipe, spec, folder))
+    write_sealed(result_path(spec, folder), play(recipe, spec, folder))

@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from ldm.data.batch import PATCH_CHANNELS, SLOTS
 from ldm.errors import LdmError, nearest
 
+# Far beyond any model: what is larger is a slip, or a file that was tampered with.
+LARGEST = {"layers": 1024, "width": 1 << 16, "heads": 1024, "kv_heads": 1024, "head_dim": 4096}
+LARGEST |= {"ffn": 1 << 20, "rows": 1 << 28, "classes": 1 << 20, "slots": SLOTS}
+LARGEST |= {"patch_bytes": 1 << 22}
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -22,6 +27,9 @@ class Architecture:
     patch_bytes: int = 8 * 8 * PATCH_CHANNELS
 
     def __post_init__(self):
+        for name, most in LARGEST.items():
+            if not 0 < (value := getattr(self, name)) <= most:
+                raise LdmError(f"{name} is {value}, expected 1 to {most}")
         if self.heads % self.kv_heads:
             raise LdmError(
                 f"{self.heads} heads cannot share {self.kv_heads} kv_heads: not a multiple"

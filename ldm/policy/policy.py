@@ -10,7 +10,6 @@ for _ in range(500):
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +18,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ldm.config import TokenConfig, build
+from ldm.data.batch import PATCH_CHANNELS
 from ldm.data.codec import Codec
+from ldm.data.door import read_json, require
+from ldm.data.entry import check_spaces
+from ldm.data.manifest import MANIFEST_BYTES
+from ldm.data.sealed import read_sealed
 from ldm.errors import LdmError, nearest
 from ldm.model.decoder import Decoder
 from ldm.model.presets import Architecture
 from ldm.policy.actor import ModelActor
 
 WEIGHTS, CONFIG, ENVIRONMENTS = "model.safetensors", "config.json", "environments.json"
-STATE = "state.json"  # of the training run; a model that was given away may lack it
+STATE = "state.json"  # of the training run, sealed; a model that was given away may lack it
+FILES = (WEIGHTS, CONFIG, ENVIRONMENTS, STATE)
+OTHER = "take another checkpoint"
+POSITIVE = ("rows", "patch", "image_patches", "context", "action_bins")
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,12 @@ class Policy:
         entry = self.environments[environment]
         spans = bool(entry.get("hidden_state_spans_episodes", False))
         codec = Codec(entry, self.tokens)
+        classes, most = (
+            int(codec.components.classes.max(initial=1)),
+            self.model.architecture.classes,
+        )
+        if classes > most:
+            raise LdmError(f"{environment}: an action has {classes} classes, the model has {most}")
         return ModelActor(f"ldm/{self.digest[:12]}", self.model, codec, num_envs, spans)
 
     def facts(self) -> dict:
@@ -76,39 +89,88 @@ class Policy:
 def load(folder: str | Path, device: str | torch.device | None = None) -> Policy:
     """The model in a checkpoint's folder, on `device` (default: a GPU where there is one).
 
-    Raises LdmError where a file is missing or broken, or the weights are of another architecture
-    than config.json says.
+    A link is followed once, so all files are of one checkpoint. Raises LdmError where a file is
+    missing or broken, is not the one that state.json has the SHA-256 of, or the weights are of
+    another architecture than config.json says.
     """
-    folder = Path(folder)
-    config = _read_json(folder / CONFIG)
-    where = str(folder / CONFIG)
-    architecture = build(Architecture, config.get("architecture", {}), where)
-    tokens = build(TokenConfig, config.get("tokens", {}), where)
-    environments = {entry["id"]: entry for entry in _read_json(folder / ENVIRONMENTS)}
+    folder = Path(folder).resolve()
+    state = _state(folder)
+    architecture, tokens = _config(folder / CONFIG)
+    environments = _environments(folder / ENVIRONMENTS)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = _read_model(architecture, folder / WEIGHTS).to(device).eval()
     cast_blocks(model, acting_dtype(device))
-    state = _read_json(folder / STATE) if (folder / STATE).exists() else {}
     return Policy(model, tokens, environments, digest(folder), state.get("step"))
+
+
+def _state(folder: Path) -> dict:
+    """state.json, {} where there is none. Raises LdmError where it was changed, or a file beside it
+    is not the one it names."""
+    path = folder / STATE
+    if not path.exists():
+        return {}
+    state = read_sealed(path, 1, OTHER)
+    form = {"step": int, "files": dict.fromkeys((WEIGHTS, CONFIG, ENVIRONMENTS), str)}
+    try:
+        require(state, form, STATE)
+    except ValueError as error:
+        raise LdmError(f"{path}: {error}; {OTHER}") from None
+    for name in form["files"]:
+        if sha256(folder / name) != state["files"][name]:
+            raise LdmError(f"{folder / name} has another SHA-256 than {STATE} says; {OTHER}")
+    return state
+
+
+def _config(path: Path) -> tuple[Architecture, TokenConfig]:
+    config = _read_json(path)
+    try:
+        require(config, {"architecture": dict, "tokens": dict}, CONFIG)
+        architecture = build(Architecture, config["architecture"], str(path))
+        tokens = build(TokenConfig, config["tokens"], str(path))
+        for name in POSITIVE:
+            require(getattr(tokens, name), lambda n: n > 0, f"tokens.{name}")
+        if tokens.rows > architecture.rows or tokens.action_bins > architecture.classes:
+            raise ValueError("tokens have more rows or classes than the architecture")
+        if tokens.patch**2 * PATCH_CHANNELS != architecture.patch_bytes:
+            raise ValueError("patches are of another size than the architecture's")
+    except ValueError as error:
+        raise LdmError(f"{path}: {error}; {OTHER}") from None
+    except LdmError as error:
+        raise LdmError(f"{path}: {error}") from None
+    return architecture, tokens
+
+
+def _environments(path: Path) -> dict[str, dict]:
+    entries = _read_json(path)
+    try:
+        require(entries, [dict], ENVIRONMENTS)
+        for number, entry in enumerate(entries):
+            check_spaces(entry, f"[{number}]")
+    except ValueError as error:
+        raise LdmError(f"{path}: {error}; {OTHER}") from None
+    return {entry["id"]: entry for entry in entries}
 
 
 def digest(folder: str | Path) -> str:
     """SHA-256 of a checkpoint's weights. Raises LdmError where there are none."""
-    path = Path(folder) / WEIGHTS
+    return sha256(Path(folder) / WEIGHTS)
+
+
+def sha256(path: Path) -> str:
+    """Of a file of a model. Raises LdmError where it is missing."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _missing(path) from error
+    except OSError as error:
+        raise LdmError(f"{path} cannot be read ({error.strerror}); {OTHER}") from error
 
 
 def _read_json(path: Path):
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise _missing(path) from error
-    except ValueError as error:
-        raise LdmError(f"{path} is not JSON ({error}); take another checkpoint") from error
+    if not path.exists():
+        raise _missing(path)
+    return read_json(path, OTHER, MANIFEST_BYTES)
 
 
 def _missing(path: Path) -> LdmError:
@@ -123,7 +185,7 @@ def _read_model(architecture: Architecture, path: Path) -> Decoder:
         weights = load_file(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _missing(path) from error
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise LdmError(f"{path} is not a whole safetensors file ({error})") from error
     with torch.device("meta"):
         model = Decoder(architecture)
@@ -137,6 +199,8 @@ def _read_model(architecture: Architecture, path: Path) -> Decoder:
             f"{found.get(name, 'absent')}, expected {expected.get(name, 'absent')} "
             f"({len(wrong)} tensors differ); take both files from one checkpoint"
         )
+    if kinds := sorted({str(w.dtype) for w in weights.values() if not w.dtype.is_floating_point}):
+        raise LdmError(f"{path} holds tensors of {', '.join(kinds)}, expected floating point")
     model.load_state_dict(weights, assign=True)
     return model
 

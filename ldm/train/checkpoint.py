@@ -7,6 +7,7 @@ checkpoints/step-00000200/
 model -> checkpoints/step-00000200                    the newest
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ldm.data.atomic import disk_errors, replacing, write_json
+from ldm.data.sealed import write_sealed
 from ldm.errors import LdmError
 
 KEEP = 2
@@ -112,7 +114,9 @@ class Checkpoints:
             "zero_stage": engine.zero_stage,
             "torch": str(torch.__version__),
         }
-        write_json(folder / "state.json", state)
+        names = ("model.safetensors", "config.json", "environments.json")
+        state["files"] = {name: _sha256(folder / name) for name in names}
+        write_sealed(folder / "state.json", state)
 
     def _point_to(self, path: Path) -> None:
         temporary = self.link.with_name(".model.tmp")
@@ -132,6 +136,11 @@ class Checkpoints:
             shutil.rmtree(leftover)
         if (latest := self.latest()) is not None:
             self._point_to(latest)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _refuse_other(path: Path, part: str, ours: dict, saved: dict) -> None:

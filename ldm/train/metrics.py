@@ -6,7 +6,6 @@ done that copy. There a loss or a gradient that is not finite stops the run; `fl
 it before a checkpoint.
 """
 
-import json
 import os
 import platform
 import resource
@@ -21,6 +20,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from ldm.data.atomic import disk_errors, write_bytes
+from ldm.data.lines import log_line, read_lines
 from ldm.errors import LdmError
 from ldm.parallel.progress import progress_bar
 from ldm.train.flops import peak_flops, segment_squares, step_flops
@@ -208,7 +208,7 @@ class Log:
 
     def _append(self, line: dict) -> None:
         with disk_errors(self.path), self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(log_line(line))
 
     def _show(self, line: dict) -> None:
         for key, value in line.items():
@@ -255,15 +255,12 @@ def seconds_between(begin, end) -> float:
 
 
 def keep_lines(path: Path, step: int) -> None:
-    """Drops the lines of a log that a run resumed at `step` writes again, and a cut last one."""
-    kept = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if line["step"] < step or (line["step"] == step and "event" not in line):
-            kept.append(text + "\n")
+    """Drops the lines of a log that a run resumed at `step` writes again, and damaged ones."""
+    kept = [
+        log_line(line)
+        for line in read_lines(path)[0]
+        if line["step"] < step or (line["step"] == step and "event" not in line)
+    ]
     write_bytes(path, "".join(kept).encode())
 
 

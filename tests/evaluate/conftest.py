@@ -1,10 +1,10 @@
-import json
-
 import pytest
 import torch
 from made_run import REFUSED, TRAINED, card, write_model
 
 from ldm.config import EvaluateConfig, Recipe
+from ldm.data.lines import log_line
+from ldm.data.sealed import write_sealed
 from ldm.envs.catalogue import find
 from ldm.reference.admission import card_folder, write_card
 
@@ -33,6 +33,6 @@ def folder(tmp_path):
     lines[0] |= {"cores": 2, "engine": "torch", "precision": "fp32"}
     measured = {"useful_tokens_per_s": 9000.0, "bin_fill": 0.995, "loader_wait": 0.001}
     lines += [{"step": n, "loss": 3 / n, **measured} for n in range(1, 701)]
-    (tmp_path / "train" / "log.jsonl").write_text("".join(f"{json.dumps(x)}\n" for x in lines))
-    (tmp_path / "seconds.json").write_text(json.dumps({"train": 75.0, "mix": 4.0}))
+    (tmp_path / "train" / "log.jsonl").write_text("".join(map(log_line, lines)))
+    write_sealed(tmp_path / "seconds.json", {"train": 75.0, "mix": 4.0})
     return tmp_path

@@ -1,12 +1,14 @@
 """The parts of a run that is ready to be evaluated."""
 
 import dataclasses
+import hashlib
 import json
 
 import torch
 from safetensors.torch import save_file
 
 from ldm.config import TokenConfig
+from ldm.data.sealed import write_sealed
 from ldm.envs import spaces
 from ldm.envs.catalogue import find
 from ldm.envs.make import make
@@ -43,7 +45,9 @@ def write_model(folder, seed: int) -> None:
     sizes = dataclasses.asdict(model.architecture)
     (folder / "config.json").write_text(json.dumps({"architecture": sizes, "tokens": tokens}))
     (folder / "environments.json").write_text(json.dumps([entry(id) for id in TRAINED]))
-    (folder / "state.json").write_text(json.dumps({"step": 120}))
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    files.pop("state.json", None)
+    write_sealed(folder / "state.json", {"schema": 1, "step": 120, "files": files})
 
 
 def card(id: str, admitted: bool) -> Card:

@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -47,22 +48,69 @@ def test_what_was_lost_alone_is_played_again_and_alike(recipe, folder, here):
     run.result_path(find(TRAINED[0]), folder).write_text("{")
     run.evaluate_stage(recipe, folder)
     assert here[2:] == [TRAINED[0]]
-    assert {**result(folder), "seconds": 0} == {**first, "seconds": 0}
+    measured = {"seconds": 0, "checksum": ""}
+    assert {**result(folder), **measured} == {**first, **measured}
 
 
-@pytest.mark.parametrize("change", ["model", "settings"])
-def test_another_model_or_setting_is_played_again(change, recipe, folder, here):
+def test_another_setting_is_played_again(recipe, folder, here):
     run.evaluate_stage(recipe, folder)
-    if change == "model":
-        write_model(folder / "train" / "model", seed=1)
-        rollouts._loaded.cache_clear()  # as in a new process
-    else:
-        recipe = replace(recipe, evaluate=EvaluateConfig(episodes=6, streams=3))
+    recipe = replace(recipe, evaluate=EvaluateConfig(episodes=6, streams=3))
     with pytest.raises(LdmError, match=r'2 of 2 environments have not been.*run "ldm evaluate"'):
         report.build(recipe, folder)
     run.evaluate_stage(recipe, folder)
     assert len(here) == 4
     report.build(recipe, folder)
+
+
+def test_a_report_is_on_the_model_that_was_evaluated(recipe, folder, here, capsys):
+    run.evaluate_stage(recipe, folder)
+    before = report.build(recipe, folder)
+    write_model(folder / "train" / "other", seed=1)
+    shutil.rmtree(folder / "train/model")  # training drops old checkpoints
+    (folder / "train/model").symlink_to("other")
+    assert json.dumps(report.build(recipe, folder)) == json.dumps(before)
+    report.report_stage(recipe, folder)
+    assert "is another model than the one evaluated" in " ".join(capsys.readouterr().err.split())
+    run.evaluate_stage(recipe, folder)
+    assert len(here) == 4 and len(list((folder / "evaluation").glob("model-*"))) == 1
+    after = report.build(recipe, folder)
+    assert after["model"]["sha256"] != before["model"]["sha256"]
+
+
+def test_results_of_two_models_are_refused_by_name(recipe, folder):
+    run.evaluate_stage(recipe, folder)
+    other = run.result_path(find(TRAINED[1]), folder)
+    kept = other.read_bytes()
+    write_model(folder / "train" / "model", seed=1)
+    run.evaluate_stage(recipe, folder)
+    other.write_bytes(kept)
+    with pytest.raises(LdmError, match=rf"1 of 2 environments .* {TRAINED[1]} for one"):
+        report.build(recipe, folder)
+
+
+def test_a_changed_digit_of_a_result_is_named(recipe, folder, here):
+    run.evaluate_stage(recipe, folder)
+    path = run.result_path(find(TRAINED[0]), folder)
+    first = path.read_text()
+    path.write_text(first.replace('"faults": 0', '"faults": 1'))
+    with pytest.raises(LdmError, match=rf'{path.name} was changed .*run "ldm evaluate" again'):
+        report.build(recipe, folder)
+    run.evaluate_stage(recipe, folder)
+    assert here[2:] == [TRAINED[0]] and report.build(recipe, folder)
+
+
+def test_a_damaged_log_or_timing_fails_nothing_and_is_told(recipe, folder, capsys):
+    run.evaluate_stage(recipe, folder)
+    log = folder / "train/log.jsonl"
+    lines = log.read_text().splitlines()
+    lines[5] = lines[5].replace('"loss": 0', '"loss": 7')
+    lines[9] = lines[9][:20]
+    log.write_text("\n".join([*lines, "[" * 5000, "null", ""]))
+    (folder / "seconds.json").write_text('{"train": 75.5}')
+    report.report_stage(recipe, folder)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "log.jsonl: 4 lines are damaged" in told and "seconds.json was changed" in told
+    assert 7 not in map(int, report.build(recipe, folder)["training"]["loss"])
 
 
 def test_a_run_without_a_model_says_what_to_do(recipe, folder):
@@ -88,6 +136,7 @@ def test_what_was_held_out_is_known_from_the_recorded_data(recipe, folder, monke
     spec = replace(find(TRAINED[0]), id="envpool/other")
     known = {"environments": [{"id": "envpool/other", "from": "data"}]}
     monkeypatch.setattr(rollouts, "read_manifest", lambda path: known)
+    rollouts.pin(folder)
     assert rollouts.load(folder, spec, True).environments["envpool/other"]["from"] == "data"
     assert "envpool/other" not in rollouts.load(folder, spec, False).environments
 

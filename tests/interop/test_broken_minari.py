@@ -1,5 +1,7 @@
 """Minari datasets as people have them: broken, mislabelled, out of bounds, with odd names."""
 
+import copy
+
 import gymnasium
 import h5py
 import minari
@@ -93,7 +95,7 @@ def test_a_broken_episode_is_named_and_may_be_left_out(tmp_path, dataset, name, 
 
 
 def test_a_horizon_that_episodes_exceed_is_told_and_mended(tmp_path, dataset):
-    spec = gymnasium.spec("CartPole-v1")
+    spec = copy.deepcopy(gymnasium.spec("CartPole-v1"))
     spec.max_episode_steps = 100
     dataset((200, 50), env=spec)
     (line,) = ours.load([NAME], "robotics", tmp_path / "in")

@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -9,8 +10,10 @@ from made_timesteps import entry, timesteps
 from safetensors.torch import load_file, save_file
 
 from ldm.data.codec import Codec
+from ldm.data.sealed import write_sealed
 from ldm.errors import LdmError
 from ldm.policy import digest, load
+from ldm.policy import policy as policy_module
 from ldm.policy.actor import ModelActor
 from ldm.policy.policy import cast_blocks
 
@@ -111,3 +114,59 @@ def test_an_unknown_architecture_field_is_refused(folder):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(LdmError, match=r'unknown key "layrs" .nearest: "layers"'):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    "part, name, value",
+    [
+        ("architecture", "layers", 10**7),
+        ("architecture", "layers", -1),
+        ("architecture", "heads", 0),
+        ("architecture", "kv_heads", 0),
+        ("architecture", "head_dim", -2),
+        ("architecture", "rows", 10**12),
+        ("architecture", "classes", 8),
+        ("architecture", "patch_bytes", 10**15),
+        ("tokens", "rows", 10**6),
+        ("tokens", "patch", 0),
+        ("tokens", "context", 0),
+    ],
+)
+def test_sizes_that_no_model_has_are_refused_at_once(folder, part, name, value):
+    config = json.loads((folder / "config.json").read_text())
+    config[part][name] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LdmError, match=r"config\.json"):
+        load(folder)
+
+
+def test_a_folder_of_two_checkpoints_is_refused(folder):
+    names = ("model.safetensors", "config.json", "environments.json")
+    files = {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in names}
+    write_sealed(folder / "state.json", {"schema": 1, "step": 7, "files": files})
+    assert load(folder).step == 7
+    for name in names:
+        kept = (folder / name).read_bytes()
+        (folder / name).write_bytes(kept[:-3] + b" " + kept[-2:])
+        with pytest.raises(LdmError, match=f"{name} has another SHA-256|{name} is not"):
+            load(folder)
+        (folder / name).write_bytes(kept)
+    state = folder / "state.json"
+    state.write_text(state.read_text().replace('"step": 7', '"step": 8'))
+    with pytest.raises(LdmError, match=r"state\.json was changed after it was written"):
+        load(folder)
+
+
+def test_a_link_is_followed_once(folder, tmp_path_factory, monkeypatch):
+    """Training moves the link while the model is read: all files are of the old checkpoint."""
+    place = tmp_path_factory.mktemp("train")
+    (place / "model").symlink_to(folder)
+    read = policy_module._environments
+
+    def moved(path):
+        (place / "model").unlink()
+        (place / "model").symlink_to("nowhere")
+        return read(path)
+
+    monkeypatch.setattr(policy_module, "_environments", moved)
+    assert load(place / "model").digest == digest(folder)
