@@ -29,7 +29,7 @@ setup(
             "zoo/*/*.safetensors",
         ],
         "ldm.kernels": ["*/*.json"],
-        "ldm._native": ["*.pyx"],
+        "ldm._native": ["*.pyx", "*.pyi"],
     },
     ext_modules=cythonize(native, language_level=3),
 )

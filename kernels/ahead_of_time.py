@@ -82,6 +82,13 @@ def launch_arguments(kernel, chosen, element: str, pointers: dict, constants: di
     }
 
 
+def _number(name: str, resources: str) -> int:
+    found = re.search(rf"\b{name}:(\d+)", resources)
+    if found is None:
+        raise RuntimeError(f"cuobjdump names no {name} in {resources!r}")
+    return int(found[1])
+
+
 def _usage(cubin: bytes, shared: int, arch: str) -> Usage:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
@@ -90,8 +97,8 @@ def _usage(cubin: bytes, shared: int, arch: str) -> Usage:
         code = _tool("nvdisasm", "-c", file.name)
     lines = re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(.*);", code, re.MULTILINE)
     return Usage(
-        registers=int(re.search(r"REG:(\d+)", resources)[1]),
-        stack=int(re.search(r"STACK:(\d+)", resources)[1]),
+        registers=_number("REG", resources),
+        stack=_number("STACK", resources),
         shared=shared,
         matrix_instructions=sum(MATRIX_INSTRUCTION[arch] in line for line in lines),
         instructions=len(lines),

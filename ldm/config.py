@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from ldm.errors import LdmError, nearest
 
@@ -163,7 +163,7 @@ def build(cls, data: dict, where: str):
 
 
 @cache
-def _fields(cls) -> tuple[dict[str, type], list[str]]:
+def _fields(cls) -> tuple[dict[str, Any], list[str]]:
     """The types of a dataclass's fields, and the names of those without a default."""
     fields = dataclasses.fields(cls)
     none = dataclasses.MISSING

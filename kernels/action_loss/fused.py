@@ -113,7 +113,12 @@ def _backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     labels, width = len(rows_L), hidden_UD.shape[1]
     if not labels:
-        return tuple(torch.zeros_like(x) for x in (hidden_UD, gate_AD, slot_AD, out_CD))
+        return (
+            torch.zeros_like(hidden_UD),
+            torch.zeros_like(gate_AD),
+            torch.zeros_like(slot_AD),
+            torch.zeros_like(out_CD),
+        )
     facts = _facts(hidden_UD, out_CD)
     dz_LC = hidden_UD.new_empty(labels, len(out_CD))
     c = _configuration("logit", hidden_UD)
@@ -148,8 +153,8 @@ def _backward(
         BM=c.BM, BC=c.BC, BD=c.BD, **facts,
     )  # fmt: skip
     c = _configuration("sum", hidden_UD)
-    pairs = ((dgate, gate_AD), (dslot, slot_AD), (dout, out_CD))
-    return dhidden_UD, *(sum_parts(p.view(SPANS, -1), like, c) for p, like in pairs)
+    total = lambda part, like: sum_parts(part.view(SPANS, -1), like, c)
+    return dhidden_UD, total(dgate, gate_AD), total(dslot, slot_AD), total(dout, out_CD)
 
 
 def _setup(ctx, inputs, output) -> None:

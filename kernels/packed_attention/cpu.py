@@ -68,7 +68,7 @@ def make_plan(
     pieces, before = [], 0
     # of every token: padded places of the pieces before, of its own, and its place in that
     place_3N = torch.empty(3, int(cu_seqlens_S1[-1]), dtype=torch.int64)
-    tables: tuple[dict, ...] = ({}, {}, {})
+    tables: tuple[dict, dict, dict] = ({}, {}, {})
     for index_ST, valid_ST in length_buckets(cu_seqlens_S1, max_seqlen):
         length = index_ST.shape[1]
         _add_tables(tables, length, heads, kv_heads, head_dim, dtype)
@@ -88,8 +88,12 @@ def make_plan(
             pieces.append(Piece(index, mask, len(index) // length, length))
     every = heads + 2 * kv_heads
     rows_q, rows_qkv = ([piece.rows(h) for piece in pieces] for h in (heads, every))
-    back = (_back(place_3N, h) for h in (heads, every))
-    return Plan(pieces, *tables, heads, kv_heads, head_dim, rows_q, rows_qkv, *back)
+    back_q, back_qkv = (_back(place_3N, h) for h in (heads, every))
+    cos_H1TZ, sin_H1TZ, mask_TT = tables
+    return Plan(
+        pieces, cos_H1TZ, sin_H1TZ, mask_TT, heads, kv_heads, head_dim, rows_q, rows_qkv,
+        back_q, back_qkv,
+    )  # fmt: skip
 
 
 def _fill(index_ST, valid_ST, more: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -28,7 +28,7 @@ FUNCTIONS = {
     "key": bwd.key_kernel,
     "query": bwd.query_kernel,
 }
-FACTS = {
+FACTS: dict[str, dict] = {
     "rotated": {"ROTATE": True},
     "grouped": {"GROUP": 4, "KEY_HEADS": 4},
     "window": {"WINDOW": True},

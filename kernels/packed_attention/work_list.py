@@ -33,7 +33,8 @@ class WorkList:
 
 def build(cu_seqlens: list[int]) -> WorkList:
     """The work list of segments that start at `cu_seqlens[:-1]`, in plain Python."""
-    short, long = [], []
+    short: list[tuple[int, int, int, int]] = []
+    long: list[tuple[int, int, int, int]] = []
     for first, last in pairwise(cu_seqlens):
         if last < first:
             raise ValueError(f"cu_seqlens descends from {first} to {last}")
@@ -52,4 +53,4 @@ def build(cu_seqlens: list[int]) -> WorkList:
         if tiles:
             padded[: len(tiles)] = torch.tensor(tiles, dtype=torch.int32)
         lists.append(padded)
-    return WorkList(*lists, tokens)
+    return WorkList(lists[0], lists[1], tokens)

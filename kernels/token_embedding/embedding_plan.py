@@ -17,7 +17,7 @@ Sizes of tiles and groups depend on the token count and the window alone.
 packer made none.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 import torch
@@ -39,9 +39,11 @@ class EmbeddingPlan:
     slots: int
 
     def to(self, device, non_blocking: bool = True) -> "EmbeddingPlan":
-        values = (getattr(self, f.name) for f in fields(self))
-        move = lambda x: x.to(device, non_blocking=non_blocking) if torch.is_tensor(x) else x
-        return EmbeddingPlan(*map(move, values))
+        move = lambda x: x.to(device, non_blocking=non_blocking)
+        return EmbeddingPlan(
+            move(self.tiles_QM), move(self.groups_VI), move(self.tokens_B), move(self.pieces_Q4),
+            move(self.windows_V1), move(self.rows_R2), self.window, self.slots,
+        )  # fmt: skip
 
 
 def tiles(kinds_N: torch.Tensor, kinds: int, window: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,15 +53,17 @@ def tiles(kinds_N: torch.Tensor, kinds: int, window: int) -> tuple[torch.Tensor,
     """
     tokens, groups = len(kinds_N), kinds + 2
     windows, capacity = -(-tokens // window), tiles_a_window(window, kinds)
-    options = {"dtype": torch.int64, "device": kinds_N.device}
-    every_N = torch.arange(tokens, **options)
+    device = kinds_N.device
+    every_N = torch.arange(tokens, dtype=torch.int64, device=device)
     kind_N = torch.where(kinds_N < groups, kinds_N, 0).long()
     key_N = every_N // window * groups + kind_N
     order_N = torch.argsort(key_N, stable=True)
-    counts = torch.zeros(windows * groups, **options).index_add_(0, key_N, torch.ones_like(key_N))
+    counts = torch.zeros(windows * groups, dtype=torch.int64, device=device).index_add_(
+        0, key_N, torch.ones_like(key_N)
+    )
     before = counts.cumsum(0) - counts
     counts_VI = counts.view(windows, groups)
-    starts_VI = torch.zeros(windows, groups + 1, **options)
+    starts_VI = torch.zeros(windows, groups + 1, dtype=torch.int64, device=device)
     starts_VI[:, 1:] = ((counts_VI + TILE - 1) // TILE).cumsum(1)
     patches_V = counts_VI[:, -1:].cumsum(0) - counts_VI[:, -1:]
     key_N = key_N[order_N]

@@ -64,8 +64,11 @@ def make_plan(kinds_N, bag_ids_B, bag_offsets_N1, table_RD, kinds: int) -> Embed
     """On the device and without its backward's part where no gradient is asked for."""
     if torch.is_grad_enabled():
         order_B = torch.argsort(bag_ids_B, stable=True)
-        batch = (x.cpu() for x in (kinds_N, bag_ids_B, bag_offsets_N1, order_B))
-        return planning.build(*batch, len(table_RD), kinds).to(kinds_N.device)
+        plan = planning.build(
+            kinds_N.cpu(), bag_ids_B.cpu(), bag_offsets_N1.cpu(), order_B.cpu(),
+            len(table_RD), kinds,
+        )  # fmt: skip
+        return plan.to(kinds_N.device)
     tokens = max(len(kinds_N), 1)
     none = bag_ids_B[:0]
     tiles_QM, groups_VI = planning.tiles(kinds_N, kinds, tokens)
@@ -112,7 +115,7 @@ def validate_plan(
 ) -> None:
     """Sizes alone: what is in it stays on the device. Without a gradient only tiles are needed."""
     windows = -(-tokens // plan.window)
-    expected = {
+    expected: dict[str, tuple[torch.Tensor, tuple[int, ...]]] = {
         "tiles": (plan.tiles_QM, (windows * tiles_a_window(plan.window, kinds), TILE)),
         "groups": (plan.groups_VI, (windows, kinds + 4)),
     }
@@ -216,8 +219,8 @@ def _backward(
     rstd_N: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     tokens, width = dout_ND.shape
-    inputs = (table_RD, features_IGD, patch_XD, norm_D)
-    inputs += (bag_ids_B, bag_offsets_N1, features_NG, patches_PX, tiles_QM, groups_VI)
+    weights = (table_RD, features_IGD, patch_XD, norm_D)
+    inputs = (*weights, bag_ids_B, bag_offsets_N1, features_NG, patches_PX, tiles_QM, groups_VI)
     new = rstd_N.new_empty if tokens else rstd_N.new_zeros
     gains_QD = new(_groups(window, features_IGD), width)
     parts_QD = new(sum(_parts(features_IGD, patches_PX)), width)

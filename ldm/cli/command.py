@@ -73,6 +73,6 @@ it on this machine in minutes."""
 def _any_command():
     union = None
     for name, command in COMMANDS.items():
-        option = Annotated[command, tyro.conf.subcommand(name)]
+        option = Annotated[command, tyro.conf.subcommand(name)]  # type: ignore[valid-type]  # tyro's form
         union = option if union is None else union | option
     return union

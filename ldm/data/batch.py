@@ -1,9 +1,15 @@
 """What the data side hands to the model: tokens, and tokens packed into bins with their labels.
 
-Arrays are numpy when the packer fills them and torch once `to()` moved them, field by field.
+Arrays are numpy where the packer fills them, and torch once `to()` moved them.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 FEATURES = 64  # numbers a token carries at most
 PAD, OBSERVATION, ACTION, PATCH = 0, 1, 2, 3  # token kinds
@@ -12,41 +18,43 @@ SLOTS = 256  # action components have their gate rows here: continuous from 0, d
 FIRST_DISCRETE_SLOT = 128
 
 
-class _Arrays:
-    def to(self, device="cpu", non_blocking: bool = True):
-        """The same with every array a torch tensor on `device`."""
-        import torch
+Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 
-        def move(value):
-            if isinstance(value, _Arrays):
-                return value.to(device, non_blocking)
-            if hasattr(value, "__array__") and not isinstance(value, torch.Tensor):
-                value = torch.from_numpy(value)
-            if isinstance(value, torch.Tensor):
-                return value.to(device, non_blocking=non_blocking)
-            return value
 
-        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
+def _move(value, device, non_blocking: bool):
+    """A dataclass, array or number with every array a torch tensor on `device`."""
+    import torch
+
+    if is_dataclass(value) and not isinstance(value, type):
+        moved = {f.name: _move(getattr(value, f.name), device, non_blocking) for f in fields(value)}
+        return replace(value, **moved)
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    return value.to(device, non_blocking=non_blocking) if torch.is_tensor(value) else value
 
 
 @dataclass
-class Tokens(_Arrays):
+class Tokens(Generic[Array]):
     """N tokens as bags and numbers: e = RMSNorm(Σ_j E[bag_ids_j] + W_kind · features).
 
     A PATCH token's numbers are its row of `patches` (uint8, height × width × PATCH_CHANNELS of one
     patch, missing channels zero); its `features` row is zero.
     """
 
-    kinds_N: object  # uint8
-    bag_ids_B: object  # int32, rows of the table
-    bag_offsets_N1: object  # int32, token i owns bag_ids[offsets[i]:offsets[i + 1]]
-    features_NG: object  # float32
-    patches_PX: object  # uint8
-    patch_tokens_P: object  # int32, the token each patch belongs to, ascending; N of no token
+    kinds_N: Array  # uint8
+    bag_ids_B: Array  # int32, rows of the table
+    bag_offsets_N1: Array  # int32, token i owns bag_ids[offsets[i]:offsets[i + 1]]
+    features_NG: Array  # float32
+    patches_PX: Array  # uint8
+    patch_tokens_P: Array  # int32, the token each patch belongs to, ascending; N of no token
+
+    def to(self, device="cpu", non_blocking: bool = True) -> "Tokens[torch.Tensor]":
+        """The same with every array a torch tensor on `device`."""
+        return _move(self, device, non_blocking)
 
 
 @dataclass
-class Labels(_Arrays):
+class Labels(Generic[Array]):
     """One row for every action component that is read from some token.
 
     `slot` names the component (gate row). The target is class `value` of `classes`; where
@@ -57,33 +65,33 @@ class Labels(_Arrays):
     so that their loss and gradient are exactly zero, of an environment after the last.
     """
 
-    tokens_L: object  # int32, ascending
-    reads_U: object  # int32, the tokens that labels read, each once, ascending; zeros past the last
-    rows_L: object  # int32, ascending: label l reads token reads[rows[l]]
-    slots_L: object  # int32
-    classes_L: object  # int32
-    values_L: object  # float32
-    smooth_L: object  # uint8
-    environments_L: object  # int32, index into the manifest's environments, for their own losses
+    tokens_L: Array  # int32, ascending
+    reads_U: Array  # int32, the tokens that labels read, each once, ascending; zeros past the last
+    rows_L: Array  # int32, ascending: label l reads token reads[rows[l]]
+    slots_L: Array  # int32
+    classes_L: Array  # int32
+    values_L: Array  # float32
+    smooth_L: Array  # uint8
+    environments_L: Array  # int32, index into the manifest's environments, for their own losses
 
 
 @dataclass
-class EmbeddingPlan(_Arrays):
+class EmbeddingPlan(Generic[Array]):
     """Which program embeds which tokens, and who sums which gradients, as in
     `ldm.kernels.token_embedding.embedding_plan.EmbeddingPlan`, whose fields these are."""
 
-    tiles_QM: object  # int32
-    groups_VI: object  # int32
-    tokens_B: object  # int32
-    pieces_Q4: object  # int32
-    windows_V1: object  # int32
-    rows_R2: object  # int32
+    tiles_QM: Array  # int32
+    groups_VI: Array  # int32
+    tokens_B: Array  # int32
+    pieces_Q4: Array  # int32
+    windows_V1: Array  # int32
+    rows_R2: Array  # int32
     window: int
     slots: int
 
 
 @dataclass
-class PackedBatch(_Arrays):
+class PackedBatch(Generic[Array]):
     """`bins` bins of `bin_tokens` tokens, N = bins × bin_tokens, bin after bin.
 
     Segments never straddle a bin; the unused tail of a bin is PAD tokens in padding segments of
@@ -94,15 +102,19 @@ class PackedBatch(_Arrays):
     longest that any batch may hold.
     """
 
-    tokens: Tokens
-    labels: Labels
-    cu_seqlens_S1: object  # int32, starts of the segments, then N up to a fixed length (empty ones)
-    positions_N: object  # int32, position within the segment
-    bag_order_B: object  # int32, stable order that sorts bag_ids (for the embedding's backward)
-    short_tiles_Q4: object  # int32, attention work list of the short segments (ldm.data.work_list)
-    long_tiles_Q4: object  # int32, and of the long ones
+    tokens: Tokens[Array]
+    labels: Labels[Array]
+    cu_seqlens_S1: Array  # int32, starts of the segments, then N up to a fixed length (empty ones)
+    positions_N: Array  # int32, position within the segment
+    bag_order_B: Array  # int32, stable order that sorts bag_ids (for the embedding's backward)
+    short_tiles_Q4: Array  # int32, attention work list of the short segments (ldm.data.work_list)
+    long_tiles_Q4: Array  # int32, and of the long ones
     max_seqlen: int  # longest segment, or a bound; a host integer
     label_count: int  # labels that are not there to fill a capacity
     used_tokens: int  # tokens that are not PAD
     transitions: int  # environment steps in the batch
-    embedding: EmbeddingPlan | None = None  # for GPUs, which make one where there is none
+    embedding: EmbeddingPlan[Array] | None = None  # for GPUs, which make one where there is none
+
+    def to(self, device="cpu", non_blocking: bool = True) -> "PackedBatch[torch.Tensor]":
+        """The same with every array a torch tensor on `device`."""
+        return _move(self, device, non_blocking)

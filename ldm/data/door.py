@@ -61,8 +61,8 @@ def parse_json(content: bytes):
     text = str(content, "utf-8")  # json's own decoding lets half characters pass
     if (depth := _depth(content)) > DEPTH:
         raise ValueError(f"nested {depth} deep, expected at most {DEPTH}")
-    finite = {"parse_float": _finite} if _LARGE.search(text) else {}
-    value = json.loads(text, parse_constant=_finite, **finite)
+    parse_float = _finite if _LARGE.search(text) else None
+    value = json.loads(text, parse_constant=_finite, parse_float=parse_float)
     if _SURROGATE.search(text):
         json.dumps(value, ensure_ascii=False).encode()  # raises where one has no partner
     return value
@@ -134,7 +134,7 @@ def _named(form) -> str:
     names = {int: "a count", float: "a finite number", str: "text", bool: "true or false"}
     if isinstance(form, (type, list, dict)):
         kind = form if isinstance(form, type) else type(form)
-        return names.get(kind) or {list: "a list", dict: "an object"}[kind]
+        return names.get(kind) or ("a list" if kind is list else "an object")
     return (form.__doc__ or form.__name__) if callable(form) else repr(form)
 
 

@@ -97,21 +97,21 @@ class Encoded:
 
     def problem(self, limits: "Limits") -> str:
         """The first number that no such mix has and where it is from, or an empty string."""
-        ranges = {
+        ranges: dict[str, tuple[float, float | np.ndarray]] = {
             "environment_S": (0, limits.environments - 1),
             "kinds_N": (0, PATCH),
             "bag_ids_B": (0, limits.rows - 1),
             "slots_L": (0, SLOTS - 1),
             "classes_L": (1, limits.classes),
             "values_L": (0, self.classes_L - 1),
-            "features_G": (-np.finfo(np.float32).max, np.finfo(np.float32).max),
+            "features_G": (-float(np.finfo(np.float32).max), float(np.finfo(np.float32).max)),
         }
         for name, (low, high) in ranges.items():
             array = getattr(self, name)
             if not bool(((array >= low) & (array <= high)).all()):
                 at = int((~((array >= low) & (array <= high))).argmax())
                 segment = at if _axis(name) == "S" else self._segment_of(_axis(name), at)
-                high = high if np.ndim(high) == 0 else high[at]
+                high = high[at] if isinstance(high, np.ndarray) else high
                 return (
                     f"{name} is {array[at]}, expected {low:g} to {high:g}, in segment {segment}: "
                     f"environment {self.environment_S[segment]}, recorded shard "

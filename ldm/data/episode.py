@@ -1,6 +1,7 @@
 """An episode as it happened: what was seen, what was done, what the reference would have done."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -92,7 +93,7 @@ class Trajectory:
 
     def emptied(self) -> "Trajectory":
         """The same stream without any of its episodes."""
-        arrays = {
+        arrays: dict[str, Any] = {
             name: value[:0] if isinstance(value, np.ndarray) else [array[:0] for array in value]
             for name, value in vars(self).items()
             if isinstance(value, (np.ndarray, list))

@@ -10,7 +10,7 @@ from ldm.data.batch import PATCH_CHANNELS
 CHUNK = 256  # images resized at a time: their fp32 copies are large
 
 
-def patch_grid(shape: tuple[int, int, int], config: TokenConfig) -> tuple[int, int, int]:
+def patch_grid(shape: tuple[int, ...], config: TokenConfig) -> tuple[int, int, int]:
     """(planes, rows, columns) of patches for an image of height × width × channels.
 
     The sides become the nearest whole number of patches; an image of more than

@@ -55,7 +55,8 @@ class Loader:
         self.step, self.waited = step, 0.0
         self.capacities, self._multiple_of = capacities, multiple_of
         self._bin_tokens, self._rows = settings["mix"]["bin_tokens"], settings["tokens"]["rows"]
-        self._shards, self._streams = [], []
+        self._shards: list[dict] = []
+        self._streams: list[Stream] = []
         for s in streams_of(self.manifest, rank, world):
             self._streams.append(Stream(self.folder, self.manifest, s, len(self._shards), step))
             self._shards += self.manifest["streams"][s]

@@ -69,12 +69,12 @@ def mix_stage(recipe: Recipe, folder: Path) -> None:
             if WHOLE not in entry.get("skip", {})
         ]
         parts = run_jobs(encode_part, jobs, recipe.workers, "encode", lambda job: job[4]["id"])
-        jobs = [
+        collects = [
             (recipe, mix, parts, stream, shard)
             for stream in range(recipe.mix.streams)
             for shard in range(shards)
         ]
-        entries = run_jobs(collect, jobs, recipe.workers, "mix", lambda job: f"stream {job[3]}")
+        entries = run_jobs(collect, collects, recipe.workers, "mix", lambda job: f"stream {job[3]}")
         streams = [entries[i * shards : (i + 1) * shards] for i in range(recipe.mix.streams)]
         streams = [[shard for shard in stream if shard["segments"]] for stream in streams]
         if [] in streams:

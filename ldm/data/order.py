@@ -50,7 +50,8 @@ def contents(
         found.append(np.diff(before[starts], axis=0))
         done += len(starts) - 1
         if done >= count:
-            return np.concatenate(found)[:count]
+            break
+    return np.concatenate(found)[:count]
 
 
 def _rounds(

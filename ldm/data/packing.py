@@ -75,33 +75,35 @@ def pack(
     labels = _up(labels, multiple_of)
     n = len(bins.ends) * bin_tokens
     patch_bytes = blocks[0].patches_PX.shape[1] if blocks else 0
-    shapes = {
-        "kinds_N": (np.uint8, n),
-        "bag_ids_B": (np.int32, bags),
-        "bag_offsets_N1": (np.int32, n + 1),
-        "features_NG": (np.float32, n, FEATURES),
-        "patches_PX": (np.uint8, patches, patch_bytes),
-        "patch_tokens_P": (np.int32, patches),
-        "tokens_L": (np.int32, labels),
-        "slots_L": (np.int32, labels),
-        "classes_L": (np.int32, labels),
-        "values_L": (np.float32, labels),
-        "smooth_L": (np.uint8, labels),
-        "environments_L": (np.int32, labels),
-        "cu_seqlens_S1": (np.int32, capacity + 1),
-        "positions_N": (np.int32, n),
-        "bag_order_B": (np.int32, bags),
+    shapes: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
+        "kinds_N": (np.uint8, (n,)),
+        "bag_ids_B": (np.int32, (bags,)),
+        "bag_offsets_N1": (np.int32, (n + 1,)),
+        "features_NG": (np.float32, (n, FEATURES)),
+        "patches_PX": (np.uint8, (patches, patch_bytes)),
+        "patch_tokens_P": (np.int32, (patches,)),
+        "tokens_L": (np.int32, (labels,)),
+        "slots_L": (np.int32, (labels,)),
+        "classes_L": (np.int32, (labels,)),
+        "values_L": (np.float32, (labels,)),
+        "smooth_L": (np.uint8, (labels,)),
+        "environments_L": (np.int32, (labels,)),
+        "cu_seqlens_S1": (np.int32, (capacity + 1,)),
+        "positions_N": (np.int32, (n,)),
+        "bag_order_B": (np.int32, (bags,)),
     }
-    arrays = {name: empty(shape, np.dtype(dtype)) for name, (dtype, *shape) in shapes.items()}
+    arrays = {name: empty(shape, np.dtype(dtype)) for name, (dtype, shape) in shapes.items()}
     longest, used, steps = sources.scatter(
         bins.source_S, bins.segment_S, bins.ends, bin_tokens, arrays
     )
-    _fill(arrays, *found, n)
+    _fill(arrays, found[0], found[1], found[2], n)
     native.sort_order(arrays["bag_ids_B"][: found[0]], rows, arrays["bag_order_B"][: found[0]])
     arrays |= _reads(arrays["tokens_L"], fixed.reads if fixed else multiple_of, empty)
     short_tiles_Q4, long_tiles_Q4 = attention_tiles(arrays["cu_seqlens_S1"], empty)
-    bags = (arrays[n] for n in ("kinds_N", "bag_ids_B", "bag_offsets_N1", "bag_order_B"))
-    embedding = embedding_plan(*bags, rows, fixed is not None, empty)
+    embedding = embedding_plan(
+        arrays["kinds_N"], arrays["bag_ids_B"], arrays["bag_offsets_N1"], arrays["bag_order_B"],
+        rows, fixed is not None, empty,
+    )  # fmt: skip
     return PackedBatch(
         tokens=Tokens(**{name: arrays.pop(name) for name in Tokens.__dataclass_fields__}),
         labels=Labels(**{name: arrays.pop(name) for name in Labels.__dataclass_fields__}),

@@ -18,10 +18,14 @@ def best_fit(
 ) -> int:
     """See `ldm._native.best_fit.best_fit`; here the waiting lengths are a list, bisected."""
     lengths = lengths.tolist()
-    queues = [deque() for _ in range(bin_tokens + 1)]  # waiting segments of each length, by age
-    present = []  # lengths that wait, ascending
+    queues: list[deque[int]] = [
+        deque() for _ in range(bin_tokens + 1)
+    ]  # waiting segments of each length, by age
+    present: list[int] = []  # lengths that wait, ascending
     taken = bytearray(len(lengths))
-    placed, ends, read, oldest = [], [], 0, 0
+    placed: list[int] = []
+    ends: list[int] = []
+    read = oldest = 0
     while True:
         for i in range(read, min(len(lengths), len(placed) + lookahead)):
             if not queues[lengths[i]]:
@@ -64,9 +68,10 @@ class Sources:
 
     def measure(self, source_S, segment_S) -> tuple[int, int, int]:
         parts = [self._part(*pair) for pair in zip(source_S, segment_S)]
-        return tuple(
+        bags, patches, labels = (
             sum(len(part[name]) for part in parts) for name in ("bags", "patches", "values")
         )
+        return bags, patches, labels
 
     def scatter(self, source_S, segment_S, bin_ends, bin_tokens, arrays) -> tuple[int, int, int]:
         arrays["features_NG"][:] = 0

@@ -38,7 +38,7 @@ class Rows:
         counts = np.add.reduceat(present, starts, axis=1, dtype=np.int64)
         return counts.reshape(-1), self.ids_WB[present]
 
-    def tokens(self) -> Tokens:
+    def tokens(self) -> Tokens[np.ndarray]:
         rows, k = len(self.ids_WB), len(self.kinds_M)
         counts, ids = self.bags()
         offsets = np.zeros(rows * k + 1, np.int32)

@@ -43,7 +43,7 @@ def encode_arrays(facts: dict, arrays: dict[str, np.ndarray]) -> Sample:
         entries.append({"name": name, "dtype": dtype.str, "shape": shape, "offset": offset})
         raw[offset : offset + array.nbytes].view(dtype).reshape(shape)[...] = array
         offset += array.nbytes
-    data = zstandard.ZstdCompressor(LEVEL).compress(raw)
+    data = zstandard.ZstdCompressor(LEVEL).compress(raw.data)
     return json.dumps({**facts, "arrays": entries}).encode(), data
 
 

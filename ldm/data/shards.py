@@ -11,6 +11,7 @@ ten lines without this package.
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ldm.data.door import require
 from ldm.data.episode import Trajectory
@@ -89,5 +90,5 @@ def decode(meta: bytes, data: bytes) -> Trajectory:
         name: [arrays[f"{name}/{i}"] for i in range(sum(n.startswith(f"{name}/") for n in arrays))]
         for name in _LEAVES
     }
-    plain = {name: arrays[name] for name in _ARRAYS}
-    return Trajectory(facts["environment"], facts["seed"], facts["policy"], **leaves, **plain)
+    values: dict[str, Any] = {**leaves, **{name: arrays[name] for name in _ARRAYS}}
+    return Trajectory(facts["environment"], facts["seed"], facts["policy"], **values)

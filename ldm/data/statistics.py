@@ -44,7 +44,8 @@ class Moments:
 
     @classmethod
     def from_json(cls, data: dict) -> "Moments":
-        return cls(**{k: v if k == "count" else np.asarray(v, np.float64) for k, v in data.items()})
+        arrays = {k: np.asarray(v, np.float64) for k, v in data.items() if k != "count"}
+        return cls(data["count"], **arrays)
 
     def summary(self) -> dict:
         """As manifests have it: lists `mean`, `std`, `min` and `max`, a number a component."""
@@ -78,7 +79,7 @@ def merge(parts: list[Statistics]) -> Statistics:
     total, *rest = parts
     for part in rest:
         total = {
-            name: [a.merge(b) if a else None for a, b in zip(total[name], part[name])]
+            name: [a.merge(b) if a and b else None for a, b in zip(total[name], part[name])]
             for name in total
         }
     return total
@@ -98,6 +99,7 @@ def summary(statistics: Statistics) -> dict:
     A continuous leaf has `mean`, `std`, `min` and `max`, each a number a component; others null.
     Reward has one number of each.
     """
-    reward = {name: value[0] for name, value in statistics["reward"][0].summary().items()}
+    (rewards,) = (moments.summary() for moments in statistics["reward"] if moments)
+    reward = {name: value[0] for name, value in rewards.items()}
     leaves = {k: [m and m.summary() for m in statistics[k]] for k in ("observation", "action")}
     return {**leaves, "reward": reward}

@@ -85,7 +85,8 @@ def _short(value) -> str:
 def _join(parts: list[tuple[Path, dict]], out: Path, progress: Progress) -> dict:
     """The entry of one environment, whose shards are now in `out` too."""
     (_, entry), *others = parts
-    shards, totals = [], Totals(entry)
+    shards: list[dict] = []
+    totals = Totals(entry)
     for source, part in parts:
         if others:
             for _, trajectories in read_environment(source, part):
@@ -178,8 +179,8 @@ def filtered(folder: Path, out: Path, rule: Filter, progress: Progress = lambda 
         if rule.whole:
             kept = [_join([(folder, entry)], made, progress) for entry in chosen]
         else:
-            kept = [_thin(folder, entry, made, rule, progress) for entry in chosen]
-            kept = [entry for entry in kept if entry]
+            thinned = (_thin(folder, entry, made, rule, progress) for entry in chosen)
+            kept = [entry for entry in thinned if entry]
         if not kept:
             raise LdmError(f"{folder}: nothing is left; see ldm data show {folder}")
         write_manifest(made, {"environments": kept})
@@ -187,7 +188,8 @@ def filtered(folder: Path, out: Path, rule: Filter, progress: Progress = lambda 
 
 def _thin(folder: Path, entry: dict, out: Path, rule: Filter, progress: Progress) -> dict | None:
     """The entry with its shards written anew from the episodes that are kept; None without any."""
-    shards, totals = [], Totals(entry)
+    shards: list[dict] = []
+    totals = Totals(entry)
     for shard, trajectories in read_environment(folder, entry):
         kept = [p for t in trajectories if len(t) for p in pieces(t, rule.episodes(entry, t))]
         if kept:

@@ -124,7 +124,7 @@ class Totals:
         self.transitions += sum(map(len, trajectories))
         self.episodes += sum(len(t.lengths) for t in trajectories)
         if any(map(len, trajectories)):
-            self.parts.append(statistics.measure(*self.trees, trajectories))
+            self.parts.append(statistics.measure(self.trees[0], self.trees[1], trajectories))
 
     def take(self, folder: Path, shard: dict) -> dict[str, str]:
         """Adds what is sound in a shard; what is broken, by trajectory, or WHOLE."""

@@ -139,9 +139,10 @@ def _steps(spec: EnvSpec, env: VectorEnv, seed: int, steps: int) -> _Run:
         truncated += int(timestep.truncated.sum())
         _require(not env.faults, f"{env.faults} faults in {steps} steps: {env.last_fault}")
         _require(
-            (timestep.started == ended).all(), "a stream did not start anew right after its end"
+            bool((timestep.started == ended).all()),
+            "a stream did not start anew right after its end",
         )
-        _require((length <= spec.horizon).all(), f"an episode passed horizon {spec.horizon}")
+        _require(bool((length <= spec.horizon).all()), f"an episode passed horizon {spec.horizon}")
     seconds = time.perf_counter() - begun
     return _Run(trace, env.observation, terminated, truncated, (float(low), float(high)), seconds)
 

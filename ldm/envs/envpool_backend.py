@@ -29,11 +29,12 @@ class EnvpoolEnv:
     def __init__(self, spec: EnvSpec, num_envs: int, seed: int, threads: int = 1):
         self.spec, self.num_envs, self.faults, self.last_fault = spec, num_envs, 0, ""
         self._pool = make_pool(spec, num_envs, seed, threads)
-        self.observation, self.action = trees(spec, self._pool)
-        if not isinstance(self.action, spaces.Leaf) or self._pool.config["max_num_players"] > 1:
+        self.observation, action = trees(spec, self._pool)
+        if not isinstance(action, spaces.Leaf) or self._pool.config["max_num_players"] > 1:
             raise LdmError(
                 f"{spec.id}: several players or actions of several parts; this backend has neither"
             )
+        self.action: spaces.Leaf = action
         self._leaves = spaces.leaves(self.observation)
         self._layout = _Layout(self._pool, self._leaves)
         self._ids = np.arange(num_envs, dtype=np.int32)

@@ -68,7 +68,7 @@ def _alone(group: Group) -> Iterator[int]:
 
 
 def _run(command: list[str], group: Group, lock: int) -> None:
-    last = deque(maxlen=TAIL)
+    last: deque[str] = deque(maxlen=TAIL)
     pipe, both = subprocess.PIPE, subprocess.STDOUT
     foreign = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
     with (
@@ -84,7 +84,7 @@ def _run(command: list[str], group: Group, lock: int) -> None:
         ) as process,
     ):
         task = bar.add_task(group.name, total=len(group.pins), note="")
-        for line in process.stdout:
+        for line in process.stdout or ():
             last.append(line.rstrip())
             found = line.lstrip().startswith(("Collecting ", "+ "))  # pip, uv
             bar.update(task, advance=found, note=line.strip()[:60])

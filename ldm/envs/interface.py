@@ -5,6 +5,7 @@ each (num_envs, *leaf.shape). A stream (one row) starts a new episode on the ste
 ended: that row says `started`, its action was ignored, and it is no transition.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -37,11 +38,21 @@ class VectorEnv(Protocol):
 
     spec: EnvSpec
     observation: Tree
-    action: Tree
     num_envs: int
-    faults: int  # how often episodes were lost to the environment's misbehaviour so far
-    fault_kinds: dict[str, int]  # the same by kind (worker_process.Fault)
     last_fault: str  # of the last one, what the library raised; empty where there was none
+
+    @property
+    def action(self) -> Tree: ...
+
+    @property
+    def faults(self) -> int:
+        """How often episodes were lost to the environment's misbehaviour so far."""
+        ...
+
+    @property
+    def fault_kinds(self) -> Mapping[str, int]:
+        """The same by kind (worker_process.Fault)."""
+        ...
 
     def reset(self) -> TimeStep:
         """Starts every stream anew; `started` is true everywhere."""

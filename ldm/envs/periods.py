@@ -2,6 +2,7 @@
 
 import gymnasium
 import numpy as np
+import numpy.typing as npt
 
 
 class Periods(gymnasium.Env):
@@ -9,6 +10,15 @@ class Periods(gymnasium.Env):
     state), `_act` (one period: its reward, and whether the episode is over) and `_observe`."""
 
     horizon: int
+
+    def _start(self) -> None:
+        raise NotImplementedError
+
+    def _act(self, action) -> tuple[float, bool]:
+        raise NotImplementedError
+
+    def _observe(self) -> npt.ArrayLike:
+        raise NotImplementedError
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)

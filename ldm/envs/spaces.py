@@ -22,7 +22,7 @@ from functools import cached_property
 import numpy as np
 
 CONTINUOUS, DISCRETE, IMAGE, TEXT = "continuous", "discrete", "image", "text"
-DTYPES = {
+DTYPES: dict[str, np.dtype] = {
     CONTINUOUS: np.dtype(np.float32),
     DISCRETE: np.dtype(np.int32),
     IMAGE: np.dtype(np.uint8),
@@ -255,16 +255,16 @@ def violation(leaf: Leaf, array: np.ndarray) -> str:
             return f'"{leaf.path}": {count} values are NaN or infinite'
     if leaf.kind == DISCRETE and array.size:
         if leaf.common_range:
-            low, high = leaf.common_range
-            if array.min() >= low and array.max() <= high:
+            least, most = leaf.common_range
+            if array.min() >= least and array.max() <= most:
                 return ""
         low, high = leaf.range
-        flat = array.reshape(-1, leaf.size)
-        bad = (flat < low) | (flat > high)
+        rows = array.reshape(-1, leaf.size)
+        bad = (rows < low) | (rows > high)
         if np.count_nonzero(bad):
             component = int(bad.any(0).argmax())
             value, a, b = (
-                flat[bad[:, component].argmax(), component],
+                rows[bad[:, component].argmax(), component],
                 low[component],
                 high[component],
             )
@@ -328,6 +328,7 @@ def resting(leaf: Leaf, n: int) -> np.ndarray:
 
 def sample(leaf: Leaf, n: int, rng: np.random.Generator) -> np.ndarray:
     """`n` uniform values of an action leaf, (n, *shape); an infinite bound counts as ±1."""
+    values: np.ndarray
     if leaf.kind == DISCRETE:
         values = rng.integers(0, np.asarray(leaf.counts, np.int64), (n, leaf.size)) + leaf.start
     elif leaf.kind == CONTINUOUS:

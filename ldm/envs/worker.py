@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import channel
@@ -47,18 +48,20 @@ class Host:
         self.action = spaces.describe(env.action_space)
         self.horizon = config["horizon"]
         self.expert = config["expert"] and hosted_expert(adapter, config["expert"])
-        self.experts = [None] * len(self.envs)
+        self.experts: list[Callable | None] = [None] * len(self.envs)
         self.steps = [0] * len(self.envs)
         self.ended = [True] * len(self.envs)
         self.config = config
-        self.views = None
+        self.views: channel.Views
+        self.opened = False
 
     def open(self) -> None:
         """Maps the rows of all workers; this one writes its own."""
-        if self.views is None:
+        if not self.opened:
             config = self.config
             observation, action = spaces.leaves(self.observation), spaces.leaves(self.action)
             self.views = channel.views(config["memory"], observation, action, config["rows"])
+            self.opened = True
 
     def reset(self) -> None:
         for i in range(len(self.envs)):
@@ -111,8 +114,8 @@ class Host:
         self.ended[i] = terminated or truncated
 
     def _ask_expert(self, i: int, row: int) -> None:
-        if self.expert:
-            flat = spaces.flatten(self.action, self.experts[i]())
+        if act := self.experts[i]:
+            flat = spaces.flatten(self.action, act())
             for view, array in zip(self.views.expert, flat):
                 view[row] = array
 
@@ -149,6 +152,8 @@ def load_adapter(name: str):
     """The module adapters/<name>.py (the file, where `name` is a path) under its own name."""
     path = Path(name) if name.endswith(".py") else HERE / "adapters" / f"{name}.py"
     module_spec = importlib.util.spec_from_file_location(f"ldm_adapter_{path.stem}", path)
+    if module_spec is None or module_spec.loader is None:
+        raise ImportError(f"{path} is no module")
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
     return module
@@ -163,7 +168,7 @@ def hosted_expert(adapter, name: str):
 
 
 def serve(sock) -> None:
-    host = None
+    host: Host
     while True:
         message = channel.receive(sock)
         try:

@@ -65,7 +65,7 @@ class WorkerEnv:
         python: str = sys.executable,
     ):
         self.spec, self.num_envs, self.seed = spec, num_envs, seed
-        self.fault_kinds = Counter()
+        self.fault_kinds: Counter[str] = Counter()
         self.last_fault = ""
         fields = ("adapter", "make", "options", "leaves", "horizon")
         self._config = {field: getattr(spec, field) for field in fields}
@@ -205,7 +205,7 @@ class WorkerEnv:
     @property
     def pids(self) -> list[int]:
         """The process ids of the workers that run now."""
-        return [worker.process.pid for worker in self._workers]
+        return [worker.pid for worker in self._workers]
 
     def close(self) -> None:
         """Lets the environments close, then kills what is left. May be called twice."""

@@ -10,6 +10,7 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
+from typing import IO
 
 from ldm.envs import channel, processes
 
@@ -52,7 +53,10 @@ class WorkerProcess:
         self.python, self.first, self.count, self.limit = python, first, count, limit
         self.rows = slice(first, first + count)
         self.mark = uuid.uuid4().hex
-        self.process = self.control = self.log = self.statm = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self.control: socket.socket
+        self.log: IO[bytes]
+        self.statm: int | None = None
         self.strikes = self.good = 0
 
     def start(self, config: dict, seeds: list[int], memory: int) -> dict:
@@ -98,6 +102,12 @@ class WorkerProcess:
             self.log.truncate(0)
         return reply
 
+    @property
+    def pid(self) -> int:
+        if self.process is None:
+            raise ValueError("the worker has not been started")
+        return self.process.pid
+
     def _watch(self) -> None:
         """While no answer comes. A child that holds the socket hides the end of a dead worker."""
         if self._ended():
@@ -106,7 +116,7 @@ class WorkerProcess:
 
     def _ended(self):
         """How the process ended, which it may still be asked; None while it runs."""
-        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
 
     def _require_memory(self) -> None:
         if self.statm is not None and (held := processes.resident(self.statm)) > self.limit:

@@ -1,6 +1,7 @@
 """The report's plots as SVG text. Colours and fonts come from the page's style sheet by class, so a
 plot follows light, dark and print."""
 
+import math
 from collections.abc import Callable, Sequence
 from html import escape
 
@@ -116,7 +117,7 @@ def threshold(curve: dict, environments: int) -> str:
 def series(steps: list[int], values: list[float], label: str, log: bool = False) -> str:
     """One quantity over training steps; `log` draws the vertical axis logarithmically."""
     width, height = 420, 210
-    scale = np.log10 if log else np.asarray
+    scale = math.log10 if log else float
     bottom = min(values) if log else 0.0
     ticks = round_ticks(bottom, max(values), log)
     x = linear(min(steps), max(steps), 52, width - 12)

@@ -61,10 +61,11 @@ def build(recipe: Recipe, folder: Path) -> dict:
     """The report of a run as plain JSON data."""
     known, model = cards(recipe, folder), digest(pinned(folder))
     admitted = [(spec, card) for spec, card in known if card.admitted]
-    results = [(spec, card, read(recipe, spec, folder, model)) for spec, card in admitted]
-    if missing := [spec.id for spec, _, result in results if result is None]:
+    known_results = [(spec, card, read(recipe, spec, folder, model)) for spec, card in admitted]
+    results = [(spec, card, result) for spec, card, result in known_results if result]
+    if missing := [spec.id for spec, _, result in known_results if not result]:
         raise LdmError(
-            f"{len(missing)} of {len(results)} environments have not been evaluated with the model "
+            f"{len(missing)} of {len(admitted)} environments have not been evaluated with the model "
             f'{model[:12]} and these settings, {missing[0]} for one; run "ldm evaluate"'
         )
     scored = [_environment(recipe, *each) for each in results]
@@ -88,18 +89,19 @@ def _environment(recipe: Recipe, spec: EnvSpec, card: Card, result: dict):
     """(an environment's part of the report, its score, its resampled scores)."""
     rng = np.random.default_rng(derive(recipe.seed, "bootstrap", spec.id))
     returns = np.asarray(result["returns"])
-    score, resampled_B = scores.normalise(card.random, card.reference, returns, rng)
+    random, reference = card.scores
+    score, resampled_B = scores.normalise(*card.scores, returns, rng)
     entry = {
         "id": spec.id,
         "domain": spec.domain,
         "base_task": spec.base_task,
         "held_out": recipe.holds_out(spec.base_task, spec.held_out),
         "held_out_data": spec.data_driven,
-        "policy": card.policy["id"],
+        "policy": card.chosen["id"],
         "episodes": result["episodes"],
         "faults": result["faults"],
-        "random": {"mean": card.random.mean, "ci": list(card.random.ci)},
-        "reference": {"mean": card.reference.mean, "ci": list(card.reference.ci)},
+        "random": {"mean": random.mean, "ci": list(random.ci)},
+        "reference": {"mean": reference.mean, "ci": list(reference.ci)},
         "ldm": scores.sample_mean(returns, rng),
         "normalised": {"mean": score, "ci": scores.interval(resampled_B)},
     }

@@ -28,7 +28,7 @@ def record(spec: EnvSpec, policy: Policy, seed: int, path: Path) -> tuple[int, f
 
     Raises LdmError where the environment does not render, or is another one when it does.
     """
-    rewards = []
+    rewards: list[float] = []
 
     def frames() -> Iterator[np.ndarray]:
         for reward in _episode(spec, env, policy, seed):
@@ -99,7 +99,12 @@ def _episode(spec: EnvSpec, env, policy: Policy, seed: int) -> Iterator[float]:
         if ended or step == spec.horizon:
             return
         timestep = TimeStep(
-            flat, action, np.array([reward]), *np.zeros((2, 1), bool), np.array([not step])
+            flat,
+            action,
+            np.array([reward]),
+            np.zeros(1, bool),
+            np.zeros(1, bool),
+            np.array([not step]),
         )
         action = actor.act(timestep)
         sample = spaces.unflatten(acted, [array[0] for array in action])

@@ -1,6 +1,7 @@
 """The dataset card: what is in recorded data, in Markdown, made from its manifest and shards."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,12 @@ from ldm.envs import spaces
 from ldm.errors import DISTRIBUTION
 
 # Sizes as Hugging Face names them, by rows.
-SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
+SIZES: tuple[tuple[int, str], ...] = (
+    (10**3, "n<1K"),
+    (10**4, "1K<n<10K"),
+    (10**5, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+)
 SIZES += ((10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B"))
 LOAD = {
     "": f"""    pip install {DISTRIBUTION}
@@ -97,8 +103,8 @@ def _listed(counts: Counter) -> str:
 
 
 def _environments(entries: list[dict], played: list[dict]) -> str:
-    head = ("environment", "domain", "policy", "licence", "transitions", "episodes", "with noise")
-    head += ("return here", "reference", "random")
+    head = ["environment", "domain", "policy", "licence", "transitions", "episodes", "with noise"]
+    head += ["return here", "reference", "random"]
     rows = []
     for entry, facts in zip(entries, played):
         scores = entry.get("card") or {}
@@ -160,6 +166,6 @@ def _versions(entries: list[dict]) -> str:
     return ", ".join(found)
 
 
-def _table(head: tuple[str, ...], rows: list[tuple]) -> str:
+def _table(head: Sequence[str], rows: list[tuple]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

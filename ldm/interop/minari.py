@@ -185,11 +185,13 @@ def _open(name: str):
 
 def _load(dataset, domain: str, out: Path, progress: Progress, skip: bool, told: list[str]) -> dict:
     source = Source(dataset, skip, told)
-    shards, parts, longest = [], [], 0
+    shards: list[dict] = []
+    parts: list[statistics.Statistics] = []
+    longest = 0
     for trajectories in _portions(source.trajectories()):
         shard = f"{source.id.replace('/', '__')}/shard-{len(shards):05d}.tar"
         shards.append({"name": shard, **write_shard(out / shard, trajectories)})
-        parts.append(statistics.measure(*source.trees, trajectories))
+        parts.append(statistics.measure(source.trees[0], source.trees[1], trajectories))
         longest = max(longest, *(int(t.lengths.max()) for t in trajectories))
         progress(sum(map(len, trajectories)))
     if not shards:
@@ -279,7 +281,8 @@ class Source:
         self.beyond = Beyond(self.content)
 
     def trajectories(self) -> Iterator[Trajectory]:
-        seed, episodes = -1, []
+        seed = -1
+        episodes: list = []
         for number, facts, episode in self._episodes():
             part = self._checked(number, episode)
             begins = part is None or not (self.said and facts.get("seed") is None)

@@ -40,7 +40,8 @@ def step_layout(
 ) -> StepLayout:
     """Raises ValueError where a row would grow over the cache's capacity."""
     all_rows = rows_W is None
-    rows_W = torch.arange(len(cache.lengths_W)) if all_rows else rows_W
+    if rows_W is None:
+        rows_W = torch.arange(len(cache.lengths_W))
     before_W = cache.lengths_W[rows_W]
     most, longest = int(counts_W.max()), int((before_W + counts_W).max())
     if longest > cache.capacity:

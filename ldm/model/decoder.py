@@ -8,7 +8,7 @@ The ranges that `record_function` names are the parts that `ldm profile` tells a
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -63,12 +63,18 @@ class Decoder(nn.Module):
         self.head = ActionHead(architecture)
         self._angles: tuple[torch.Tensor, torch.Tensor] | None = None
 
+    def layers(self) -> Iterator[Block]:
+        """The blocks in order, typed."""
+        return (block for block in self.blocks if isinstance(block, Block))
+
     def compile_blocks(self, backend: str = "inductor") -> None:
         """From now on each block runs as torch.compile makes it, as one graph of fixed shapes."""
         for block in self.blocks:
             block.compile(fullgraph=True, dynamic=False, backend=backend)
 
-    def forward(self, batch: PackedBatch, read_U: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, batch: PackedBatch[torch.Tensor], read_U: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """hidden_ND after the last block, before the head's norm, in `compute_dtype`.
 
         With `read_U` (int64 token indices) hidden_UD of those tokens alone: the last block then
@@ -84,7 +90,7 @@ class Decoder(nn.Module):
             x_ND = block(x_ND, attend)
         return self.blocks[-1](x_ND, attend, read_U)
 
-    def _attention(self, batch: PackedBatch) -> Attend:
+    def _attention(self, batch: PackedBatch[torch.Tensor]) -> Attend:
         """Rotary attention over the batch's segments, prepared once for all layers."""
         a = self.architecture
         if self.head.out.device.type == "cpu":
@@ -98,7 +104,7 @@ class Decoder(nn.Module):
             return attend
         return self._dispatched_attention(batch)
 
-    def _dispatched_attention(self, batch: PackedBatch) -> Attend:
+    def _dispatched_attention(self, batch: PackedBatch[torch.Tensor]) -> Attend:
         """Rotary positions, then whatever `choose` finds best for this batch."""
         a = self.architecture
         tokens, longest = len(batch.positions_N), batch.max_seqlen
@@ -113,12 +119,13 @@ class Decoder(nn.Module):
 
         return attend
 
-    def _split(self, qkv_NO: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _split(self, qkv_NO: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         a = self.architecture
         heads = (a.heads, a.kv_heads, a.kv_heads)
-        return qkv_NO.unflatten(-1, (-1, a.head_dim)).split(heads, dim=1)
+        q_NHZ, k_NKZ, v_NKZ = qkv_NO.unflatten(-1, (-1, a.head_dim)).split(heads, dim=1)
+        return q_NHZ, k_NKZ, v_NKZ
 
-    def loss(self, batch: PackedBatch) -> tuple[torch.Tensor, int, torch.Tensor]:
+    def loss(self, batch: PackedBatch[torch.Tensor]) -> tuple[torch.Tensor, int, torch.Tensor]:
         """(sum of the labels' cross-entropies in fp32, their count, losses_L in fp32)."""
         labels = batch.labels
         hidden_UD = self(batch, labels.reads_U)
@@ -135,7 +142,7 @@ class Decoder(nn.Module):
     @torch.no_grad()
     def extend(
         self,
-        tokens: Tokens,
+        tokens: Tokens[torch.Tensor],
         tokens_per_row: torch.Tensor,
         cache: KVCache,
         rows: torch.Tensor | None = None,
@@ -165,8 +172,8 @@ class Decoder(nn.Module):
         device = self.head.out.device
         known = self._angles
         if known is None or len(known[0]) < positions or known[0].device != device:
-            self._angles = rotary_table(positions, self.architecture.head_dim, device)
-        return self._angles
+            known = self._angles = rotary_table(positions, self.architecture.head_dim, device)
+        return known
 
 
 def _linear(outputs: int, inputs: int, residual_branches: int = 1) -> nn.Parameter:

@@ -25,9 +25,9 @@ class TokenEmbedding(nn.Module):
 
     def forward(
         self,
-        tokens: Tokens,
+        tokens: Tokens[torch.Tensor],
         bag_order_B: torch.Tensor | None = None,
-        plan: EmbeddingPlan | None = None,
+        plan: EmbeddingPlan[torch.Tensor] | None = None,
         dtype: torch.dtype | None = None,
     ) -> torch.Tensor:
         """e_ND in `dtype`, by default the table's. bag_order and plan: see PackedBatch."""

@@ -23,7 +23,7 @@ class ActionHead(nn.Module):
         self.out = nn.Parameter(torch.randn(architecture.classes, width) * 0.02)
         nn.init.normal_(self.gate, mean=1.0, std=0.5)  # components begin apart
 
-    def losses(self, hidden_UD: torch.Tensor, labels: Labels) -> torch.Tensor:
+    def losses(self, hidden_UD: torch.Tensor, labels: Labels[torch.Tensor]) -> torch.Tensor:
         """Cross-entropy per label in fp32, from the hidden states of the tokens `labels.reads_U`.
 
         Exactly zero, with no gradient, for labels that only fill a capacity.

@@ -16,7 +16,7 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 class LocalPool:
     """One process an executor, so that a death names its job. They outlive jobs: imports stay."""
 
-    deaths = (BrokenProcessPool,)
+    deaths: tuple[type[BaseException], ...] = (BrokenProcessPool,)
 
     def __init__(self):
         self._idle: list[ProcessPoolExecutor] = []

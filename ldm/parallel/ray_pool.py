@@ -3,6 +3,7 @@
 Every machine needs this package and the run's folder at the same path (a shared file system).
 """
 
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -22,14 +23,19 @@ except ImportError as error:
 class RayPool:
     """One CPU a job. Retries are `run_jobs`' own, so that a job that kills its process is found."""
 
-    deaths = (WorkerCrashedError, NodeDiedError, OutOfMemoryError)
+    deaths: tuple[type[BaseException], ...] = (WorkerCrashedError, NodeDiedError, OutOfMemoryError)
 
     def __init__(self, workers: int):
         """Joins the cluster of RAY_ADDRESS, or starts one of `workers` CPUs on this machine."""
         self._mine = not ray.is_initialized()
         if self._mine:
-            local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **local)
+            cpus = None if os.environ.get("RAY_ADDRESS") else workers
+            ray.init(
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                num_cpus=cpus,
+            )
         self._task = ray.remote(num_cpus=1, max_retries=0)(_run)
         self._running: dict[Future, ray.ObjectRef] = {}
 

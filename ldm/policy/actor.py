@@ -79,12 +79,16 @@ class ModelActor:
             hidden_WD[torch.from_numpy(rows)] = self._feed(*self._refill_tokens(rows), rows)
         return hidden_WD
 
-    def _feed(self, tokens: Tokens, counts_W: np.ndarray, rows: np.ndarray | None) -> torch.Tensor:
-        rows = None if rows is None else torch.from_numpy(rows)
-        counts_W = torch.from_numpy(counts_W)
-        return self._model.extend(tokens.to(self._device), counts_W, self._cache, rows)
+    def _feed(
+        self, tokens: Tokens[np.ndarray], counts_W: np.ndarray, rows: np.ndarray | None
+    ) -> torch.Tensor:
+        chosen = None if rows is None else torch.from_numpy(rows)
+        counts = torch.from_numpy(counts_W)
+        return self._model.extend(tokens.to(self._device), counts, self._cache, chosen)
 
-    def _next_tokens(self, timestep: TimeStep, fresh_W: np.ndarray) -> tuple[Tokens, np.ndarray]:
+    def _next_tokens(
+        self, timestep: TimeStep, fresh_W: np.ndarray
+    ) -> tuple[Tokens[np.ndarray], np.ndarray]:
         """[action][observation] of every stream, without the action where `fresh_W`."""
         codec = self._codec
         counts_W = np.where(fresh_W, 0, codec.tokens_per_action) + codec.tokens_per_observation
@@ -99,7 +103,7 @@ class ModelActor:
             tokens = select(tokens, keep.reshape(-1))
         return tokens, counts_W
 
-    def _refill_tokens(self, rows) -> tuple[Tokens, np.ndarray]:
+    def _refill_tokens(self, rows) -> tuple[Tokens[np.ndarray], np.ndarray]:
         """All remembered steps of some streams, and what they observe now."""
         codec = self._codec
         observation, step = self._memory.recall(rows)

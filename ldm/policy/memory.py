@@ -59,7 +59,7 @@ class Memory:
         return [np.zeros((len(a), self.steps + 1, *a.shape[1:]), a.dtype) for a in arrays]
 
 
-def select(tokens: Tokens, keep_N: np.ndarray) -> Tokens:
+def select(tokens: Tokens[np.ndarray], keep_N: np.ndarray) -> Tokens[np.ndarray]:
     """The tokens where `keep_N`, in order; arrays are numpy."""
     counts_N = np.diff(tokens.bag_offsets_N1)
     offsets = np.zeros(np.count_nonzero(keep_N) + 1, np.int32)

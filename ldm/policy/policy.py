@@ -216,7 +216,7 @@ def cast_blocks(model: Decoder, dtype: torch.dtype) -> None:
     """Makes `model` compute in `dtype`, in place: each norm is folded into the matrix that follows
     and the matrices are cast, once instead of in every forward pass."""
     model.compute_dtype = dtype
-    for block in model.blocks:
+    for block in model.layers():
         for norm_D, matrix in (
             (block.attention_norm, block.qkv),
             (block.ffn_norm, block.gate_up),

@@ -73,10 +73,11 @@ class Noise:
     def _apply_leaf(self, index: int, row: int, hit: np.ndarray, label: np.ndarray) -> np.ndarray:
         wide = (slice(None),) + (None,) * (label.ndim - 1)
         random = self._random[index][row]
-        if self._normal[index] is None:
+        normal, bounds = self._normal[index], self._bounds[index]
+        if normal is None or bounds is None:
             return np.where(hit[wide], random, label)
-        low, high, scale = self._bounds[index]
-        drift = (self.level * self._gaussian)[wide] * scale * self._normal[index][row]
+        low, high, scale = bounds
+        drift = (self.level * self._gaussian)[wide] * scale * normal[row]
         action = np.where((hit & ~self._gaussian)[wide], random, label + drift)
         return np.clip(action, low, high, dtype=np.float32)
 

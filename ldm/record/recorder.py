@@ -129,7 +129,7 @@ def record(env: VectorEnv, actor: Actor, noise: Noise, transitions: int, seed: i
         if timestep.started.any():
             row = recording.rows - 1
             cut = timestep.started & ~(recording.terminated[row - 2] | recording.truncated[row - 2])
-            recorded -= np.count_nonzero(timestep.started) + int((row - 1 - first)[cut].sum())
+            recorded -= int(np.count_nonzero(timestep.started)) + int((row - 1 - first)[cut].sum())
             first[timestep.started] = row
     rest = perf_counter() - begin - policy - simulator
     recording.seconds |= {POLICY: policy, SIMULATOR: simulator, SERIALISATION: rest}

@@ -88,7 +88,7 @@ def print_tally(tally: Tally, seconds: float) -> None:
 
 def entry(spec: EnvSpec, card: Card, shards: list[ShardPlan]) -> dict:
     """The manifest's entry of one environment, all of whose shards are recorded."""
-    parts = [shard.facts() for shard in shards]
+    parts = [shard.made() for shard in shards]
     for part, shard in zip(parts, shards):
         if any(part[name] != parts[0][name] for name in ("observation", "action", "versions")):
             raise LdmError(
@@ -105,7 +105,7 @@ def entry(spec: EnvSpec, card: Card, shards: list[ShardPlan]) -> dict:
         "observation": parts[0]["observation"],
         "action": parts[0]["action"],
         "statistics": statistics.summary(merged),
-        "policy": card.policy["id"],
+        "policy": card.chosen["id"],
         "card": card.facts(),
         "versions": parts[0]["versions"],
         "transitions": sum(shard["transitions"] for shard in written),

@@ -8,6 +8,7 @@ from pathlib import Path
 from ldm.config import Recipe
 from ldm.data.sealed import checksum
 from ldm.envs.spec import EnvSpec
+from ldm.errors import LdmError
 from ldm.reference.admission import Card, card_folder
 
 SCHEMA = 1  # rises when the same recipe gives other shards
@@ -26,6 +27,12 @@ class ShardPlan:
     @property
     def facts_path(self) -> Path:
         return self.path.with_suffix(".json")
+
+    def made(self) -> dict:
+        """How the shard was made. Raises LdmError where it is not there."""
+        if (facts := self.facts()) is None:
+            raise LdmError(f'{self.path} is gone; run "ldm record" again')
+        return facts
 
     def facts(self) -> dict | None:
         """How the shard was made, or None where it has yet to be made (or made anew)."""

@@ -66,6 +66,20 @@ class Card:
     seconds: float = 0.0
     schema: int = SCHEMA
 
+    @property
+    def chosen(self) -> dict:
+        """`policy` of an admitted card. Raises ValueError for another."""
+        if self.policy is None:
+            raise ValueError(f"{self.id} has no policy: {self.reason}")
+        return self.policy
+
+    @property
+    def scores(self) -> tuple[Score, Score]:
+        """(random, reference) of an admitted card. Raises ValueError for another."""
+        if self.random is None or self.reference is None:
+            raise ValueError(f"{self.id} has no scores: {self.reason}")
+        return self.random, self.reference
+
     def facts(self) -> dict:
         """The card as plain data without what is measured: what checksums may cover."""
         data = json.loads(json.dumps(asdict(self)))
@@ -162,7 +176,14 @@ def parse_card(data: dict, where: str) -> Card:
 def require_types(card: Card) -> None:
     """Raises TypeError naming the first field that is of another type than a card's."""
     numbers = {name: float(value) for name, value in card.settings.items()}
-    texts = (card.id, card.domain, card.base_task, card.licence, card.reason, card.key)
+    texts: tuple[object, ...] = (
+        card.id,
+        card.domain,
+        card.base_task,
+        card.licence,
+        card.reason,
+        card.key,
+    )
     texts += (card.environment, card.source, *card.versions, *card.versions.values())
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("id, domain, base_task, licence, reason, key, versions ...: expected text")

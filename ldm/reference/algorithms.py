@@ -89,8 +89,10 @@ def export(name: str, model: BaseAlgorithm, flattener: Flattener) -> NetworkActo
         layers, head = [*model.policy.q_net.q_net], "classes"
     elif isinstance(model, TD3):
         layers, head = [*model.policy.actor.mu], "tanh"
+    elif isinstance(model, SAC | TQC):
+        layers, head = [*model.actor.latent_pi, model.actor.mu], "tanh"
     else:
-        layers, head = [*model.policy.actor.latent_pi, model.policy.actor.mu], "tanh"
+        raise TypeError(f"no way to export a {type(model).__name__}")
     linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
     return NetworkActor(
         id=f"learnt/{name}@1",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ldm.config import ReferenceConfig
 from ldm.envs.catalogue import find
+from ldm.envs.interface import Actor
 from ldm.errors import LdmError
 from ldm.reference import zoo
 from ldm.reference.admission import Card, Score, objection
@@ -30,6 +31,8 @@ class Agreement:
         """Empty where it would be admitted again and both intervals overlap those of the card."""
         if self.problem:
             return self.problem
+        if self.random is None or self.reference is None:
+            return "not played"
         if why := objection(self.random, self.reference):
             return f"not admitted again: {why}"
         apart = [
@@ -52,16 +55,19 @@ def check_card(id: str, seed: int, folder: Path) -> Agreement:
     card = zoo.look_up(spec, folder)
     if card is None or not card.admitted:
         raise LdmError(f"{id} has no admitted reference in {folder}")
-    settings = ReferenceConfig(**{k: card.settings[k] for k in ("episodes", "play_seconds")})
+    episodes, seconds = int(card.settings["episodes"]), float(card.settings["play_seconds"])
+    settings = ReferenceConfig(episodes=episodes, play_seconds=seconds)
+    actor: Actor | None
+    found: list[str] = []
     try:
-        if card.policy["kind"] == "learnt":
-            actor, found = load_network(zoo.weights_path(spec, folder)), []
+        if card.chosen["kind"] == "learnt":
+            actor = load_network(zoo.weights_path(spec, folder))
         else:
-            actor, found = named_expert(spec, card.policy["id"])
+            actor, found = named_expert(spec, card.chosen["id"])
         if actor is None:
-            return Agreement(card, None, None, f"expert {card.policy['id']} is now {found}")
+            return Agreement(card, None, None, f"expert {card.chosen['id']} is now {found}")
         with closing(Scorer(spec, settings, seed)) as scorer:
-            random, reference = scorer.compare(actor, card.policy["hosted"])
+            random, reference = scorer.compare(actor, card.chosen["hosted"])
     except LdmError as error:
         return Agreement(card, None, None, str(error))
     return Agreement(card, random, reference)

@@ -49,12 +49,12 @@ def judge(spec: EnvSpec, config: ReferenceConfig, seed: int, home: Path) -> Card
 
 def try_expert(spec: EnvSpec, expert: experts.Expert, scorer: Scorer, card: Card) -> Card:
     start = time.monotonic()
-    tried = {"candidate": expert.name, "policy": None, "score": None}
+    tried: dict[str, object] = {"candidate": expert.name, "policy": None, "score": None}
     try:
         actor = expert.factory(spec)
         kind = "hosted" if expert.hosted else actor.id.partition("/")[0]
         scored = with_scores(card, scorer, actor, kind, expert.hosted)
-        tried |= {"policy": actor.id, "score": scored.reference.mean}
+        tried |= {"policy": actor.id, "score": scored.scores[1].mean}
     except LdmError:
         raise
     except Exception as error:  # whatever an expert does wrong, its environment gets a card
@@ -82,7 +82,7 @@ def try_learning(
     if not learnt.admitted:
         return replace(learnt, reason=f"{card.reason}; learnt: {learnt.reason}")
     weights = actor.save(home / WEIGHTS)
-    return replace(learnt, policy=learnt.policy | {"weights": weights})
+    return replace(learnt, policy=learnt.chosen | {"weights": weights})
 
 
 def with_scores(card: Card, scorer: Scorer, actor: Actor, kind: str, hosted: str | None) -> Card:

@@ -40,7 +40,7 @@ def _list(cards: list[Card], folder: Path) -> None:
     console.print(_counts(cards, "domain", lambda card: card.domain, DOMAINS))
     libraries = sorted({card.id.partition("/")[0] for card in cards})
     console.print(_counts(cards, "library", lambda card: card.id.partition("/")[0], libraries))
-    kinds = Counter(card.policy["kind"] for card in cards if card.admitted)
+    kinds = Counter(card.chosen["kind"] for card in cards if card.admitted)
     console.print(", ".join(f"{count} {kind}" for kind, count in kinds.most_common()))
     sizes = [path.stat().st_size for path in folder.glob("*/*.safetensors")]
     console.print(f"weights: {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB")
@@ -110,7 +110,7 @@ def _check(cards: list[Card], folder: Path, sample: int, seed: int, workers: int
     for one in results:
         scores = one.card.reference, one.reference, one.card.random, one.random
         verdict = f"[red]{one.verdict}[/]" if one.verdict else "[green]agrees[/]"
-        table.add_row(one.card.id, one.card.policy["id"], *map(_text, scores), verdict)
+        table.add_row(one.card.id, one.card.chosen["id"], *map(_text, scores), verdict)
     console.print(table)
     agree = sum(not one.verdict for one in results)
     console.print(f"{agree} of {len(results)} agree with their cards within the intervals")

@@ -99,7 +99,7 @@ def flatten(parameters: dict) -> dict[str, torch.Tensor]:
 def unflatten(parameters: dict, tensors: dict[str, torch.Tensor]) -> dict:
     """`parameters` of a model that has not trained, with `tensors` in their places; an optimiser's
     "state" is empty in it and comes whole from them."""
-    result = {}
+    result: dict = {}
     for key, value in parameters.items():
         prefix = f"{key}|"
         inside = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
 
 from ldm.config import ReferenceConfig
@@ -41,7 +42,7 @@ class Candidate:
 
     name: str
     build: Build
-    model: object = None
+    model: BaseAlgorithm | None = None
     best: NetworkActor | None = None
     score: float = -np.inf
     scores: list[float] = field(default_factory=list)
@@ -81,7 +82,7 @@ def learn(
         journal = Journal(folder, settings_key(spec, config, seed))
         search = Search(spec, config, seed, wrapped, trial, journal)
         best = search.halve(everyone)
-        return best and best.best, [c.trial(c is best) for c in everyone]
+        return (best.best if best else None), [c.trial(c is best) for c in everyone]
     finally:
         env.close()
         trial.close()

@@ -11,7 +11,7 @@ from ldm.reference.admission import card_folder, read_card
 
 def hosted_expert(spec: EnvSpec, folder: Path) -> str | None:
     """What `make(spec, ..., expert=...)` needs so that the reference can act; None for most."""
-    return read_card(spec, folder).policy.get("hosted")
+    return read_card(spec, folder).chosen.get("hosted")
 
 
 def load_reference(spec: EnvSpec, folder: Path) -> Actor:
@@ -24,16 +24,17 @@ def load_reference(spec: EnvSpec, folder: Path) -> Actor:
     again = f'delete {card_folder(spec, folder)} and run "ldm reference" again'
     if not card.admitted:
         raise LdmError(f"{spec.id} has no reference policy: {card.reason}")
-    if card.policy["kind"] == "learnt":
+    actor: Actor | None
+    if card.chosen["kind"] == "learnt":
         from ldm.reference.network import load_network
 
-        actor = load_network(card_folder(spec, folder) / "policy.safetensors")
-        found = [actor.id]
+        network = load_network(card_folder(spec, folder) / "policy.safetensors")
+        actor, found = network, [network.id]
     else:
-        actor, found = named_expert(spec, card.policy["id"])
-    if actor is None or actor.id != card.policy["id"]:
+        actor, found = named_expert(spec, card.chosen["id"])
+    if actor is None or actor.id != card.chosen["id"]:
         names = ", ".join(found) or "none"
-        raise LdmError(f"{spec.id}: card says {card.policy['id']}, found {names}; {again}")
+        raise LdmError(f"{spec.id}: card says {card.chosen['id']}, found {names}; {again}")
     return actor
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from ldm.errors import LdmError
 from ldm.reference.flat import Flattener, action_size, class_counts, vector_size
 
 SCHEMA = 1
-ACTIVATIONS = {"tanh": torch.tanh, "relu": functional.relu}
+Activation = Callable[[torch.Tensor], torch.Tensor]
+ACTIVATIONS: dict[str, Activation] = {"tanh": torch.tanh, "relu": functional.relu}
 CLASS_HEADS = "classes", "quantiles"
 HEADS = *CLASS_HEADS, "numbers", "tanh"
 

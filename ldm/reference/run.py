@@ -78,7 +78,7 @@ def admit(spec: EnvSpec, config: ReferenceConfig, seed: int, folder: Path) -> No
         home = card_folder(spec, folder)
         card = collection and zoo.take(spec, config, seed, collection, home)
         write_card(card or choose(spec, config, seed, home), home / "card.json")
-    if grows(config) and not zoo.holds(spec, config, collection):
+    if collection and grows(config) and not zoo.holds(spec, config, collection):
         zoo.publish(spec, folder, collection)
 
 

@@ -21,6 +21,7 @@ class SB3Env(VecEnv):
         self.env, self.flattener = env, flattener
         size = len(flattener.mean)
         counts = class_counts(env.action)
+        action: gymnasium.Space
         if counts is None:
             components = sum(leaf.size for leaf in leaves(env.action))
             action = gymnasium.spaces.Box(-1, 1, (components,), np.float32)
@@ -41,7 +42,7 @@ class SB3Env(VecEnv):
         timestep = self.env.step(self.flattener.arrays(self._actions))
         vector = self.flattener.vector(timestep.observation)
         done = timestep.terminated | timestep.truncated
-        infos = [{} for _ in range(self.num_envs)]
+        infos: list[dict] = [{} for _ in range(self.num_envs)]
         for i in np.flatnonzero(done):
             cut = bool(timestep.truncated[i] and not timestep.terminated[i])
             infos[i] = {"terminal_observation": vector[i], "TimeLimit.truncated": cut}

@@ -75,7 +75,7 @@ def unfit(card: Card | None, spec: EnvSpec, config: ReferenceConfig) -> str:
         tried = {trial["candidate"] for trial in card.trials}
         if new := set(experts.names(spec.id)) - tried:
             return f"not tried: {', '.join(sorted(new))}"
-    if not card.admitted or card.policy["kind"] == "learnt":
+    if not card.admitted or card.chosen["kind"] == "learnt":
         for name in ("budget_steps", "budget_seconds"):
             if getattr(config, name) > card.settings[name]:
                 return f"searched for within {name} {card.settings[name]} only"
@@ -93,15 +93,15 @@ def take(spec: EnvSpec, config: ReferenceConfig, seed: int, zoo: Path, home: Pat
     Raises LdmError where the card or the weights are not what they should be.
     """
     card = look_up(spec, zoo)
-    if unfit(card, spec, config):
+    if card is None or unfit(card, spec, config):
         return None
-    if card.admitted and card.policy["kind"] == "learnt":
+    if card.admitted and card.chosen["kind"] == "learnt":
         source = weights_path(spec, zoo)
         load_network(source)
-        if checksum(source) != card.policy.get("weights"):
+        if checksum(source) != card.chosen.get("weights"):
             raise LdmError(f"{source} is not the file that {card_path(spec, zoo)} was made with")
         _copy(source, home / WEIGHTS)
-    elif card.admitted and named_expert(spec, card.policy["id"])[0] is None:
+    elif card.admitted and named_expert(spec, card.chosen["id"])[0] is None:
         return None  # the expert changed since
     return replace(card, key=settings_key(spec, config, seed), source="zoo")
 
@@ -110,7 +110,7 @@ def publish(spec: EnvSpec, folder: Path, zoo: Path) -> None:
     """Puts the card of the run `folder`, and its weights, into the zoo."""
     card, weights = read_card(spec, folder), card_folder(spec, folder) / WEIGHTS
     target = weights_path(spec, zoo)
-    if card.admitted and card.policy["kind"] == "learnt":
+    if card.admitted and card.chosen["kind"] == "learnt":
         if (size := weights.stat().st_size) > LARGEST:
             reason = f"its {size} bytes of weights are more than the zoo keeps ({LARGEST})"
             card = replace(card, admitted=False, reason=reason)

@@ -84,7 +84,7 @@ class Checkpoints:
             return
         weights = engine.weights()
         with replacing(path) if engine.rank == 0 else nullcontext() as temporary:
-            if engine.rank == 0:
+            if temporary is not None:  # rank 0
                 temporary.mkdir()
                 self._write_common(temporary, step, engine, weights)
             temporary = engine.broadcast(temporary)  # and a barrier: the folder is there

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from torch.profiler import record_function
 
 from ldm.config import TrainConfig
 from ldm.data.atomic import replacing
+from ldm.data.batch import PackedBatch
 from ldm.errors import LdmError, install
+from ldm.model.decoder import Decoder
 from ldm.train.engine import DTYPES, Loss, adamw, choose_precision, join
 
 TAG = "deepspeed"  # folder of DeepSpeed's own state inside a checkpoint
@@ -30,7 +33,7 @@ class DeepSpeedEngine:
 
     name = "deepspeed"
 
-    def __init__(self, model: nn.Module, config: TrainConfig, saved: dict | None):
+    def __init__(self, model: Decoder, config: TrainConfig, saved: dict | None):
         deepspeed = start_ranks()
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.device = torch.device("cpu")
@@ -74,7 +77,7 @@ class DeepSpeedEngine:
                 settings["communication_data_type"] = "fp32"
         return settings
 
-    def backward(self, batches: list) -> Loss:
+    def backward(self, batches: Sequence[PackedBatch]) -> Loss:
         labels = sum(batch.label_count for batch in batches)
         count = torch.full((), float(labels), device=self.device)
         dist.all_reduce(count)
@@ -135,7 +138,7 @@ class DeepSpeedEngine:
 class LossOf(nn.Module):
     """DeepSpeed calls a module, never a method of it."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Decoder):
         super().__init__()
         self.model = model
 
@@ -186,7 +189,7 @@ def convert(folder: Path) -> None:
         return
     with replacing(folder / UNIVERSAL) as temporary:
         command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
-        command += ["--inject_missing_state", "--input_folder", folder / TAG]
+        command += ["--inject_missing_state", "--input_folder", str(folder / TAG)]
         done = subprocess.run(
             [*command, "--output_folder", temporary], capture_output=True, text=True, check=False
         )

@@ -25,7 +25,9 @@ from torch import nn
 from torch.profiler import record_function
 
 from ldm.config import TrainConfig
+from ldm.data.batch import PackedBatch
 from ldm.errors import LdmError
+from ldm.model.decoder import Decoder
 from ldm.model.memory import keep_freed_memory
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -40,11 +42,11 @@ class Loss:
     environments: torch.Tensor  # (L,), the environment each label belongs to
 
     @classmethod
-    def of(cls, value: torch.Tensor, per_label: torch.Tensor, batch) -> "Loss":
+    def of(cls, value: torch.Tensor, per_label: torch.Tensor, batch: PackedBatch) -> "Loss":
         """Without the labels that only fill a capacity. batch: on any device."""
         labels = batch.label_count
         environments = batch.labels.environments_L[:labels]
-        environments = environments.to(value.device, non_blocking=True)
+        environments = torch.as_tensor(environments).to(value.device, non_blocking=True)
         return cls(value.detach(), per_label.detach()[:labels], environments)
 
 
@@ -65,7 +67,7 @@ class Engine(Protocol):
     precision: str  # "bf16" or "fp32"
     zero_stage: int  # 0: no state is split over ranks
 
-    def backward(self, batches: list) -> Loss: ...
+    def backward(self, batches: Sequence[PackedBatch]) -> Loss: ...
     def update(self, rate: float) -> torch.Tensor: ...
     def save(self, folder: Path) -> None: ...
     def load(self, folder: Path) -> None: ...
@@ -110,8 +112,10 @@ def clip_and_step(optimizer: torch.optim.AdamW, gradients: list, clip: float) ->
     """
     with record_function("ldm.optimiser"):
         norm = nn.utils.get_total_norm(gradients)
-        optimizer.grad_scale = (norm / clip).clamp(min=1.0)  # what gradients are divided by
-        optimizer.found_inf = (~norm.isfinite()).to(norm.dtype)
+        # what gradients are divided by, and whether to leave all alone: attributes of fused steps
+        vars(optimizer).update(
+            grad_scale=(norm / clip).clamp(min=1.0), found_inf=(~norm.isfinite()).to(norm.dtype)
+        )
         optimizer.step()
         return norm
 
@@ -125,7 +129,7 @@ class TorchEngine:
     name, rank, world, zero_stage = "torch", 0, 1, 0
     capturable = False  # whether the optimiser can be part of a CUDA graph
 
-    def __init__(self, model: nn.Module, config: TrainConfig):
+    def __init__(self, model: Decoder, config: TrainConfig):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = choose_precision(config.precision, self.device)
         self.model = model.to(self.device)
@@ -145,15 +149,16 @@ class TorchEngine:
                 config.micro_batches, "micro-batch", torch.set_num_threads, (1,)
             )
 
-    def backward(self, batches: list) -> Loss:
+    def backward(self, batches: Sequence[PackedBatch]) -> Loss:
         count = sum(batch.label_count for batch in batches)
         run = self.threads.map if self.threads else map
-        losses, total = [], None
+        losses: list[Loss] = []
+        total: list[torch.Tensor] = []
         parts = run(lambda batch: self.gradients(batch, count), batches)
         for batch, (value, per_label, gradients) in zip(batches, parts):
             losses.append(Loss.of(value, per_label, batch))
-            if total is None:
-                total = gradients
+            if not total:
+                total = list(gradients)
                 continue
             with record_function("ldm.optimiser"):  # in order, whichever part ended first
                 torch._foreach_add_(total, gradients)
@@ -161,7 +166,9 @@ class TorchEngine:
             parameter.grad = gradient
         return join(losses)
 
-    def gradients(self, batch, count) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+    def gradients(
+        self, batch: PackedBatch, count
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
         """(Σ loss / `count`, loss of each label, gradients of the first) of one micro-batch."""
         total, _, per_label = self.model.loss(batch.to(self.device))
         value = total / count

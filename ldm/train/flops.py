@@ -36,7 +36,7 @@ def matmul_sizes(architecture) -> dict[str, int]:
 
 
 def step_flops(
-    matmul_parameters: int, layers: int, attention_width: int, tokens: int, squares: int
+    matmul_parameters: int, layers: int, attention_width: int, tokens: float, squares: float
 ) -> float:
     """Model FLOPs, forward and backward, of `tokens` tokens in segments with Σ length² = `squares`.
 

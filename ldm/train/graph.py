@@ -1,11 +1,13 @@
 """The step as CUDA graphs: recorded once and replayed, so that it costs the host two launches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 
 import torch
 
 from ldm.config import TrainConfig
+from ldm.data.batch import PackedBatch
+from ldm.model.decoder import Decoder
 from ldm.train.engine import Loss, TorchEngine, clip_and_step, join
 
 COUNTS = ("label_count", "used_tokens", "transitions")  # of a batch: no kernel is told them
@@ -18,19 +20,19 @@ class GraphEngine(TorchEngine):
 
     capturable = True
 
-    def __init__(self, model: torch.nn.Module, config: TrainConfig):
+    def __init__(self, model: Decoder, config: TrainConfig):
         super().__init__(model, config)
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)  # the graphs' only place for it
-        self.inputs = None
+        self.inputs: tuple[PackedBatch[torch.Tensor], torch.Tensor] | None = None
         self.add_gradients = Graphed(self._add_gradients)
         self.step = Graphed(self._step)
 
-    def backward(self, batches: list) -> Loss:
+    def backward(self, batches: Sequence[PackedBatch]) -> Loss:
         count = sum(batch.label_count for batch in batches)
         return join([self._replay(batch, count) for batch in batches])
 
-    def _replay(self, batch, count: int) -> Loss:
+    def _replay(self, batch: PackedBatch, count: int) -> Loss:
         if self.inputs is None:
             self.inputs = batch.to(self.device), torch.zeros((), device=self.device)
         copy_into(self.inputs[0], batch)
@@ -39,9 +41,14 @@ class GraphEngine(TorchEngine):
         return Loss.of(value, per_label, batch)
 
     def _add_gradients(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.inputs is None:
+            raise ValueError("no batch has been copied in yet")
         value, per_label, gradients = self.gradients(*self.inputs)
-        torch._foreach_add_([parameter.grad for parameter in self.parameters], gradients)
+        torch._foreach_add_(self._sums(), gradients)
         return value.detach(), per_label.detach()  # kept by the graph, without autograd's
+
+    def _sums(self) -> list[torch.Tensor]:
+        return [p.grad for p in self.parameters if p.grad is not None]
 
     def update(self, rate: float) -> torch.Tensor:
         for group in self.optimizer.param_groups:
@@ -49,7 +56,7 @@ class GraphEngine(TorchEngine):
         return self.step()
 
     def _step(self) -> torch.Tensor:
-        gradients = [parameter.grad for parameter in self.parameters]
+        gradients = self._sums()
         norm = clip_and_step(self.optimizer, gradients, self.clip)
         torch._foreach_zero_(gradients)
         return norm
@@ -67,7 +74,8 @@ class Graphed:
     def __init__(self, function: Callable):
         self.function, self.calls = function, 0
         self.stream = torch.cuda.Stream()
-        self.graph = self.outputs = None
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.outputs = None
 
     def __call__(self):
         self.calls += 1
@@ -76,8 +84,10 @@ class Graphed:
         if self.graph is None:
             self.graph = torch.cuda.CUDAGraph()
             # the loader's threads go on pinning memory, which "global" would not let them
-            mode = {"stream": self.stream, "capture_error_mode": "thread_local"}
-            with torch.cuda.graph(self.graph, **mode):  # records, computes nothing
+            recording = torch.cuda.graph(
+                self.graph, stream=self.stream, capture_error_mode="thread_local"
+            )
+            with recording:  # computes nothing
                 self.outputs = self.function()
         self.graph.replay()
         return self.outputs

@@ -166,14 +166,16 @@ def charge(events: list[FunctionEvent], cuda: bool, threads: int) -> dict[str, f
 
 def range_of(event: FunctionEvent, forward: dict) -> str | None:
     """The part whose range is around the event, or around its operator's forward."""
-    while event is not None:
+    around: FunctionEvent | None = event
+    while around is not None:
+        event = around
         if event.name.startswith(PREFIX):
             return event.name.removeprefix(PREFIX)
         if event.name.startswith(("c10d::", "gloo:", "nccl:")):
             return "communication"
         if event.fwd_thread and (event.fwd_thread, event.sequence_nr) in forward:
             return forward[event.fwd_thread, event.sequence_nr]
-        event = event.cpu_parent
+        around = event.cpu_parent
     return None
 
 

@@ -79,7 +79,7 @@ def _train(recipe, folder, sizes, manifest, checkpoints, newest, saved) -> None:
         [environment["id"] for environment in manifest["environments"]],
         waited=lambda: loader.waited,
         batch_name=lambda k: f"bin {k} of every stream of the mix {manifest['checksum'][:12]}",
-        capacities=loader.capacities and asdict(loader.capacities),
+        capacities=asdict(loader.capacities) if loader.capacities else None,
     )
     stop = Stop(engine, recipe.train.log_every)
     with closing(loader), closing(log.open(step, recipe.train.steps)), stop:

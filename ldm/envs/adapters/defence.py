@@ -82,7 +82,7 @@ class Detection(Periods):
         return (-self.loss if self.attacked else 1.0), False
 
     def _observe(self):
-        return np.float32([self.alerts / self.loud, self.mean / self.loud])
+        return np.array([self.alerts / self.loud, self.mean / self.loud], np.float32)
 
 
 class FlipIt(Periods):
@@ -118,7 +118,7 @@ class FlipIt(Periods):
         return reward, False
 
     def _observe(self):
-        return np.float32([self.since / self.every, self.shown / self.every])
+        return np.array([self.since / self.every, self.shown / self.every], np.float32)
 
 
 class Honeypot(Periods):

@@ -1,11 +1,12 @@
 """Any environment that gymnasium registers."""
 
 import importlib
+from collections.abc import Sequence
 
 import gymnasium
 
 
-def build(make: str, split: str, module: str = "", wrappers: list[str] = (), **options):
+def build(make: str, split: str, module: str = "", wrappers: Sequence[str] = (), **options):
     """`module` is imported first if given, to register it. `wrappers`: "package.module:Class" of
     the library's own wrappers that shape its observations."""
     if module:

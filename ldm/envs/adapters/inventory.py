@@ -95,7 +95,7 @@ class Serial(gymnasium.Env):
         self.demand, self.lead, self.holding = demand, lead, holding
         self.shortage, self.capacity, self.horizon = shortage, capacity, horizon
         ways = [[largest] * periods for periods in lead]
-        high = np.float32([capacity, *ways[0], capacity, *ways[1], np.inf])
+        high = np.array([capacity, *ways[0], capacity, *ways[1], np.inf], np.float32)
         low = np.zeros_like(high)
         low[lead[0] + 1] = -capacity
         self.observation_space = gymnasium.spaces.Box(low, high)

@@ -3,6 +3,7 @@
 import warnings
 
 import gymnasium
+import numpy as np
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -16,4 +17,5 @@ def build(make: str, split: str, **options):
 class Together(gymnasium.Wrapper):
     def step(self, action):
         observation, rewards, terminated, truncated, info = self.env.step(action)
-        return observation, float(sum(rewards)), bool(terminated), bool(truncated), info
+        reward = float(np.asarray(rewards).sum())
+        return observation, reward, bool(terminated), bool(truncated), info

@@ -43,7 +43,7 @@ class Execution(Market):
         self.block, self.temporary, self.permanent = block, temporary, permanent
         self.risk, self.horizon = risk, horizon
         self.action_space = Box(0, 1, (1,))
-        low, high = np.float32([0, 0, -np.inf]), np.float32([1, 1, np.inf])
+        low, high = np.array([0, 0, -np.inf], np.float32), np.array([1, 1, np.inf], np.float32)
         self.observation_space = Box(low, high)
 
     def _start(self):
@@ -73,7 +73,7 @@ class MarketMaking(Market):
         self.rate, self.decay, self.limit = rate, decay, limit
         self.risk, self.horizon = risk, horizon
         self.action_space = Box(0, widest, (2,))
-        low, high = np.float32([0, -1, -np.inf]), np.float32([1, 1, np.inf])
+        low, high = np.array([0, -1, -np.inf], np.float32), np.array([1, 1, np.inf], np.float32)
         self.observation_space = Box(low, high)
 
     def _start(self):
@@ -97,6 +97,7 @@ class Geometric(Market):
     """A price S' = S · exp(σ ε − σ² / 2) from 1, σ = `volatility` a period."""
 
     volatility: float
+    strike: float
 
     def _start(self):
         self.price = 1.0
@@ -124,7 +125,7 @@ class Hedging(Geometric):
         self.volatility, self.strike, self.fee = volatility, strike, fee
         self.aversion, self.horizon = aversion, horizon
         self.action_space = Box(0, 1, (1,))
-        low, high = np.float32([0, -np.inf, 0]), np.float32([1, np.inf, 1])
+        low, high = np.array([0, -np.inf, 0], np.float32), np.array([1, np.inf, 1], np.float32)
         self.observation_space = Box(low, high)
 
     def _start(self):
@@ -161,7 +162,9 @@ class Stopping(Geometric):
     def __init__(self, volatility=0.03, strike=1.0, rate=0.002, horizon=50):
         self.volatility, self.strike, self.rate, self.horizon = volatility, strike, rate, horizon
         self.action_space = Discrete(2)
-        self.observation_space = Box(np.float32([0, -np.inf]), np.float32([1, np.inf]))
+        self.observation_space = Box(
+            np.array([0, -np.inf], np.float32), np.array([1, np.inf], np.float32)
+        )
 
     def _act(self, action):
         if action:
@@ -186,7 +189,7 @@ class Portfolio(Market):
         self.assets, self.fade, self.strength = assets, fade, strength
         self.risk, self.cost, self.horizon = risk, cost, horizon
         self.action_space = Box(-1, 1, (assets,))
-        bound = np.repeat(np.float32([np.inf, 1]), assets)
+        bound = np.repeat(np.array([np.inf, 1], np.float32), assets)
         self.observation_space = Box(-bound, bound)
 
     def _start(self):

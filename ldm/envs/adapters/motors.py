@@ -29,7 +29,7 @@ class Drive(gymnasium.Wrapper):
 
     def __init__(self, env, angle: bool):
         super().__init__(env)
-        self.draws = None
+        self.draws: np.random.Generator | None = None
         _, reference = env.observation_space
         names = list(env.unwrapped.physical_system.state_names)
         self.angle = names.index("epsilon") if angle else None

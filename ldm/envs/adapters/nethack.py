@@ -18,5 +18,5 @@ class Seeded(gymnasium.Wrapper):
         if seed is not None:
             self.np_random, _ = gymnasium.utils.seeding.np_random(seed)
         core, display = (int(drawn) for drawn in self.np_random.integers(2**31, size=2))
-        self.unwrapped.seed(core, display, reseed=False)
+        self.unwrapped.seed(core, display, reseed=False)  # type: ignore[attr-defined]  # NLE's own
         return self.env.reset(options=options)

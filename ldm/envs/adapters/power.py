@@ -7,6 +7,7 @@ power follows the sun under clouds. They are drawn anew every episode.
 
 import gymnasium
 import numpy as np
+import numpy.typing as npt
 from gymnasium.spaces import Box, Discrete
 
 DAY = 24
@@ -22,19 +23,34 @@ class Plant(gymnasium.Env):
 
     horizon: int
 
+    def _start(self) -> None:
+        raise NotImplementedError
+
+    def _run(self, action) -> float:
+        raise NotImplementedError
+
+    def _observe(self) -> npt.ArrayLike:
+        raise NotImplementedError
+
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.period, self.first = 0, int(self.np_random.integers(DAY))
         self.deviation = 0.0
         self._start()
-        return np.float32(self._observe()), {}
+        return np.asarray(self._observe(), np.float32), {}
 
     def step(self, action):
         reward = self._run(action)
         self.period += 1
         self.deviation = 0.9 * self.deviation + 0.4 * self.np_random.standard_normal()
         self._renew()
-        return np.float32(self._observe()), float(reward), False, self.period == self.horizon, {}
+        return (
+            np.asarray(self._observe(), np.float32),
+            float(reward),
+            False,
+            self.period == self.horizon,
+            {},
+        )
 
     def _renew(self) -> None:
         """Draws what the next period brings."""
@@ -63,7 +79,7 @@ class Battery(Plant):
     def __init__(self, hours=4.0, loss=0.1, wear=0.05, horizon=168):
         self.hours, self.loss, self.wear, self.horizon = hours, loss, wear, horizon
         self.action_space = Box(-1, 1, (1,))
-        low, high = np.float32([0, 0, -1, -1]), np.float32([1, np.inf, 1, 1])
+        low, high = np.array([0, 0, -1, -1], np.float32), np.array([1, np.inf, 1, 1], np.float32)
         self.observation_space = Box(low, high)
 
     def _start(self):
@@ -91,8 +107,11 @@ class Microgrid(Plant):
 
     def __init__(self, sun=1.0, hours=3.0, penalty=3.0, horizon=168):
         self.sun, self.hours, self.penalty, self.horizon = sun, hours, penalty, horizon
-        self.action_space = Box(np.float32([0, -1]), np.float32([1, 1]))
-        low, high = np.float32([0, 0, 0, -1, -1]), np.float32([1, 2, np.inf, 1, 1])
+        self.action_space = Box(np.array([0, -1], np.float32), np.array([1, 1], np.float32))
+        low, high = (
+            np.array([0, 0, 0, -1, -1], np.float32),
+            np.array([1, 2, np.inf, 1, 1], np.float32),
+        )
         self.observation_space = Box(low, high)
 
     def _start(self):
@@ -129,8 +148,8 @@ class Charging(Plant):
     def __init__(self, bays=4, arrivals=0.3, limit=0.5, horizon=168):
         self.bays, self.arrivals, self.limit, self.horizon = bays, arrivals, limit, horizon
         self.action_space = Box(0, 1, (bays,))
-        high = np.float32([1] * 2 * bays + [np.inf, 1, 1])
-        self.observation_space = Box(np.float32([0] * 2 * bays + [0, -1, -1]), high)
+        high = np.array([1] * 2 * bays + [np.inf, 1, 1], np.float32)
+        self.observation_space = Box(np.array([0] * 2 * bays + [0, -1, -1], np.float32), high)
 
     def _start(self):
         self.need, self.left = np.zeros(self.bays), np.zeros(self.bays)
@@ -206,8 +225,8 @@ class Commitment(Plant):
         size = draws.uniform(0.5, 1.5, units)
         self.size = 1.2 * size / size.sum()
         self.action_space = Discrete(2**units)
-        low = np.float32([0] * (units + 1) + [-1, -1])
-        self.observation_space = Box(low, np.float32([2] + [1] * (units + 2)))
+        low = np.array([0] * (units + 1) + [-1, -1], np.float32)
+        self.observation_space = Box(low, np.array([2] + [1] * (units + 2), np.float32))
 
     def _start(self):
         self.on = np.ones(self.units, bool)

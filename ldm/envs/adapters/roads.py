@@ -25,7 +25,7 @@ class Cruise(Periods):
         self.headway, self.wander, self.braking = headway, wander, braking
         self.comfort, self.horizon = comfort, horizon
         self.action_space = Box(-1, 1, (1,))
-        self.observation_space = Box(np.float32([-np.inf, 0, -np.inf]), np.inf, (3,))
+        self.observation_space = Box(np.array([-np.inf, 0, -np.inf], np.float32), np.inf, (3,))
 
     def _start(self):
         self.leader, self.aim = 20.0, 20.0
@@ -97,7 +97,7 @@ class Approach(Periods):
     def __init__(self, distance=200.0, red=20.0, horizon=120):
         self.distance, self.red, self.horizon = distance, red, horizon
         self.action_space = Box(-1, 1, (1,))
-        self.observation_space = Box(np.float32([-np.inf, 0, 0]), np.inf, (3,))
+        self.observation_space = Box(np.array([-np.inf, 0, 0], np.float32), np.inf, (3,))
 
     def _start(self):
         self.left = self.distance * self.np_random.uniform(0.8, 1.2)
@@ -131,7 +131,7 @@ class Signals(Periods):
         self.junctions, self.main, self.crossing = junctions, main, crossing
         self.flow, self.horizon, self.room = flow, horizon, 60
         self.action_space = Discrete(2) if junctions == 1 else MultiDiscrete([2] * junctions)
-        high = np.tile(np.float32([self.room / 10, self.room / 10, 1]), junctions)
+        high = np.tile(np.array([self.room / 10, self.room / 10, 1], np.float32), junctions)
         self.observation_space = Box(np.zeros_like(high), high)
 
     def _start(self):
@@ -166,7 +166,7 @@ class Ramp(Periods):
     def __init__(self, cells=6, load=1.0, ramp=0.5, horizon=120):
         self.cells, self.load, self.ramp, self.horizon = cells, load, ramp, horizon
         self.action_space = Box(0, 1, (1,))
-        high = np.float32([1] * cells + [np.inf, 1])
+        high = np.array([1] * cells + [np.inf, 1], np.float32)
         self.observation_space = Box(np.zeros_like(high), high)
 
     def _start(self):

@@ -19,6 +19,9 @@ def build(make: str, split: str, **options):
 class Problem(Periods):
     """Subclasses fill in `_period`, which returns the reward: none ends before its time."""
 
+    def _period(self, action) -> float:
+        raise NotImplementedError
+
     def _act(self, action):
         return self._period(action), False
 

@@ -110,7 +110,7 @@ class GeneratedPrices(gymnasium.Env):
         self.series = SERIES[make]
         self.split, self.rate, self.volatility, self.fee = split, rate, volatility, fee
         self.window, self.horizon = window, horizon
-        self.draws = None
+        self.draws: np.random.Generator | None = None
         self.action_space = gymnasium.spaces.Discrete(len(self.POSITIONS))
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (window + 3,))
 
@@ -119,7 +119,7 @@ class GeneratedPrices(gymnasium.Env):
             words = [SPLITS.index(self.split)] + ([] if seed is None else [seed])
             self.draws = np.random.default_rng(words)
         self.env = self.library(
-            self._table(),
+            self._table(self.draws),
             positions=list(self.POSITIONS),
             trading_fees=self.fee,
             initial_position=0,
@@ -132,11 +132,11 @@ class GeneratedPrices(gymnasium.Env):
         observation, reward, terminated, truncated, _ = self.env.step(int(action))
         return observation.astype(np.float32), float(reward), bool(terminated), bool(truncated), {}
 
-    def _table(self):
+    def _table(self, draws: np.random.Generator):
         import pandas
 
         rows = self.horizon + 1
-        logs = self.series(self.draws, rows + self.window, self.rate, self.volatility)
+        logs = self.series(draws, rows + self.window, self.rate, self.volatility)
         windows = np.lib.stride_tricks.sliding_window_view(logs, self.window + 1)
         columns = {
             f"feature_return_{self.window - i}": change

@@ -19,6 +19,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ldm.envs.interface import Actor, Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
@@ -104,11 +105,17 @@ class Hosted:
         return timestep.expert
 
 
+NOTHING = np.empty(0)  # an expert's state before its first step
+
+
 def memory(
-    timestep: TimeStep, state: np.ndarray | None, shape: tuple[int, ...] = (), dtype=np.float64
-):
+    timestep: TimeStep,
+    state: np.ndarray,
+    shape: tuple[int, ...] = (),
+    dtype: npt.DTypeLike = np.float64,
+) -> np.ndarray:
     """Per-stream state of a causal expert: zeros (num_envs, *shape), reset in rows that started."""
-    if state is None or len(state) != len(timestep.started):
+    if len(state) != len(timestep.started):
         state = np.zeros((len(timestep.started), *shape), dtype)
     state[timestep.started] = 0
     return state

@@ -102,7 +102,7 @@ def push(spec: EnvSpec) -> Markov:
     def choose(moving: np.ndarray, fixed: np.ndarray) -> int:
         (agent,), boxes = cells(moving == 3), cells(moving == 4)
         free = (moving != 4) & (fixed != 1)
-        wanted = {}
+        wanted: dict = {}
         for row, column in sorted(boxes):
             for number, (down, right) in enumerate(MOVES):
                 to, stand = (row + down, column + right), (row - down, column - right)
@@ -122,7 +122,8 @@ def push(spec: EnvSpec) -> Markov:
 @lru_cache(maxsize=100_000)
 def slide(line: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
     """A line of 2048 pushed to its front, exponents, and what merging pays."""
-    result, gained, waiting = [], 0, 0
+    result: list[int] = []
+    gained, waiting = 0, 0
     for tile in (t for t in line if t):
         if tile == waiting:
             result[-1] += 1
@@ -169,7 +170,9 @@ def around(cell: Cell, side: int) -> list[Cell]:
 def safest(board: np.ndarray, mines: int) -> Cell:
     """A hidden cell (negative) that some number proves safe, given what numbers prove to be mines;
     else the one with the lowest estimated chance: the largest that a number beside it gives it."""
-    hidden, found, safe = cells(board < 0), set(), set()
+    hidden = cells(board < 0)
+    found: set[tuple[int, int]] = set()
+    safe: set[tuple[int, int]] = set()
     numbers = [(int(board[cell]), set(around(cell, len(board)))) for cell in cells(board >= 0)]
     for _ in range(4):  # what is proved proves more
         for count, near in numbers:

@@ -5,7 +5,7 @@ import numpy as np
 
 from ldm.envs.interface import Actor, Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
-from ldm.reference.experts import Markov, expert, memory
+from ldm.reference.experts import NOTHING, Markov, expert, memory
 
 
 def number(spec: EnvSpec) -> int:
@@ -47,7 +47,7 @@ def recall(spec: EnvSpec) -> Actor:
     """The bits show as ±1 in the first observation, the number of the one asked for in the last."""
 
     class Recall:
-        id, bits = "exact/bsuite-memory@1", None
+        id, bits = "exact/bsuite-memory@1", NOTHING
 
         def act(self, timestep: TimeStep) -> Arrays:
             row = timestep.observation[0][:, 0]

@@ -5,7 +5,7 @@ import numpy as np
 
 from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
-from ldm.reference.experts import Markov, expert, memory
+from ldm.reference.experts import NOTHING, Markov, expert, memory
 from ldm.reference.experts.search import search
 
 
@@ -22,7 +22,7 @@ class Cleaner:
     id = "scripted/containment@1"
 
     def __init__(self, p):
-        self.p, self.belief = p, None
+        self.p, self.belief = p, NOTHING
 
     def act(self, timestep: TimeStep) -> Arrays:
         p, (alerts,) = self.p, timestep.observation
@@ -58,7 +58,7 @@ class Detector:
     def __init__(self, p):
         from scipy.stats import poisson
 
-        self.p, self.belief, self.time = p, None, None
+        self.p, self.belief, self.time = p, NOTHING, NOTHING
         counts = np.arange(int(p.loud + 10 * p.loud**0.5) + 4)
         self.quiet, self.loud = poisson.pmf(counts, p.quiet), poisson.pmf(counts, p.loud)
         grid = np.linspace(0, 1, 201)
@@ -121,7 +121,7 @@ class Trapper:
     id = "exact/honeypot@1"
 
     def __init__(self, p):
-        self.p, self.belief = p, None
+        self.p, self.belief = p, NOTHING
         size = p.layers * p.width
         self.moves = np.zeros((size + 1, size + 1))  # the last one: out of the network
         for layer in range(p.layers):

@@ -45,7 +45,7 @@ class Drive:
         """The voltages (choices, windings' phases) of every choice, or None where continuous."""
         if make.startswith("Cont"):
             return None
-        counts = np.atleast_1d(getattr(space, "nvec", getattr(space, "n", None)))
+        counts = np.atleast_1d(space.nvec if hasattr(space, "nvec") else space.n)
         parts = [BRIDGE if count == 8 else FOUR_QUADRANTS[:, None] for count in counts]
         grid = np.stack(np.meshgrid(*(range(c) for c in counts), indexing="ij"), -1)
         self.indices = grid.reshape(-1, len(counts))
@@ -154,7 +154,7 @@ def predictive(spec: EnvSpec) -> Markov:
     drive = Drive(spec)
     model = Model(drive)
     controlled = [drive.column[name] for name in drive.targets]
-    weight = np.ones(len(drive.currents))
+    weight: np.ndarray = np.ones(len(drive.currents))
     if set(controlled) <= set(drive.currents):
         weight = np.isin(drive.currents, controlled) + 1e-3
 

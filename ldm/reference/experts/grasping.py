@@ -16,7 +16,10 @@ def parts(observation: Arrays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Everything, the object's place and its goal, whichever order the library keeps them in."""
     main = max(range(3), key=lambda i: observation[i].shape[1])
     achieved, desired = (part for i, part in enumerate(observation) if i != main)
-    return tuple(part.astype(np.float64) for part in (observation[main], achieved, desired))
+    everything, achieved, desired = (
+        part.astype(np.float64) for part in (observation[main], achieved, desired)
+    )
+    return everything, achieved, desired
 
 
 def act_towards(target: np.ndarray, gripper: np.ndarray) -> np.ndarray:

@@ -80,7 +80,8 @@ class Mapper:
         """The first action towards facing a cell of `target`, `last` where it is faced already."""
         free, aim = self.passable().tolist(), target.tolist()
         start = (*self.position.tolist(), self.heading)
-        first = {start: None}  # state → the action that the way there begins with
+        # state → the action that the way there begins with
+        first: dict[tuple, int | None] = {start: None}
         queue = deque([start])
         while queue:
             x, y, heading = queue.popleft()

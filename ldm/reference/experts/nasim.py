@@ -13,7 +13,7 @@ import numpy as np
 
 from ldm.envs.interface import TimeStep
 from ldm.envs.spec import EnvSpec
-from ldm.reference.experts import expert, memory
+from ldm.reference.experts import NOTHING, expert, memory
 
 ROOT = 2
 
@@ -59,14 +59,14 @@ class Attacker:
         self.columns = [base + 2, base + 5]  # discovered, access
         self.shape = (len(scenario.address_space), 2)
         self.plans: dict[Known, np.ndarray] = {}
-        self.known = None
+        self.known = NOTHING
 
     def act(self, timestep: TimeStep) -> list[np.ndarray]:
         (observation,) = timestep.observation
         rows = observation.reshape(len(observation), self.shape[0] + 1, -1)
-        self.known = memory(timestep, self.known, self.shape)
-        np.maximum(self.known, rows[:, :-1, self.columns], out=self.known)
-        return [np.stack([self._move(stream) for stream in self.known])]
+        known = self.known = memory(timestep, self.known, self.shape)
+        known[:] = np.maximum(known, rows[:, :-1, self.columns])
+        return [np.stack([self._move(known[i]) for i in range(len(known))])]
 
     def _move(self, stream: np.ndarray) -> np.ndarray:
         known = Known(tuple(stream[:, 1].astype(int)), tuple(stream[:, 0] > 0))
@@ -93,7 +93,7 @@ class Planner:
 
         def action(offset: int, kind: int, parts=(0, 0, 0)) -> np.ndarray:
             if flat:
-                return np.int32(index * per_host + offset)
+                return np.array(index * per_host + offset, np.int32)
             return np.array([kind, address[0] - 1, address[1], *parts], np.int32)
 
         def number(names, name, first=0) -> int:
@@ -200,7 +200,7 @@ class Planner:
             )
         )
 
-    def _permitted(self, source: int, target: int, service: str) -> bool:
+    def _permitted(self, source: int, target: int, service: str | None) -> bool:
         if source == target:
             return True
         linked = self.topology[source][target] == 1

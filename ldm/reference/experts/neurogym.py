@@ -11,7 +11,7 @@ import numpy as np
 
 from ldm.envs.interface import Actor, Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
-from ldm.reference.experts import Markov, expert, memory
+from ldm.reference.experts import NOTHING, Markov, expert, memory
 
 Rule = Callable[[np.ndarray], int]
 RING = 16  # directions of the ring in the tasks of Yang et al.
@@ -220,7 +220,7 @@ def delayed_reach(spec: EnvSpec) -> Actor:
     """Waits (first number negative) until the go signal, then names the value that was shown."""
 
     class Reach:
-        id, shown = "scripted/neurogym-ReachingDelayResponse@1", None
+        id, shown = "scripted/neurogym-ReachingDelayResponse@1", NOTHING
 
         def act(self, timestep: TimeStep) -> Arrays:
             go, stimulus = timestep.observation[0].T
@@ -256,7 +256,7 @@ def two_step(spec: EnvSpec) -> Actor:
     trials, the other in one; they swap with probability 0.025. Bayes' rule says which."""
 
     class TwoStep:
-        id, odds = "exact/neurogym-DawTwoStep@1", None
+        id, odds = "exact/neurogym-DawTwoStep@1", NOTHING
 
         def act(self, timestep: TimeStep) -> Arrays:
             first, second = timestep.observation[0][:, 1] > 0.5, timestep.observation[0][:, 2] > 0.5

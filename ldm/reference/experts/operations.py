@@ -4,7 +4,7 @@ import numpy as np
 
 from ldm.envs.interface import Actor, Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
-from ldm.reference.experts import Markov, expert, memory
+from ldm.reference.experts import NOTHING, Markov, expert, memory
 
 
 @expert("or-gym/BinPacking-*")
@@ -99,7 +99,7 @@ def echelons(spec: EnvSpec) -> Actor:
     stages, longest = len(lead), lead.max()
 
     class Echelons:
-        id, period = "scripted/or-gym-base-stock@1", None
+        id, period = "scripted/or-gym-base-stock@1", NOTHING
 
         def act(self, timestep: TimeStep) -> Arrays:
             self.period = memory(timestep, self.period)
@@ -160,7 +160,7 @@ def portfolio(spec: EnvSpec) -> Actor:
         cash[t] = kept
 
     class Plan:
-        id, period = "scripted/certain-portfolio@1", None
+        id, period = "scripted/certain-portfolio@1", NOTHING
 
         def act(self, timestep: TimeStep) -> Arrays:
             self.period = memory(timestep, self.period, dtype=np.int64)

@@ -4,7 +4,7 @@ import numpy as np
 
 from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
-from ldm.reference.experts import expert, memory
+from ldm.reference.experts import NOTHING, expert, memory
 
 LEVELS = "Easy", "Medium", "Hard"
 
@@ -23,11 +23,11 @@ class Recall:
     at index `time` of each stream."""
 
     def __init__(self, id: str):
-        self.id, self.time, self.history = id, None, None
+        self.id, self.time, self.history = id, NOTHING, np.empty((0, 0), np.int32)
 
     def remember(self, timestep: TimeStep, symbol: np.ndarray) -> None:
         n = len(timestep.started)
-        if self.time is None or len(self.time) != n:
+        if len(self.time) != n:
             self.time, self.history = np.zeros(n, np.int64), np.zeros((n, 64), np.int32)
         self.time = np.where(timestep.started, 0, self.time + 1)
         if self.time.max() >= self.history.shape[1]:
@@ -75,7 +75,7 @@ class Autoencode(Recall):
 
     def __init__(self):
         super().__init__("exact/autoencode@1")
-        self.watched = self.watching = None
+        self.watched = self.watching = NOTHING
 
     def act(self, timestep: TimeStep) -> Arrays:
         watching, card = timestep.observation
@@ -99,7 +99,7 @@ class CountRecall:
     id = "exact/count-recall@1"
 
     def __init__(self, distinct: int):
-        self.distinct, self.counts = distinct, None
+        self.distinct, self.counts = distinct, NOTHING
 
     def act(self, timestep: TimeStep) -> Arrays:
         dealt, asked = timestep.observation[0].T
@@ -120,7 +120,7 @@ class HigherLower:
     id = "exact/higher-lower@1"
 
     def __init__(self, decks: int):
-        self.decks, self.seen = decks, None
+        self.decks, self.seen = decks, NOTHING
 
     def act(self, timestep: TimeStep) -> Arrays:
         card = timestep.observation[0]
@@ -146,7 +146,7 @@ class Bandit:
 
     def __init__(self, arms: int, wins: float = 3.0, pulls: float = 3.3):
         self.arms, self.prior = arms, (wins, pulls)
-        self.wins = self.pulls = None
+        self.wins = self.pulls = NOTHING
 
     def act(self, timestep: TimeStep) -> Arrays:
         self.wins = memory(timestep, self.wins, (self.arms,))

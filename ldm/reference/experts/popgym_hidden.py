@@ -5,7 +5,7 @@ import numpy as np
 
 from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
-from ldm.reference.experts import expert, memory
+from ldm.reference.experts import NOTHING, expert, memory
 from ldm.reference.experts.boards import safest
 from ldm.reference.experts.popgym import ids, level
 
@@ -21,7 +21,11 @@ class VelocityOnlyCartPole:
     """The first observation shows the positions, the others the velocities; their sum is exact."""
 
     def __init__(self, spec: EnvSpec):
-        self.id, self.position, self.velocity = "scripted/popgym-velocity-cartpole@1", None, None
+        self.id, self.position, self.velocity = (
+            "scripted/popgym-velocity-cartpole@1",
+            NOTHING,
+            NOTHING,
+        )
 
     def act(self, timestep: TimeStep) -> Arrays:
         seen, first = timestep.observation[0].astype(np.float64), timestep.started[:, None]
@@ -39,7 +43,7 @@ class NoisyCartPole:
     """Kalman filter of the linearised cart and pole; its pushes are known."""
 
     def __init__(self, spec: EnvSpec):
-        self.id, self.state, self.time = "scripted/popgym-noisy-cartpole@1", None, None
+        self.id, self.state, self.time = "scripted/popgym-noisy-cartpole@1", NOTHING, NOTHING
         noise = (0.1, 0.2, 0.3)[level(spec)] ** 2 * np.eye(2)
         covariance, self.gains = np.eye(4) * 0.05**2 / 3, []  # the start is uniform in ±0.05
         for _ in range(spec.horizon + 1):
@@ -70,7 +74,7 @@ class Pendulum:
         self.id = f"scripted/popgym-{'noisy-' * noisy}pendulum@1"
         self.share = (0.25, 0.12, 0.08)[level(spec)] if noisy else 1.0
         self.rate = self.share / (2 - self.share) * self.share / 0.05
-        self.angle = self.spin = None
+        self.angle = self.spin = NOTHING
 
     def act(self, timestep: TimeStep) -> Arrays:
         cosine, sine = timestep.observation[0].T.astype(np.float64)
@@ -107,6 +111,9 @@ class Board:
             over = timestep.terminated[i] or timestep.truncated[i]
             chosen.append((0, 0) if over and not started else self.choose(self.boards[i]))
         return [np.array(chosen, np.int32)]
+
+    def choose(self, board: np.ndarray) -> tuple[int, int]:
+        raise NotImplementedError
 
     def _new(self) -> np.ndarray:
         return np.full((self.side, self.side), -1)

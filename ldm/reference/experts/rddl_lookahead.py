@@ -47,7 +47,7 @@ class Lookahead:
             count = space.nvec if hasattr(space, "nvec") else 2 if binary else space.n
             start = np.broadcast_to(getattr(space, "start", 0), space.shape).reshape(-1)
             counts = np.broadcast_to(count, space.shape).reshape(-1)
-            values = [range(int(s), int(s + c)) for s, c in zip(start, counts)]
+            values = [list(range(int(s), int(s + c))) for s, c in zip(start, counts)]
         return [(name, i, v) for i, own in enumerate(values) for v in own if v != default[i]]
 
     def act(self, timestep: TimeStep) -> Arrays:
@@ -102,7 +102,7 @@ class Lookahead:
             name: value[()] if name in self.problem.scalars else value
             for name, value in action.items()
         }
-        taken = self._number(action) if self.problem.single else given
+        taken: object = self._number(action) if self.problem.single else given
         if not self.problem.single and len(given) == 1:
             taken = next(iter(given.values()))
         return self.simulator.prepare_actions_for_sim(self.problem._executed(taken))

@@ -76,7 +76,8 @@ def fixed_cost(spec: EnvSpec) -> Markov:
         cost.append((np.maximum(left, 0) + p.shortage * np.maximum(-left, 0)) @ chance)
         after.append((left + p.capacity, chance))
     index = np.arange(len(stock))[:, None] + units  # of `level`, (stock, units)
-    value, best = np.zeros((len(p.season), len(stock))), None
+    value = np.zeros((len(p.season), len(stock)))
+    best = np.zeros(value.shape, int)
     for _ in range(400):
         action_cost = np.empty((*value.shape, len(orders)))
         for place, (left, chance) in enumerate(after):

@@ -69,7 +69,7 @@ def from_gymnasium(name: str, options: dict) -> Markov:
     import gymnasium
 
     environment = gymnasium.make(name, disable_env_checker=True, **options)
-    table = greedy_policy(environment.unwrapped.P)
+    table = greedy_policy(vars(environment.unwrapped)["P"])
     environment.close()
     return Markov("exact/value-iteration@1", partial(look_up, table))
 
@@ -116,7 +116,8 @@ def dealer_outcomes(total: int, ace: int) -> np.ndarray:
     """Probabilities of the dealer's final total, (23,); index 22 is bust."""
     if total >= 17:
         return np.eye(23)[min(total, 22)]
-    return sum(p * dealer_outcomes(*add_card(total, ace, card)) for card, p in CARDS.items())
+    outcomes = [p * dealer_outcomes(*add_card(total, ace, card)) for card, p in CARDS.items()]
+    return np.sum(outcomes, axis=0)
 
 
 def blackjack_policy() -> np.ndarray:
