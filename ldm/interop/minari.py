@@ -31,8 +31,10 @@ from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError, install
 
 # What a dataset that is not what Minari writes raises when read.
-UNREADABLE = (ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError)
-UNREADABLE += (OSError, RuntimeError)
+UNREADABLE: tuple[type[Exception], ...] = (
+    ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError, OSError,
+    RuntimeError,
+)  # fmt: skip
 SHARD_BYTES = 64 << 20  # of arrays that a shard of an imported dataset holds, about
 
 
