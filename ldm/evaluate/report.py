@@ -65,7 +65,7 @@ def build(recipe: Recipe, folder: Path) -> dict:
     results = [(spec, card, result) for spec, card, result in known_results if result]
     if missing := [spec.id for spec, _, result in known_results if not result]:
         raise LdmError(
-            f"{len(missing)} of {len(admitted)} environments have not been evaluated with the model "
+            f"{len(missing)} of {len(admitted)} environments have not been evaluated with model "
             f'{model[:12]} and these settings, {missing[0]} for one; run "ldm evaluate"'
         )
     scored = [_environment(recipe, *each) for each in results]
