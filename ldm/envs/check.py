@@ -50,7 +50,8 @@ class Broken(Exception):
 def check_environment(spec: EnvSpec, seed: int = SEED, steps: int = STEPS) -> Check:
     """Builds `spec`, plays it with random actions, and plays the library's own environment beside
     it (differential.py); never raises for what is wrong with it."""
-    first, reason, repeats = None, "", (None, None)
+    first, reason = None, ""
+    repeats: tuple[bool | None, bool | None] = (None, None)
     try:
         first = _play(spec, seed, steps)
         repeats = _compare(spec, seed, steps, first)

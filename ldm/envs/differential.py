@@ -12,6 +12,7 @@ import tempfile
 import uuid
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,9 @@ def _in_its_interpreter(spec: EnvSpec, seed: int, actions: list[Arrays]) -> list
         if spec.adapter.endswith(".py"):  # of the user's own, named from where they are
             request["adapter"] = str(Path(spec.adapter).resolve())
         (folder / "request.json").write_text(json.dumps(request))
-        columns = {f"a{k}": np.stack(column) for k, column in enumerate(zip(*actions))}
+        columns: dict[str, Any] = {
+            f"a{k}": np.stack(column) for k, column in enumerate(zip(*actions))
+        }
         np.savez(folder / "actions.npz", **columns)
         _run(spec, [interpreter(spec), str(Path(__file__).with_name("direct.py")), name])
         with np.load(folder / "trace.npz", allow_pickle=False) as file:

@@ -44,7 +44,8 @@ class Stream:
 
     def __init__(self, env, tree, seed: int, horizon: int):
         self.env, self.tree, self.horizon = env, tree, horizon
-        self.seed, self.steps, self.ended = seed, 0, True
+        self.seed: int | None = seed
+        self.steps, self.ended = 0, True
 
     def reset(self) -> tuple:
         seed, self.seed = self.seed, None

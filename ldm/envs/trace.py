@@ -9,7 +9,7 @@ import hashlib
 import numpy as np
 
 from ldm.envs import spaces
-from ldm.envs.interface import TimeStep
+from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor
 from ldm.envs.spec import EnvSpec
@@ -24,7 +24,7 @@ class Trace:
     def __init__(self, action: spaces.Tree):
         self.digest = hashlib.blake2b(repr(action).encode(), digest_size=8)
         self.timesteps: list[TimeStep] = []
-        self.given: list[TimeStep] = []
+        self.given: list[TimeStep | None] = []  # None once it was compared
 
     def add(self, timestep: TimeStep) -> None:
         """Raises ValueError where a time step of RETAINED steps ago has changed since."""
@@ -39,11 +39,10 @@ class Trace:
             self.given[len(self.given) - 1 - RETAINED] = None
 
     def _require_unchanged(self, moment: int) -> None:
-        for name, now, then in zip(
-            TimeStep._fields, self.given[moment], self.timesteps[moment], strict=True
-        ):
-            pairs = zip(now, then) if isinstance(now, list) else [(now, then)]
-            if now is not None and not all(np.array_equal(*p, equal_nan=True) for p in pairs):
+        given, kept = self.given[moment], self.timesteps[moment]
+        for name in TimeStep._fields:
+            now, then = (_arrays(getattr(step, name)) for step in (given, kept))
+            if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(now, then)):
                 raise ValueError(
                     f"the {name} of step {moment} has changed {RETAINED} steps later: somebody "
                     f"writes to memory that was handed over"
@@ -56,13 +55,22 @@ class Trace:
 
 
 def copied(timestep: TimeStep) -> TimeStep:
+    copies = lambda arrays: [array.copy() for array in arrays]
     return TimeStep(
-        *(
-            [array.copy() for array in field] if isinstance(field, list) else
-            None if field is None else field.copy()
-            for field in timestep
-        )
-    )  # fmt: skip
+        copies(timestep.observation),
+        copies(timestep.action),
+        timestep.reward.copy(),
+        timestep.terminated.copy(),
+        timestep.truncated.copy(),
+        timestep.started.copy(),
+        None if timestep.expert is None else copies(timestep.expert),
+    )
+
+
+def _arrays(field: Arrays | np.ndarray | None) -> Arrays:
+    if field is None:
+        return []
+    return field if isinstance(field, list) else [field]
 
 
 def trace_digest(spec: EnvSpec) -> str:

@@ -135,7 +135,7 @@ class Host:
 def own_traceback() -> str:
     """Of the exception that is handled: the frames below this file's, the last MAX_FRAMES."""
     kind, error, frames = sys.exc_info()
-    while frames.tb_next and frames.tb_frame.f_code.co_filename == __file__:
+    while frames and frames.tb_next and frames.tb_frame.f_code.co_filename == __file__:
         frames = frames.tb_next
     return "".join(traceback.format_exception(kind, error, frames, limit=-MAX_FRAMES))
 

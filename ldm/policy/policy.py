@@ -110,12 +110,13 @@ def _state(folder: Path) -> dict:
     if not path.exists():
         return {}
     state = read_sealed(path, 1, OTHER)
-    form = {"step": int, "files": dict.fromkeys((WEIGHTS, CONFIG, ENVIRONMENTS), str)}
+    files = (WEIGHTS, CONFIG, ENVIRONMENTS)
+    form = {"step": int, "files": dict.fromkeys(files, str)}
     try:
         require(state, form, STATE)
     except ValueError as error:
         raise LdmError(f"{path}: {error}; {OTHER}") from None
-    for name in form["files"]:
+    for name in files:
         if sha256(folder / name) != state["files"][name]:
             raise LdmError(f"{folder / name} has another SHA-256 than {STATE} says; {OTHER}")
     return state
