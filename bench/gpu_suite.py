@@ -70,7 +70,7 @@ def parts(out: Path, dry: bool = False) -> Iterator[Part]:
     yield Part("dispatch", 20, ("-m", "ldm.bench.tune", "dispatch", *to), "who attends")
     yield Part("embedding", 90, (*bench, "token_embedding", *to), "rows 8, 9")
     yield Part("rows", 90, (*bench, "row_operations", *to), "norm, SwiGLU, action loss")
-    yield Part("optimiser", 40, (*bench, "optimiser", *to), "row 17")
+    yield Part("optimiser", 90, (*bench, "optimiser", *to), "row 17")
     yield Part("flex", 150, (*bench, "flex_attention", "--seconds", "1", *to), "beside flex")
     yield Part("rotated", 90, (*bench, "rotated_attention", *to), "rotation fused and apart")
     yield Part("tune embedding", 150, (*tune, "token_embedding", *to), "configurations")

@@ -24,7 +24,7 @@ class ModelActor:
 
     def __init__(self, id: str, model: Decoder, codec: Codec, num_envs: int, spans_episodes: bool):
         self.id, self.num_envs = id, num_envs
-        self._model, self._codec, self._spans = model, codec, spans_episodes
+        self._model, self._codec, self.spans_episodes = model, codec, spans_episodes
         context, self._device = codec.config.context, model.head.out.device
         self._cache = model.new_cache(num_envs, context)
         self._memory = Memory(num_envs, context // 2 // codec.tokens_per_step)
@@ -52,7 +52,9 @@ class ModelActor:
                 f"{len(timestep.reward)} streams, the actor was made for {self.num_envs}"
             )
         goes_on_W = (
-            timestep.started & self._ended_W if self._spans else np.zeros(self.num_envs, bool)
+            timestep.started & self._ended_W
+            if self.spans_episodes
+            else np.zeros(self.num_envs, bool)
         )
         fresh_W = (timestep.started & ~goes_on_W) | (self._cache.lengths_W.numpy() == 0)
         self._memory.add_step(timestep, ~goes_on_W)
@@ -63,7 +65,7 @@ class ModelActor:
             fresh_W, full_W = fresh_W | full_W, np.zeros_like(full_W)
         self._steps_W[fresh_W] = 0
         hidden_WD = self._extend(timestep, fresh_W, full_W)
-        if self._spans:
+        if self.spans_episodes:
             self._take_back(timestep)
         return hidden_WD
 

@@ -12,6 +12,7 @@ for _ in range(500):
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -28,6 +29,7 @@ from ldm.errors import LdmError, nearest
 from ldm.model.decoder import Decoder
 from ldm.model.presets import Architecture
 from ldm.policy.actor import ModelActor
+from ldm.policy.agent import Agent, entry_of, wrapped
 
 WEIGHTS, CONFIG, ENVIRONMENTS = "model.safetensors", "config.json", "environments.json"
 STATE = "state.json"  # of the training run, sealed; a model that was given away may lack it
@@ -70,6 +72,17 @@ class Policy:
         if classes > most:
             raise LdmError(f"{environment}: an action has {classes} classes, the model has {most}")
         return ModelActor(f"ldm/{self.digest[:12]}", self.model, codec, num_envs, spans)
+
+    def agent(self, env: Any, environment: str | None = None) -> Agent:
+        """The model in `env` of Gymnasium, stable-baselines3 or `ldm.make`, with no past.
+
+        environment: the id under which the model knows it, where its name and spaces do not tell.
+        Raises LdmError for an environment that the model does not know.
+        """
+        found = wrapped(env)
+        id = entry_of(self.environments, found, environment)
+        actor = self.actor(id, found.num_envs or 1)
+        return Agent(actor, found.observation, found.action, found.num_envs, found.final_shown)
 
     def facts(self) -> dict:
         """What a report says about the model: parameters, sizes, steps, digest."""

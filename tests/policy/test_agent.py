@@ -1,0 +1,181 @@
+"""An agent in other people's loops does what the actor does in ours."""
+
+from copy import deepcopy
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from ldm.envs.interface import TimeStep
+from ldm.envs.make import make
+from ldm.errors import LdmError
+from ldm.policy.policy import Policy
+from tests.policy.made_timesteps import SPACES, entry
+
+
+class Walk(gymnasium.Env):
+    """Shows what it drew from its seed; pays the action; episodes of 3 to 6 steps."""
+
+    def __init__(self, kind: str = "vector"):
+        self.observation_space, self.action_space = deepcopy(SPACES[kind])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        self.left = int(self.np_random.integers(3, 7))
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.left -= 1
+        paid = float(np.sum(action[0] if isinstance(action, tuple) else action))
+        return self.observation_space.sample(), paid, self.left == 0, False, {}
+
+
+def policy(model, tokens, kind: str, spans: bool = False) -> Policy:
+    return Policy(model, tokens, {f"test/{kind}": entry(kind, spans)}, "0" * 64)
+
+
+def by_hand(made: Policy, env: gymnasium.Env, kind: str, steps: int) -> list:
+    """The actions of an actor that is handed every TimeStep, the final ones included."""
+    from ldm.envs import spaces
+
+    trees = [spaces.describe(space) for space in SPACES[kind]]
+    actor, leaves = made.actor(f"test/{kind}", 1), spaces.leaves(trees[1])
+    no = np.zeros(1, bool)
+
+    def shown(observation, action, reward, terminated, started):
+        flat = [array[None] for array in spaces.flatten(trees[0], observation)]
+        return TimeStep(flat, action, np.full(1, reward), no | terminated, no, no | started)
+
+    rest = [spaces.resting(leaf, 1) for leaf in leaves]
+    found, timestep = [], shown(env.reset(seed=3)[0], rest, 0.0, False, True)
+    while len(found) < steps:
+        chosen = [spaces.executable(*pair) for pair in zip(leaves, actor.act(timestep))]
+        if timestep.terminated[0]:
+            timestep = shown(env.reset()[0], chosen, 0.0, False, True)
+            continue
+        found.append(chosen)
+        sample = spaces.unflatten(trees[1], [array[0] for array in chosen])
+        observation, reward, terminated, _, _ = env.step(sample)
+        timestep = shown(observation, chosen, reward, terminated, False)
+    return found
+
+
+@pytest.mark.parametrize("kind", SPACES)
+@pytest.mark.parametrize("spans", [False, True])
+def test_a_gymnasium_loop(kind, spans, model, tokens):
+    made, env = policy(model, tokens, kind, spans), Walk(kind)
+    expected = by_hand(made, Walk(kind), kind, 40)
+    agent = made.agent(env, environment=f"test/{kind}")
+    observation, _ = env.reset(seed=3)
+    for chosen in expected:
+        action = agent.act(observation)
+        parts = action if isinstance(action, tuple) else (action,)
+        assert all(np.array_equal(a, c[0]) for a, c in zip(parts, chosen, strict=True))
+        observation, reward, terminated, truncated, _ = env.step(action)
+        agent.observe(reward, terminated, truncated)
+        if terminated or truncated:
+            observation, _ = env.reset()
+
+
+@pytest.mark.parametrize("kind", SPACES)
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_a_vector_loop_gives_what_single_ones_give(kind, mode, model, tokens):
+    made = policy(model, tokens, kind)
+    envs = SyncVectorEnv([lambda: Walk(kind)] * 3, autoreset_mode=mode)
+    agent = made.agent(envs, environment=f"test/{kind}")
+    observation, _ = envs.reset(seed=[3, 3, 3])
+    paid, ended = [[] for _ in range(3)], np.zeros(3, bool)
+    for _ in range(60):
+        observation, reward, terminated, truncated, _ = envs.step(agent.act(observation))
+        agent.observe(reward, terminated, truncated)
+        for i in range(3):
+            if mode is AutoresetMode.SAME_STEP or not ended[i]:
+                paid[i].append(float(reward[i]))
+        ended = terminated | truncated
+    first = Walk(kind)
+    expected = []
+    alone = made.agent(first, environment=f"test/{kind}")
+    observation, _ = first.reset(seed=3)
+    while len(expected) < 30:
+        observation, reward, terminated, truncated, _ = first.step(alone.act(observation))
+        alone.observe(reward, terminated, truncated)
+        expected.append(reward)
+        if terminated:
+            observation, _ = first.reset()
+    for rewards in paid:
+        np.testing.assert_allclose(rewards[:30], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_stable_baselines3_evaluates_it(model, tokens):
+    evaluation = pytest.importorskip("stable_baselines3.common.evaluation")
+    made = policy(model, tokens, "vector")
+
+    def loop() -> list[float]:
+        env = Walk()
+        agent = made.agent(env, environment="test/vector")
+        observation, _ = env.reset(seed=3)
+        totals = [0.0]
+        while len(totals) <= 8:
+            observation, reward, terminated, truncated, _ = env.step(agent.act(observation))
+            agent.observe(reward, terminated, truncated)
+            totals[-1] += reward
+            if terminated:
+                totals.append(0.0)
+                observation, _ = env.reset()
+        return totals[:8]
+
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    env = DummyVecEnv([Walk])
+    env.seed(3)
+    agent = made.agent(env, environment="test/vector")
+    found, _ = evaluation.evaluate_policy(
+        agent, env, n_eval_episodes=8, callback=agent.callback, return_episode_rewards=True,
+        warn=False,
+    )  # fmt: skip
+    assert found == pytest.approx(loop())
+
+
+def test_an_environment_of_ours(model, tokens):
+    made = policy(model, tokens, "vector")
+    env = make("envpool/CartPole-v1", 2, 0)
+    known = entry("vector") | {"id": env.spec.id}
+    from ldm.envs import spaces
+
+    known |= {"observation": spaces.to_json(env.observation), "action": spaces.to_json(env.action)}
+    known["statistics"]["observation"] = [
+        {k: [v] * 4 for k, v in {"mean": 0.0, "std": 1.0, "min": -5.0, "max": 5.0}.items()}
+    ]
+    known["statistics"]["action"] = [{}]
+    made.environments[env.spec.id] = known
+    agent, actor = made.agent(env), made.actor(env.spec.id, 2)
+    timestep = env.reset()
+    for _ in range(5):
+        action = agent.act(timestep)
+        assert np.array_equal(action[0], actor.act(timestep)[0])
+        timestep = env.step(action)
+    env.close()
+
+
+def test_what_cannot_be_right_is_an_error_in_words(model, tokens):
+    made, env = policy(model, tokens, "vector"), Walk()
+    with pytest.raises(LdmError, match=r"knows no environments .* one of test/vector"):
+        made.agent(env)
+    with pytest.raises(LdmError, match=r'does not know "test/vektor" \(nearest: "test/vector"\)'):
+        made.agent(env, environment="test/vektor")
+    with pytest.raises(LdmError, match="with other spaces"):
+        made.agent(Walk("mixed"), environment="test/vector")
+    with pytest.raises(LdmError, match="expected an environment of Gymnasium"):
+        made.agent("CartPole-v1")
+    agent = made.agent(env, environment="test/vector")
+    observation, _ = env.reset(seed=0)
+    agent.act(observation)
+    with pytest.raises(LdmError, match=r"twice without agent\.observe"):
+        agent.act(observation)
+    agent.reset()
+    with pytest.raises(LdmError, match="does not fit the environment's space"):
+        agent.act(np.zeros(4, np.float32))
