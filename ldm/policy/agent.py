@@ -52,9 +52,11 @@ class Agent:
     def reset(self) -> None:
         """Forgets everything: the next `act` begins an episode in every stream."""
         n = self._streams
-        self._started = np.ones(n, bool)
-        self._ended = np.zeros(n, bool)
-        self._reward, self._flags = np.zeros(n), np.zeros((2, n), bool)
+        self._started: np.ndarray = np.ones(n, bool)
+        self._ended: np.ndarray = np.zeros(n, bool)
+        self._reward: np.ndarray = np.zeros(n)
+        self._terminated: np.ndarray = np.zeros(n, bool)
+        self._truncated: np.ndarray = np.zeros(n, bool)
         self._last = [spaces.resting(leaf, n) for leaf in self._leaves]
         self._seen: Arrays | None = None
         self._observed = True
@@ -76,9 +78,8 @@ class Agent:
             )
         arrays = self._flat(observation)
         self._close_episodes()
-        timestep = TimeStep(arrays, self._last, self._reward, *self._flags, self._started)
         self._seen = arrays
-        chosen = self.actor.act(timestep)
+        chosen = self.actor.act(self._timestep(arrays))
         self._last = [spaces.executable(leaf, x) for leaf, x in zip(self._leaves, chosen)]
         self._observed = False
         return self._native(self._last)
@@ -87,10 +88,10 @@ class Agent:
         """What the last step paid and whether it ended the episode: numbers, or arrays (N,)."""
         n = self._streams
         self._reward = np.array(reward, np.float64).reshape(n)
-        terminated = np.array(terminated, bool).reshape(n)
-        self._flags = np.stack([terminated, np.array(truncated, bool).reshape(n) & ~terminated])
-        before, self._ended = self._ended, self._flags.any(0)
-        self._started = before & self._final_shown
+        self._terminated = np.array(terminated, bool).reshape(n)
+        self._truncated = np.array(truncated, bool).reshape(n) & ~self._terminated
+        self._started = self._ended & self._final_shown
+        self._ended = self._terminated | self._truncated
         self._observed = True
 
     def predict(
@@ -114,8 +115,8 @@ class Agent:
 
     def callback(self, local: dict, _: dict) -> None:
         """For `evaluate_policy`: its local variables hold what the last step paid and ended."""
-        cut = [info.get("TimeLimit.truncated", False) for info in local["infos"]]
-        done, cut = np.array(local["dones"], bool), np.array(cut, bool)
+        done = np.array(local["dones"], bool)
+        cut = np.array([info.get("TimeLimit.truncated", False) for info in local["infos"]], bool)
         self.observe(local["rewards"], done & ~cut, done & cut)
 
     @property
@@ -131,12 +132,15 @@ class Agent:
         if self._final_shown or not self._ended.any():
             return
         if self.actor.spans_episodes and self._seen is not None:
-            now = self._reward, *self._flags, self._started
-            self.actor.read(TimeStep(self._seen, self._last, *now))
+            self.actor.read(self._timestep(self._seen))
         self._started = self._ended
         self._reward = np.where(self._ended, 0.0, self._reward)
-        self._flags = np.zeros_like(self._flags)
-        self._ended = np.zeros_like(self._ended)
+        self._terminated, self._truncated, self._ended = np.zeros((3, self._streams), bool)
+
+    def _timestep(self, observation: Arrays) -> TimeStep:
+        return TimeStep(
+            observation, self._last, self._reward, self._terminated, self._truncated, self._started
+        )
 
     def _flat(self, observation: Any) -> Arrays:
         picked = (
