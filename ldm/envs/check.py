@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ldm.envs import spaces
+from ldm.envs import spaces, witness
 from ldm.envs.differential import difference, direct
 from ldm.envs.interface import TimeStep, VectorEnv
 from ldm.envs.make import make
@@ -73,6 +73,7 @@ class _Run:
     """One play: what was seen, and counts of it."""
 
     trace: Trace
+    account: list  # of the actions that the environments got; empty where they are C++
     observation: spaces.Tree
     terminated: int
     truncated: int
@@ -86,12 +87,14 @@ def _compare(spec: EnvSpec, seed: int, steps: int, first: _Run) -> tuple[bool, b
     otherwise than ours although both repeat themselves."""
     ours, actions = first.trace.timesteps, first.trace.actions
     unlike = lambda theirs: difference(ours, theirs, first.observation)
-    own = direct(spec, seed, actions)
+    own, account = direct(spec, seed, actions)
     if not (found := unlike(own)):
+        if found := witness.difference(first.account, account):
+            raise Broken(found)
         return True, True
     if unlike(_play(spec, seed, steps).trace.timesteps):
         return False, None
-    if difference(own, direct(spec, seed, actions), first.observation):
+    if difference(own, direct(spec, seed, actions)[0], first.observation):
         return False, None
     raise Broken(f"it plays otherwise than the library's own environment: {found}")
 
@@ -113,6 +116,8 @@ def _steps(spec: EnvSpec, env: VectorEnv, seed: int, steps: int) -> _Run:
     actor, trace = RandomActor(env.action, seed), Trace(env.action)
     terminated = truncated = 0
     low = high = 0.0
+    if hasattr(env, "watch"):
+        env.watch()
     timestep = env.reset()
     _require(bool(timestep.started.all()), "reset() gave streams that are not `started`")
     length = np.zeros(env.num_envs, np.int64)
@@ -145,7 +150,10 @@ def _steps(spec: EnvSpec, env: VectorEnv, seed: int, steps: int) -> _Run:
         )
         _require(bool((length <= spec.horizon).all()), f"an episode passed horizon {spec.horizon}")
     seconds = time.perf_counter() - begun
-    return _Run(trace, env.observation, terminated, truncated, (float(low), float(high)), seconds)
+    account = env.account() if hasattr(env, "account") else []
+    return _Run(
+        trace, account, env.observation, terminated, truncated, (float(low), float(high)), seconds
+    )
 
 
 def _require(holds: bool, otherwise: str) -> None:

@@ -26,8 +26,9 @@ from ldm.errors import LdmError
 FIELDS = ("reward", "terminated", "truncated", "started")
 
 
-def direct(spec: EnvSpec, seed: int, actions: list[Arrays]) -> list[TimeStep]:
-    """What the library's own environment shows at the first moment and after each of `actions`.
+def direct(spec: EnvSpec, seed: int, actions: list[Arrays]) -> tuple[list[TimeStep], list]:
+    """What the library's own environment shows at the first moment and after each of `actions`, and
+    the account (witness.py) of what it was given; empty for C++.
 
     actions: executed ones, a list of leaves (streams, *shape) a moment; ignored where an episode
     has just ended. Raises LdmError where the library's own environment fails.
@@ -56,7 +57,9 @@ def difference(ours: list[TimeStep], theirs: list[TimeStep], observation: spaces
     return ""
 
 
-def _in_its_interpreter(spec: EnvSpec, seed: int, actions: list[Arrays]) -> list[TimeStep]:
+def _in_its_interpreter(
+    spec: EnvSpec, seed: int, actions: list[Arrays]
+) -> tuple[list[TimeStep], list]:
     streams = len(actions[0][0])
     request = {field: getattr(spec, field) for field in ("adapter", "make", "options", "leaves")}
     request |= {"horizon": spec.horizon, "split": "train"}
@@ -75,10 +78,11 @@ def _in_its_interpreter(spec: EnvSpec, seed: int, actions: list[Arrays]) -> list
             count = len(file.files) - len(FIELDS)
             observations = [file[f"o{k}"] for k in range(count)]
             fields = {field: file[field] for field in FIELDS}
+        account = json.loads((folder / "account.json").read_text())
     return [
         TimeStep([o[t] for o in observations], [], **{k: v[t] for k, v in fields.items()})
         for t in range(len(actions) + 1)
-    ]
+    ], account
 
 
 def _run(spec: EnvSpec, command: list[str]) -> None:
@@ -103,7 +107,7 @@ def _run(spec: EnvSpec, command: list[str]) -> None:
         raise LdmError(f"{spec.id}: the library's own environment failed:\n{tail}")
 
 
-def _envpool(spec: EnvSpec, seed: int, actions: list[Arrays]) -> list[TimeStep]:
+def _envpool(spec: EnvSpec, seed: int, actions: list[Arrays]) -> tuple[list[TimeStep], list]:
     from ldm.envs.envpool_backend import make_pool, trees
 
     streams = len(actions[0][0])
@@ -131,7 +135,7 @@ def _envpool(spec: EnvSpec, seed: int, actions: list[Arrays]) -> list[TimeStep]:
         flags = terminated, truncated & ~terminated | cut, started
         found.append(TimeStep(observation, [], reward, *flags))
     pool.close()
-    return found
+    return found, []
 
 
 def _batches(tree: spaces.Tree, value) -> Arrays:

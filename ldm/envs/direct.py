@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import spaces
+from witness import Witness
 from worker import HERE, load_adapter, scalar
 
 
-def play(request: dict, actions: list) -> dict:
+def play(request: dict, actions: list) -> tuple[dict, list]:
     """Arrays of every moment: observation leaves o0, o1, …, reward, terminated, truncated, started,
-    each (moments, streams, …)."""
+    each (moments, streams, …); the account of the actions a stream (witness.py)."""
     seeds = request["seeds"]
     random.seed(seeds[0])
     np.random.seed(seeds[0] % 2**32)  # noqa: NPY002
@@ -28,15 +29,17 @@ def play(request: dict, actions: list) -> dict:
     envs = [
         adapter.build(request["make"], split=request["split"], **request["options"]) for _ in seeds
     ]
+    envs = [Witness(env) for env in envs]
     tree = spaces.override(spaces.describe(envs[0].observation_space), request["leaves"])
     streams = [Stream(env, tree, seed, request["horizon"]) for env, seed in zip(envs, seeds)]
     moments = [[stream.reset() for stream in streams]]
     for row in zip(*actions):
         flat = [[leaf[i] for leaf in row] for i in range(len(streams))]
         moments.append([stream.step(values) for stream, values in zip(streams, flat)])
+    account = [env.account() for env in envs]
     for env in envs:
         env.close()
-    return stacked(moments)
+    return stacked(moments), account
 
 
 class Stream:
@@ -98,7 +101,9 @@ def main() -> None:
     request = json.loads((folder / "request.json").read_text())
     with np.load(folder / "actions.npz", allow_pickle=False) as file:
         actions = [file[f"a{k}"] for k in range(len(file.files))]
-    np.savez(folder / "trace.npz", **play(request, actions))
+    columns, account = play(request, actions)
+    np.savez(folder / "trace.npz", **columns)
+    (folder / "account.json").write_text(json.dumps(account))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor
 from ldm.envs.spec import EnvSpec
+from ldm.envs.witness import RETAINED
 
 SEED, STREAMS, STEPS = 0, 2, 200
-RETAINED = 50  # steps after which what was handed over must still be what it was
 
 
 class Trace:

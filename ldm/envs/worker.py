@@ -21,6 +21,7 @@ import channel
 import numpy as np
 import processes
 import spaces
+from witness import Witness
 
 HERE = Path(__file__).resolve().parent
 MAX_FRAMES = 12  # of a traceback that are shown
@@ -127,6 +128,9 @@ class Host:
         for view, array in zip(self.views.observation, arrays):
             view[row] = array
 
+    def watch(self) -> None:
+        self.envs = [Witness(env) for env in self.envs]
+
     def close(self) -> None:
         for env in self.envs:
             env.close()
@@ -180,9 +184,11 @@ def serve(sock) -> None:
                 reply["action"] = spaces.to_json(host.action)
             elif call == "close":
                 host.close()
+            elif call == "account":
+                reply["account"] = [env.account() for env in host.envs]
             else:
                 host.open()
-                {"reset": host.reset, "step": host.step}[call]()
+                {"reset": host.reset, "step": host.step, "watch": host.watch}[call]()
         except Misfit as error:
             reply = {"kind": "space", "error": str(error)}
         except BaseException:  # a process boundary: whatever the library raises goes to the parent

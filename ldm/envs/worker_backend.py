@@ -118,6 +118,20 @@ class WorkerEnv:
             self._call("step")
         return self._timestep(executed)
 
+    def watch(self) -> None:
+        """From here on `account` knows what the environments are given (for the check)."""
+        with self._closing_on_error():
+            self._call("watch")
+
+    def account(self) -> list:
+        """The accounts of witness.py, one a stream."""
+        found = []
+        with self._closing_on_error():
+            for worker in self._workers:
+                worker.send({"call": "account"})
+                found += worker.receive(self.spec.step_seconds)["account"]
+        return found
+
     def _timestep(self, executed: Arrays) -> TimeStep:
         views = self._views
         return TimeStep(

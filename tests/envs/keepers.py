@@ -25,6 +25,22 @@ class Keeper(gymnasium.Env):
         return self.shown, -penalty, False, self.time >= 20, {}
 
 
+class Forgetful(Keeper):
+    """Keeps nothing: what it pays says nothing about its action later on."""
+
+    def step(self, action):
+        self.last = action.copy()
+        return super().step(self.last)
+
+
+class Scales(Keeper):
+    """Writes into the action that it is given, as libraries do that scale it in place."""
+
+    def step(self, action):
+        action *= 0.5
+        return super().step(action)
+
+
 class Parts(Keeper):
     """The same for every kind of action at once, inside Dict and Tuple."""
 

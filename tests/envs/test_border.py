@@ -38,13 +38,17 @@ def spec(monkeypatch):
 @pytest.fixture
 def views_at_the_border(monkeypatch, tmp_path):
     """Workers whose `unflatten` hands out views of the shared memory, as it once did."""
+    copies = "return np.array(array, leaf.source_dtype)"
+    planted(monkeypatch, tmp_path, copies, "return np.asarray(array, leaf.source_dtype)")
+
+
+def planted(monkeypatch, tmp_path, sound: str, fault: str) -> None:
+    """Lets workers run with a fault in spaces.py."""
     source = Path(worker_process.__file__).parent
     folder = shutil.copytree(source, tmp_path / "envs", ignore=shutil.ignore_patterns("*.pyc"))
-    file = folder / "spaces.py"
-    copies = "return np.array(array, leaf.source_dtype)"
-    text = file.read_text()
-    assert copies in text
-    file.write_text(text.replace(copies, "return np.asarray(array, leaf.source_dtype)"))
+    text = (file := folder / "spaces.py").read_text()
+    assert sound in text
+    file.write_text(text.replace(sound, fault))
     monkeypatch.setattr(worker_process, "__file__", str(folder / "worker_process.py"))
 
 
@@ -61,18 +65,30 @@ def test_an_environment_that_keeps_its_action_plays_as_in_its_library(spec):
     np.testing.assert_array_equal(np.stack(ours)[:20], np.stack(theirs)[:20])
 
 
-@pytest.mark.parametrize("name", ["Keeper", "Parts", "Orders"])
+@pytest.mark.parametrize("name", ["Keeper", "Scales", "Parts", "Orders"])
 def test_sound_environments_pass(name, spec):
     result = check_environment(spec(name))
     assert result.ok, result.reason
     assert result.like_library is True and result.deterministic is True
 
 
-def test_the_check_finds_views(spec, views_at_the_border):
-    result = check_environment(spec("Keeper"))
-    assert "plays otherwise than the library's own environment: step 2, stream 0: reward is" in (
-        result.reason
-    )
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Keeper", "plays otherwise than the library's own environment: step 2, stream 0: reward"),
+        ("Forgetful", "action 0: it was given float32 (2,) [0.27392337, -0.46042657], which 50 st"),
+        ("Scales", "plays otherwise than the library's own environment: step 2, stream 0: reward"),
+    ],
+)
+def test_the_check_finds_views(name, words, spec, views_at_the_border):
+    assert words in check_environment(spec(name)).reason
+
+
+def test_the_check_finds_actions_of_another_type(spec, monkeypatch, tmp_path):
+    planted(monkeypatch, tmp_path, "return int(array)", "return np.int64(array)")
+    reason = check_environment(spec("Parts")).reason
+    assert "nested: (int64 (2,) [0, 3], int64 np.int64(12))" in reason
+    assert "the library's own environment" in reason and "[0, 3], int 12)" in reason
 
 
 def test_the_check_finds_memory_that_is_written_again(spec, monkeypatch):
