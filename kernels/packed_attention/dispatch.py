@@ -138,9 +138,11 @@ def load(provider: str) -> Attend:
         return lambda q, k, v, s: fused.packed_attention(
             q, k, v, s.positions_N, s.work_list, angles=s.angles
         )
-    if provider == "plain":
-        return _rotated(
-            lambda q, k, v, s: plain.packed_attention(q, k, v, s.cu_seqlens_S1, s.max_seqlen)
+    if provider == "plain":  # its shapes depend on lengths that it reads: nothing to compile
+        return torch.compiler.disable(
+            _rotated(
+                lambda q, k, v, s: plain.packed_attention(q, k, v, s.cu_seqlens_S1, s.max_seqlen)
+            )
         )
     if provider == "varlen":
         return _rotated(peers.torch_varlen())

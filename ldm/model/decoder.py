@@ -18,6 +18,7 @@ from ldm.data.batch import PackedBatch, Tokens
 from ldm.kernels.gated_mlp import gated_mlp
 from ldm.kernels.norm_linear import norm_linear
 from ldm.kernels.packed_attention import Segments, WorkList, choose, make_plan, rotary_attention
+from ldm.kernels.packed_attention.dispatch import load
 from ldm.kernels.rotary import rotary, rotary_table
 from ldm.model.cache import KVCache, cached_attention, step_layout
 from ldm.model.embedding import TokenEmbedding
@@ -68,9 +69,14 @@ class Decoder(nn.Module):
         return (block for block in self.blocks if isinstance(block, Block))
 
     def compile_blocks(self, backend: str = "inductor") -> None:
-        """From now on each block runs as torch.compile makes it, as one graph of fixed shapes."""
+        """From now on each block runs as torch.compile makes it, as one graph of fixed shapes.
+
+        Plain attention, which runs where no kernel is for the card, precision or head dimension,
+        is left out of the graph.
+        """
+        attend = choose(self.head.out.device, self.compute_dtype, self.architecture.head_dim, 1)
         for block in self.blocks:
-            block.compile(fullgraph=True, dynamic=False, backend=backend)
+            block.compile(fullgraph=attend is not load("plain"), dynamic=False, backend=backend)
 
     def forward(
         self, batch: PackedBatch[torch.Tensor], read_U: torch.Tensor | None = None

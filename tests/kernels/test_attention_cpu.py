@@ -22,6 +22,7 @@ def case(lengths, heads, kv_heads, dim=6):
     return torch.randn(tokens, (heads + 2 * kv_heads) * dim), cu_seqlens
 
 
+@pytest.mark.bounds
 @pytest.mark.parametrize("name", SEGMENTS)
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 2), (3, 1)])
 def test_packed_attention(agree, name, heads, kv_heads):
@@ -29,12 +30,14 @@ def test_packed_attention(agree, name, heads, kv_heads):
     x, cu_seqlens = case(lengths, heads, kv_heads)
     q, k, v = x.unflatten(1, (-1, 6)).split((heads, kv_heads, kv_heads), 1)
     agree(
+        "packed_attention",
         lambda q, k, v: packed_attention(q, k, v, cu_seqlens, max(lengths)),
         lambda q, k, v: reference.packed_attention(q, k, v, cu_seqlens.tolist()),
         [q, k, v],
     )
 
 
+@pytest.mark.bounds
 @pytest.mark.parametrize("name", SEGMENTS)
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 2), (3, 1)])
 @pytest.mark.parametrize("piece", [1, 128])
@@ -57,10 +60,10 @@ def test_rotary_attention(agree, monkeypatch, name, heads, kv_heads, piece):
     by_segment = lambda q, k, v: reference.packed_attention(q, k, v, cu_seqlens.tolist())
 
     agree(
+        "rotary_attention",
         fast,
         lambda x: composed(x, by_segment),
         [x],
-        lambda x: composed(x, lambda q, k, v: packed_attention(q, k, v, cu_seqlens, max(lengths))),
     )
 
 

@@ -7,6 +7,7 @@ from ldm.kernels.token_embedding import cpu, plain, reference
 ROWS, WIDTH = 20, 10
 
 
+@pytest.mark.bounds
 @pytest.mark.parametrize("version", [plain, cpu])
 @pytest.mark.parametrize("sorted_by", ["packer", "backward"])
 @pytest.mark.parametrize(
@@ -28,6 +29,7 @@ def test_token_embedding(agree, version, sorted_by, case):
     data = (tokens.kinds_N, tokens.bag_ids_B, tokens.bag_offsets_N1, tokens.features_NG)
     data = (*data, tokens.patches_PX, tokens.patch_tokens_P)
     agree(
+        "token_embedding",
         lambda *weights: version.token_embedding(*weights, *data, *order),
         lambda *weights: reference.token_embedding(*weights, *data),
         weights,

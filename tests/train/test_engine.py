@@ -8,7 +8,7 @@ from ldm.model.decoder import Decoder
 from ldm.model.presets import architecture
 from ldm.train.engine import TorchEngine, choose_precision
 
-SIZES = {"layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "head_dim": 16, "ffn": 48}
+SIZES = {"layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "head_dim": 64, "ffn": 48}
 
 
 def engine(precision="fp32", **settings) -> TorchEngine:
