@@ -1,5 +1,8 @@
 # make quickstart   installs into .venv, builds, runs the quick start and ends with a report
 # make test         installs into .venv and runs every test
+# make check        style, types and the fast tests, for a change of a line
+# make test-slow    the tests that take minutes
+# make seconds      every test, and what each file of them takes, into tests/seconds.json
 # make bench        microbenchmarks of this machine
 # make lint         ruff
 # make wheel        a wheel for any Linux in dist/, without the compiler's machine in it (auditwheel)
@@ -9,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.pyx) setup.py pyproject.toml constraints.txt
 
-.PHONY: quickstart test bench lint wheel install
+.PHONY: quickstart test check test-slow seconds bench lint wheel install
 
 quickstart: $(VENV)/ready
 	$(BIN)/ldm run quickstart
@@ -17,6 +20,16 @@ quickstart: $(VENV)/ready
 test: $(VENV)/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+check: $(VENV)/ready
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/python -m pytest -n auto --dist loadfile --fast
+
+test-slow: $(VENV)/ready
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
+
+seconds: $(VENV)/ready
+	$(BIN)/python -m pytest -n auto --dist loadfile --write-seconds
 
 bench: $(VENV)/ready
 	$(BIN)/ldm bench
