@@ -1,5 +1,7 @@
 """The command `ldm`: a subcommand for every stage of the flow. Importing it loads no torch."""
 
+import os
+import select
 import sys
 from typing import Annotated
 
@@ -21,7 +23,7 @@ from ldm.cli.stages import (
     run_stages,
 )
 from ldm.cli.tools import Bench, Envs, Play, Zoo
-from ldm.errors import LdmError, nearest
+from ldm.errors import LdmError, machine_error, nearest
 
 COMMANDS: dict[str, type] = {
     "run": RunRecipe,
@@ -42,14 +44,31 @@ TAKES_RECIPE = {name for name, command in COMMANDS.items() if issubclass(command
 
 
 def main() -> None:
-    """Entry point of the `ldm` command: 1 for an error the user can mend, 130 for Ctrl-C."""
+    """Entry point of the `ldm` command: 1 for an error the user can mend, 130 for Ctrl-C, 141 where
+    nobody reads on (`ldm … | head`)."""
     try:
         dispatch(sys.argv[1:])
-    except LdmError as error:
-        sys.exit(f"ldm: {error}")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not (closed := [stream for stream in (1, 2) if _reader_is_gone(stream)]):
+            raise
+        with open(os.devnull, "wb") as nowhere:
+            for stream in closed:  # what is still buffered goes there
+                os.dup2(nowhere.fileno(), stream)
+        sys.exit(141)
+    except Exception as error:
+        if found := error if isinstance(error, LdmError) else machine_error(error):
+            sys.exit(f"ldm: {found}")
+        raise
     except KeyboardInterrupt:
         print("\nldm: stopped; the same command goes on where it was", file=sys.stderr)
         sys.exit(130)
+
+
+def _reader_is_gone(stream: int) -> bool:
+    poll = select.poll()
+    poll.register(stream, 0)  # an error is always told
+    return bool(poll.poll(0))
 
 
 def dispatch(arguments: list[str]) -> None:

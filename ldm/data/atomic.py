@@ -5,22 +5,15 @@ write_bytes / write_json(path, ...)      the same for small files
 with folder_lock(folder): ...            a second run in the folder is refused
 """
 
-import errno
 import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ldm.errors import LdmError
-
-FULL = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file is larger than this process may write",
-}
+from ldm.errors import LdmError, machine_error
 
 
 @contextmanager
@@ -61,16 +54,14 @@ def write_json(path: Path, value) -> None:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk into an LdmError that names `path` and says what to do."""
+    """Turns a full or closed disk into a MachineError that names `path` and says what to do."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in FULL:
+    except Exception as error:
+        found = machine_error(error, path) if not isinstance(error, ModuleNotFoundError) else None
+        if found is None or found is error:
             raise
-        raise LdmError(
-            f"cannot write {path}: {FULL[error.errno]}; nothing half-written was left under that "
-            "name: make room and run the same command again, it continues where it stopped"
-        ) from error
+        raise found from error
 
 
 @contextmanager
@@ -82,19 +73,20 @@ def folder_lock(folder: Path) -> Iterator[None]:
     folder = Path(folder)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+") as lock:
+        lock = open(folder / ".lock", "a+b", buffering=0)  # noqa: SIM115 (closed below)
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            holder = lock.read().strip() or "unknown"
+            holder = lock.read().decode(errors="replace").strip() or "unknown"
             raise LdmError(
                 f"{folder} is in use by another run (process {holder}): wait until it ends, "
                 "stop it, or give this run another folder"
             ) from None
         lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        with suppress(OSError):  # a full disk has no room for the holder's number
+            lock.write(str(os.getpid()).encode())
         yield
 
 

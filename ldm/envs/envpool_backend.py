@@ -10,7 +10,7 @@ import numpy as np
 from ldm.envs import spaces
 from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
-from ldm.errors import LdmError, install, nearest
+from ldm.errors import LdmError, MachineError, install, nearest
 
 MAX_FAULTS = 100  # episodes lost to NaN or values out of range before that is an error
 
@@ -171,7 +171,7 @@ def make_pool(spec: EnvSpec, num_envs: int, seed: int, threads: int):
     try:
         import envpool
     except ImportError as error:
-        raise LdmError(f"{spec.id} needs envpool: {install('envs')} ({error})") from error
+        raise MachineError(f"{spec.id} needs envpool: {install('envs')} ({error})") from error
     known = envpool.list_all_envs()
     if spec.make not in known:
         raise LdmError(f'{spec.id}: envpool has no "{spec.make}"{nearest(spec.make, known)}')

@@ -10,9 +10,11 @@ neighbours and, through an adapter, the library it hosts. The first message conf
 import importlib.util
 import os
 import random
+import select
 import signal
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -199,11 +201,26 @@ def serve(sock) -> None:
 def main() -> None:
     # our neighbours' names (make, check, spec ...) must not hide modules of the library
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
+    descriptor = int(sys.argv[1])
+    threading.Thread(target=watch, args=(descriptor,), daemon=True).start()
     try:
-        serve(socket.socket(fileno=int(sys.argv[1])))
-    except (EOFError, OSError):  # the parent is gone: leave nothing behind
-        processes.kill_marked(os.environ[processes.MARK])
-        os.killpg(0, signal.SIGKILL)
+        serve(socket.socket(fileno=descriptor))
+    except (EOFError, OSError):
+        leave()
+
+
+def watch(descriptor: int) -> None:
+    """Waits until the parent is gone, which a library that takes long would hide."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # the end of the other side is always told
+    poll.poll()
+    leave()
+
+
+def leave() -> None:
+    """The parent is gone: leaves nothing behind."""
+    processes.kill_marked(os.environ[processes.MARK])
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ and again is in quarantine: an error of its own, which a run survives.
 import contextlib
 import logging
 import os
+import re
 import sys
 import tempfile
 import weakref
@@ -21,7 +22,7 @@ from ldm.envs import channel, groups, spaces
 from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.envs.worker_process import CLOSE_SECONDS, Fault, WorkerProcess
-from ldm.errors import LdmError, install
+from ldm.errors import LdmError, MachineError, missing
 from ldm.seeds import derive
 
 log = logging.getLogger("ldm.envs")
@@ -86,8 +87,9 @@ class WorkerEnv:
             try:
                 described.append(worker.start(self._config, seeds, self._memory))
             except Fault as fault:
+                _require_packages(spec, fault)
                 raise LdmError(
-                    f"{spec.id} cannot be built:\n{fault}\n{_advice(spec, fault)}"
+                    f"{spec.id} cannot be built:\n{fault}\nadapter: {spec.adapter}"
                 ) from None
         self._described = described[0]
         if any(reply != self._described for reply in described):
@@ -243,12 +245,14 @@ class WorkerEnv:
             raise
 
 
-def _advice(spec: EnvSpec, fault: Fault) -> str:
-    if "ModuleNotFoundError" not in str(fault):
-        return f"adapter: {spec.adapter}"
+def _require_packages(spec: EnvSpec, fault: Fault) -> None:
+    """Raises MachineError where a worker lacks a package: that says nothing of its environment."""
+    if not (found := re.search(r"ModuleNotFoundError: No module named '([^']+)'", str(fault))):
+        return
     if spec.group == "main":
-        return install("envs")
-    return f"add what is missing to {groups.group(spec.group).lock}"
+        raise MachineError(f"{spec.id} cannot be built: {missing(found[1])}")
+    lock = groups.group(spec.group).lock
+    raise MachineError(f"{spec.id} cannot be built: add the package of {found[1]} to {lock}")
 
 
 def _anonymous_file() -> int:

@@ -28,7 +28,7 @@ from ldm.data.tools import new_folder, scale
 from ldm.data.verify import Progress, read_recorded
 from ldm.envs import spaces
 from ldm.envs.spec import EnvSpec
-from ldm.errors import LdmError, install
+from ldm.errors import LdmError, MachineError, install
 
 # What a dataset that is not what Minari writes raises when read.
 UNREADABLE: tuple[type[Exception], ...] = (
@@ -43,7 +43,7 @@ def _library():
         import h5py  # noqa: F401 (Minari's storage needs it)
         import minari
     except ImportError as error:
-        raise LdmError(f"Minari is not installed: {install('interop')} ({error})") from error
+        raise MachineError(f"Minari is not installed: {install('interop')} ({error})") from error
     return minari
 
 

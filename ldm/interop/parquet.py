@@ -20,7 +20,7 @@ from ldm.data.tools import new_folder
 from ldm.data.verify import Progress, read_recorded
 from ldm.envs import spaces
 from ldm.envs.interface import Arrays
-from ldm.errors import LdmError, install
+from ldm.errors import LdmError, MachineError, install
 from ldm.interop.card import card, slug
 
 FORMATS = ("huggingface", "rlds")
@@ -31,7 +31,7 @@ def export(folder: Path, out: Path, form: str, progress: Progress = lambda n: No
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise LdmError(f"this needs pyarrow: {install('interop')} ({error})") from error
+        raise MachineError(f"this needs pyarrow: {install('interop')} ({error})") from error
     manifest = read_recorded(folder)
     with new_folder(out) as made:
         for entry in manifest["environments"]:

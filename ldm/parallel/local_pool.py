@@ -1,6 +1,5 @@
 """Jobs in processes of this machine, for `run_jobs`."""
 
-import ctypes
 import os
 import signal
 import sys
@@ -9,8 +8,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+from ldm.errors import LdmError
+from ldm.parallel.parent import die_with
 
 
 class LocalPool:
@@ -19,6 +20,7 @@ class LocalPool:
     deaths: tuple[type[BaseException], ...] = (BrokenProcessPool,)
 
     def __init__(self):
+        require_main_guard()
         self._idle: list[ProcessPoolExecutor] = []
         self._busy: dict[Future, ProcessPoolExecutor] = {}
 
@@ -43,14 +45,16 @@ class LocalPool:
 
 
 def _executor() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start_process)
+    context = get_context("spawn")
+    return ProcessPoolExecutor(
+        1, mp_context=context, initializer=_start_process, initargs=(os.getpid(),)
+    )
 
 
-def _start_process() -> None:
+def _start_process(parent: int) -> None:
     """Only the parent answers Ctrl-C, and no process outlives a parent that was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with(parent)
     quiet_and_narrow()
 
 
@@ -60,3 +64,17 @@ def quiet_and_narrow() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+def require_main_guard() -> None:
+    """Every process of a pool imports the main script first. Raises LdmError where that would run
+    all of it again."""
+    main = sys.modules["__main__"]
+    script = Path(getattr(main, "__file__", None) or "")
+    if getattr(main, "__spec__", None) or script.suffix != ".py" or not script.is_file():
+        return
+    if "__name__" not in script.read_text(errors="replace"):
+        raise LdmError(
+            f"{script} has no main guard, and every worker process imports it: put what it does "
+            'under `if __name__ == "__main__":`'
+        )

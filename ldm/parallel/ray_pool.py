@@ -5,10 +5,12 @@ Every machine needs this package and the run's folder at the same path (a shared
 
 import logging
 import os
+import re
+import socket
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from ldm.errors import LdmError, install
+from ldm.errors import LdmError, missing
 from ldm.parallel.local_pool import quiet_and_narrow
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
@@ -17,7 +19,9 @@ try:
     import ray
     from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 except ImportError as error:
-    raise LdmError(f'runner "ray" needs Ray: {install("ray")}') from error
+    raise missing("ray") from error
+
+PATIENCE = 10.0  # seconds until a cluster's door has to open
 
 
 class RayPool:
@@ -29,6 +33,7 @@ class RayPool:
         """Joins the cluster of RAY_ADDRESS, or starts one of `workers` CPUs on this machine."""
         self._mine = not ray.is_initialized()
         if self._mine:
+            require_listening(os.environ.get("RAY_ADDRESS", ""))
             cpus = None if os.environ.get("RAY_ADDRESS") else workers
             ray.init(
                 include_dashboard=False,
@@ -57,3 +62,18 @@ class RayPool:
 def _run(function: Callable, job: tuple):
     quiet_and_narrow()
     return function(*job)
+
+
+def require_listening(address: str) -> None:
+    """Ray itself tries for minutes. Raises LdmError where nobody listens at "host:port"; an address
+    of another form ("auto", a folder) is Ray's to judge."""
+    parts = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address)
+    if not parts:
+        return
+    try:
+        socket.create_connection((parts[1], int(parts[2])), PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise LdmError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({error}): start one there with "
+            '"ray start --head", or unset RAY_ADDRESS to use this machine'
+        ) from None

@@ -7,7 +7,7 @@ from pathlib import Path
 from ldm.config import ReferenceConfig
 from ldm.envs.catalogue import find
 from ldm.envs.interface import Actor
-from ldm.errors import LdmError
+from ldm.errors import LdmError, MachineError
 from ldm.reference import zoo
 from ldm.reference.admission import Card, Score, objection
 from ldm.reference.load import named_expert
@@ -68,6 +68,8 @@ def check_card(id: str, seed: int, folder: Path) -> Agreement:
             return Agreement(card, None, None, f"expert {card.chosen['id']} is now {found}")
         with closing(Scorer(spec, settings, seed)) as scorer:
             random, reference = scorer.compare(actor, card.chosen["hosted"])
+    except MachineError:
+        raise
     except LdmError as error:
         return Agreement(card, None, None, str(error))
     return Agreement(card, random, reference)

@@ -11,7 +11,7 @@ from ldm.config import ReferenceConfig
 from ldm.envs.groups import library_versions
 from ldm.envs.interface import Actor
 from ldm.envs.spec import EnvSpec
-from ldm.errors import LdmError
+from ldm.errors import LdmError, MachineError, let_pass
 from ldm.reference import experts
 from ldm.reference.admission import Card, digest, objection, settings, settings_key
 from ldm.reference.scoring import Scorer, is_deterministic
@@ -28,6 +28,8 @@ def choose(spec: EnvSpec, config: ReferenceConfig, seed: int, home: Path) -> Car
     (home / WEIGHTS).unlink(missing_ok=True)  # of an older card
     try:
         card = judge(spec, config, seed, home)
+    except MachineError:
+        raise
     except LdmError as error:
         card = blank(spec, config, seed, str(error))
     shutil.rmtree(home / SEARCH, ignore_errors=True)
@@ -58,6 +60,7 @@ def try_expert(spec: EnvSpec, expert: experts.Expert, scorer: Scorer, card: Card
     except LdmError:
         raise
     except Exception as error:  # whatever an expert does wrong, its environment gets a card
+        let_pass(error)
         scored = replace(card, reason=f"expert raised {type(error).__name__}: {error}")
     tried |= {"outcome": scored.reason or "admitted", "seconds": since(start)}
     return replace(scored, trials=[*card.trials, tried])
@@ -73,6 +76,8 @@ def try_learning(
 
     try:
         actor, trials = learn(spec, config, seed, home / SEARCH)
+    except MachineError:
+        raise
     except LdmError as error:
         return replace(card, reason=f"{card.reason}; {error}")
     card = replace(card, trials=[*card.trials, *trials])

@@ -20,7 +20,7 @@ from ldm.envs.interface import VectorEnv
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor, returns
 from ldm.envs.spec import EnvSpec
-from ldm.errors import LdmError
+from ldm.errors import LdmError, let_pass
 from ldm.reference.admission import settings_key
 from ldm.reference.algorithms import Build, candidates, export
 from ldm.reference.flat import Flattener, class_counts
@@ -141,6 +141,7 @@ class Search:
         except LdmError:
             raise
         except Exception as error:  # an algorithm that diverges is out; the others go on
+            let_pass(error)
             candidate.failure = f"{type(error).__name__}: {error}"
         candidate.seconds += time.monotonic() - start
         self.journal.note(candidate, rung)

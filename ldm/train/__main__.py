@@ -11,9 +11,11 @@ import tyro
 
 from ldm.config import Recipe, load_recipe
 from ldm.errors import LdmError
+from ldm.parallel.parent import die_with
 
 
 def main() -> None:
+    die_with(os.getppid())  # the launcher; what follows takes seconds to import
     arguments = [a for a in sys.argv[1:] if not a.startswith("--local_rank=")]  # launcher's own
     try:
         if not arguments or arguments[0].startswith("-"):

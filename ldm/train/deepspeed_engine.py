@@ -15,7 +15,7 @@ from torch.profiler import record_function
 from ldm.config import TrainConfig
 from ldm.data.atomic import replacing
 from ldm.data.batch import PackedBatch
-from ldm.errors import LdmError, install
+from ldm.errors import LdmError, MachineError, install
 from ldm.model.decoder import Decoder
 from ldm.train.engine import DTYPES, Loss, adamw, choose_precision, join
 
@@ -161,7 +161,7 @@ def start_ranks():
     try:
         import deepspeed
     except ImportError as error:
-        raise LdmError(f"train.engine=deepspeed: {install('deepspeed')}") from error
+        raise MachineError(f"train.engine=deepspeed: {install('deepspeed')}") from error
     from deepspeed.utils.logging import set_log_level_from_string
 
     set_log_level_from_string("warning")

@@ -1,0 +1,203 @@
+"""What the machine lacks is told in one line, and nothing is left behind or written off for it."""
+
+import errno
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from ldm.config import ReferenceConfig
+from ldm.data.atomic import folder_lock, write_json
+from ldm.envs.catalogue import find
+from ldm.errors import EXTRAS, LdmError, MachineError, machine_error, plain
+from ldm.parallel import ray_pool
+from ldm.reference import choose as choosing
+
+ROOT = Path(__file__).parent.parent
+COMMAND = [sys.executable, "-c", "from ldm.cli import main; main()"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS])
+def test_a_full_or_closed_disk_has_one_line(number):
+    for error in (
+        OSError(number, os.strerror(number), "shard.tar"),
+        SafetensorError(f"I/O error: {os.strerror(number)} (os error {number})"),
+    ):
+        told = machine_error(pickle.loads(pickle.dumps(error)), Path("shard.tar"))
+        assert "cannot write shard.tar" in str(told) and "same command again" in str(told)
+
+
+def test_other_errors_are_none_of_the_machines():
+    assert machine_error(OSError(errno.ENOENT, "no such file")) is None
+    assert machine_error(ValueError("(os error 28 is what it is)")) is None
+
+
+def test_safetensors_says_the_number_of_the_systems_error(tmp_path):
+    """What `machine_error` reads; a limit on the file size stands for a full disk."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    try:
+        with pytest.raises((SafetensorError, OSError)) as caught:
+            save_file({"weights": torch.zeros(1 << 16)}, tmp_path / "model.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "larger than this process may write" in str(machine_error(caught.value))
+
+
+def test_every_package_that_is_named_is_in_the_extra_that_is_named():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for distribution, extra in EXTRAS.items():
+        lines = declared["optional-dependencies"][extra]
+        names = {plain(line.split("[")[0].split(">")[0].split("=")[0]) for line in lines}
+        assert distribution in names
+
+
+def test_a_missing_package_names_the_extra():
+    told = machine_error(ModuleNotFoundError("…", name="stable_baselines3.common"))
+    assert "[reference]" in str(told)
+    assert "PYTHONPATH" in str(machine_error(ModuleNotFoundError("…", name="my_environments")))
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "full"), ModuleNotFoundError("…", name="nasim")]
+)
+def test_what_the_machine_lacks_is_no_verdict_about_an_environment(monkeypatch, tmp_path, error):
+    def fails(*_):
+        raise error
+
+    spec = find("inventory/LostSales-v0")
+    expert = choosing.experts.find_all(spec.id)[0]._replace(factory=fails)
+    monkeypatch.setattr(choosing.experts, "find_all", lambda id: [expert])
+    config = ReferenceConfig(episodes=2, budget_steps=0)
+    with pytest.raises(MachineError):
+        choosing.choose(spec, config, 0, tmp_path)
+
+
+def test_a_worker_that_lacks_a_package_is_no_verdict(tmp_path):
+    adapter = tmp_path / "lacks.py"
+    adapter.write_text("import a_package_that_nobody_has\n")
+    spec = find("inventory/LostSales-v0")
+
+    with pytest.raises(MachineError, match="a_package_that_nobody_has"):
+        choosing.choose(replace(spec, adapter=str(adapter)), ReferenceConfig(), 0, tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(MachineError, match="permission denied"), folder_lock(tmp_path / "mix"):
+        pass
+    with pytest.raises(MachineError, match="permission denied"):
+        write_json(tmp_path / "x.json", {})
+
+
+def test_nobody_listens_at_ray_address(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr(ray_pool.ray, "is_initialized", lambda: False)
+    with pytest.raises(LdmError, match=r"no Ray cluster answers at RAY_ADDRESS=127\.0\.0\.1:1"):
+        ray_pool.RayPool(1)
+
+
+def test_a_script_without_a_main_guard_is_named(tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "from ldm.parallel.jobs import run_jobs\nrun_jobs(print, [('a job',)], 1, 'jobs')\n"
+    )
+    found = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path)
+    assert "LdmError" in found.stderr and "main guard" in found.stderr
+    assert "a job" not in found.stdout
+
+
+def test_a_reader_that_leaves_ends_the_command_quietly():
+    process = subprocess.Popen(
+        [*COMMAND, "envs", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    said = process.stderr.read()
+    assert process.wait() in (1, 141) and said == b""  # 1: rich found out first
+
+
+PARENT = """
+import os, sys, time
+from ldm.parallel import local_pool
+from ldm.parallel.jobs import run_jobs
+
+if __name__ == "__main__":
+    run_jobs(time.sleep, [(600,), (600,)], 2, "sleep")
+"""
+WORKER = """
+import os, sys, time
+from dataclasses import replace
+from ldm.envs.catalogue import find
+from ldm.envs.make import make
+
+if __name__ == "__main__":
+    make(replace(find("inventory/LostSales-v0"), adapter=sys.argv[1]), 1, 0)
+"""
+
+
+def carriers(mark: str) -> list[int]:
+    """Processes with the mark in their environment; those that have ended have none."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"TEST_MARK={mark}".encode() in entry.read_bytes():
+                found.append(int(entry.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_until(holds, seconds=60.0) -> bool:
+    end = time.monotonic() + seconds
+    while not (done := holds()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return done
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.1, 0.3])
+@pytest.mark.parametrize("kind", ["pool", "worker"])
+def test_no_process_outlives_a_parent_killed_at_its_start(tmp_path, kind, delay):
+    script, adapter = tmp_path / "parent.py", tmp_path / "slow.py"
+    script.write_text(PARENT if kind == "pool" else WORKER)
+    adapter.write_text("import time\ntime.sleep(600)\n")
+    mark = f"{os.getpid()}-{kind}-{delay}"
+    environment = os.environ | {"TEST_MARK": mark}
+    parent = subprocess.Popen([sys.executable, script, adapter], env=environment)
+    try:
+        assert wait_until(lambda: len(carriers(mark)) > 1)
+        time.sleep(delay)
+        parent.kill()
+        parent.wait()
+        assert wait_until(lambda: not carriers(mark)), carriers(mark)
+    finally:
+        for pid in carriers(mark):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_process_whose_parent_has_died_ends_at_once():
+    """The moment between a process's start and its asking the kernel."""
+    code = "from ldm.parallel.parent import die_with; die_with({}); print('lives')"
+    wrong = subprocess.run(
+        [sys.executable, "-c", code.format(os.getpid() + 1)], capture_output=True, text=True
+    )
+    right = subprocess.run(
+        [sys.executable, "-c", code.format(os.getpid())], capture_output=True, text=True
+    )
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert (right.returncode, right.stdout) == (0, "lives\n")
