@@ -14,12 +14,14 @@ from ldm.config import load_recipe
 from ldm.envs.catalogue import load
 from ldm.envs.groups import group, names
 from ldm.cli import dispatch
+from ldm.versions import versions
 
 assert pathlib.Path(ldm.__file__).is_relative_to(sys.argv[1]), ldm.__file__
 assert set(load_recipe("quickstart").environments) <= set(load())
 assert len(names()) > 3 and all(group(name).pins for name in names())
 dispatch(["envs", "list", "envpool/CartPole-v1"])
 dispatch(["zoo", "list"])
+assert versions("numpy")["ldm"] == ldm.__version__
 assert pathlib.Path(load_recipe("ldm-v0").reference.zoo, "envpool").is_dir()
 """
 

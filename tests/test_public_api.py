@@ -56,3 +56,15 @@ def test_the_distribution_has_one_name():
         text=True,
     )
     assert not every.stdout, "a stranger's package is called ldm"
+
+
+def test_nothing_asks_pip_for_a_distribution_called_ldm():
+    """It is a stranger's: in a clean installation there is none."""
+    asked = subprocess.run(
+        ["git", "grep", "-nE", r"import version\b", "--", "ldm", ":!ldm/versions.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    libraries = {"ldm/envs/check_all.py", "ldm/envs/groups.py", "ldm/reference/choose.py"}
+    assert {line.split(":")[0] for line in asked} <= libraries

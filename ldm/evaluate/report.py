@@ -8,7 +8,6 @@
 """
 
 import platform
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +28,10 @@ from ldm.parallel.progress import console
 from ldm.policy import digest
 from ldm.reference.admission import Card
 from ldm.seeds import derive
+from ldm.versions import versions
 
 SCHEMA = 1
-PACKAGES = ("ldm", "torch", "numpy", "gymnasium")
+PACKAGES = ("torch", "numpy", "gymnasium")
 POINTS = 300  # of a training curve at most
 
 
@@ -162,5 +162,5 @@ def _read_seconds(path: Path) -> dict[str, float]:
 def _versions(all_cards: list[Card]) -> dict[str, str]:
     """Of Python, our packages and, from the cards, the environments' libraries."""
     libraries = {name: v for card in all_cards for name, v in card.versions.items()}
-    ours = {name: version(name) for name in PACKAGES}
+    ours = versions(*PACKAGES)
     return {"python": platform.python_version(), **ours, **dict(sorted(libraries.items()))}

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 
@@ -32,6 +31,7 @@ from ldm.record.recorder import SERIALISATION, Recording, record, validate
 from ldm.record.shard_plan import ShardPlan
 from ldm.reference.load import hosted_expert, load_reference
 from ldm.seeds import derive
+from ldm.versions import versions
 
 START, WRITING = "start", "writing"  # the other parts of the time are recorder.py's
 
@@ -117,7 +117,7 @@ def write(shard: ShardPlan, recording: Recording) -> Tally:
         "observation": spaces.to_json(env.observation),
         "action": spaces.to_json(env.action),
         "statistics": statistics.to_json(measured),
-        "versions": versions(env.spec),
+        "versions": recorded_with(env.spec),
         "faults": dict(env.fault_kinds),
         "shard": written,
     }
@@ -127,7 +127,7 @@ def write(shard: ShardPlan, recording: Recording) -> Tally:
     return Tally(written["transitions"], seconds, Counter(env.fault_kinds))
 
 
-def versions(spec: EnvSpec) -> dict[str, str]:
+def recorded_with(spec: EnvSpec) -> dict[str, str]:
     """What made the data: Python, and the packages that shaped its bytes."""
-    ours = {name: version(name) for name in ("ldm", "numpy", "zstandard")}
+    ours = versions("numpy", "zstandard")
     return {"python": platform.python_version()} | ours | library_versions(spec)

@@ -4,7 +4,6 @@ import shutil
 import time
 from contextlib import closing
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 from ldm.config import ReferenceConfig
@@ -16,6 +15,7 @@ from ldm.reference import experts
 from ldm.reference.admission import Card, digest, objection, settings, settings_key
 from ldm.reference.scoring import Scorer, is_deterministic
 from ldm.seeds import derive
+from ldm.versions import versions
 
 WEIGHTS = "policy.safetensors"
 SEARCH = "search"  # folder of a search that is not over
@@ -110,16 +110,16 @@ def blank(spec: EnvSpec, config: ReferenceConfig, seed: int, reason: str) -> Car
         admitted=False,
         reason=reason,
         key=settings_key(spec, config, seed),
-        versions=versions(spec),
+        versions=scored_with(spec),
         environment=digest(spec.identity()),
         seed=seed,
         settings=settings(config),
     )
 
 
-def versions(spec: EnvSpec) -> dict[str, str]:
+def scored_with(spec: EnvSpec) -> dict[str, str]:
     """Of the packages that shape a score."""
-    found = {name: version(name) for name in ("ldm", "numpy", "gymnasium")}
+    found = versions("numpy", "gymnasium")
     return found | library_versions(spec)
 
 

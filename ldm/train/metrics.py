@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -24,8 +23,9 @@ from ldm.data.lines import log_line, read_lines
 from ldm.errors import LdmError
 from ldm.parallel.progress import progress_bar
 from ldm.train.flops import peak_flops, segment_squares, step_flops
+from ldm.versions import versions
 
-PACKAGES = ("ldm", "torch", "numpy", "safetensors")
+PACKAGES = ("torch", "numpy", "safetensors")
 LAG = 2  # steps that the device may be behind when it is waited for
 
 
@@ -227,7 +227,7 @@ class Log:
 
     def _versions(self) -> dict:
         return {
-            "versions": {name: version(name) for name in PACKAGES},
+            "versions": versions(*PACKAGES),
             "python": platform.python_version(),
             "device": self.device_name,
             "devices": self.engine.world,
