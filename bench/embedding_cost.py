@@ -174,7 +174,7 @@ def with_bags(batch: PackedBatch, bags: list[np.ndarray], rows: int) -> PackedBa
     t.bag_offsets_N1 = torch.from_numpy(ends.astype(np.int32))
     batch.bag_order_B = torch.argsort(t.bag_ids_B, stable=True).int()
     t_numpy = Tokens(**{name: x.numpy() for name, x in vars(t).items()})
-    return replace(batch, embedding=plan_of(t_numpy, batch.bag_order_B.numpy(), rows).to("cpu"))
+    return replace(batch, embedding=plan_of(t_numpy, batch.bag_order_B.numpy(), rows)).to("cpu")
 
 
 def control_batch(tokens: int, rows: int) -> PackedBatch:
