@@ -46,7 +46,7 @@ def rank(options: Options) -> None:
     from ldm.bench.lengths import lengths
     from ldm.bench.synthetic import packed_batch
     from ldm.model.presets import architecture
-    from ldm.train.deepspeed_engine import start_ranks
+    from ldm.train.ranks import start_ranks
 
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.ranks))
     start_ranks()
@@ -89,7 +89,7 @@ def ddp(sizes, options: Options):
     from torch.nn.parallel import DistributedDataParallel
 
     from ldm.train.deepspeed_engine import LossOf
-    from ldm.train.engine import clip_and_step
+    from ldm.train.optimizer import clip_and_step
 
     engine = alone(sizes, options)
     parallel = DistributedDataParallel(LossOf(engine.model), gradient_as_bucket_view=True)
@@ -116,9 +116,7 @@ def zero(sizes, options: Options):
     from ldm.model.decoder import Decoder
     from ldm.train.deepspeed_engine import DeepSpeedEngine
 
-    return DeepSpeedEngine(
-        Decoder(sizes), TrainConfig(precision=options.precision, zero_stage=1), None
-    )
+    return DeepSpeedEngine(Decoder(sizes), TrainConfig(precision=options.precision, zero_stage=1))
 
 
 ENGINES = {"alone": alone, "ddp": ddp, "zero-1": zero}

@@ -68,13 +68,18 @@ class TrainConfig:
     """The optimiser, its schedule and what the run writes."""
 
     steps: int = 1000  # optimiser steps
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for matrices of the blocks, one process
     lr: float = 2e-3  # peak learning rate of AdamW
-    warmup: int = 50  # steps of linear warm-up, then cosine to `final_lr`
+    muon_lr: float = 0.02  # peak learning rate of Muon
+    schedule: Literal["cosine", "wsd"] = "cosine"  # wsd: constant, then down over `decay`
+    warmup: int = 50  # steps of linear warm-up, then by `schedule` to `final_lr`
+    decay: float = 0.2  # share of the steps over which wsd falls
     final_lr: float = 0.0  # share of `lr` at the last step
+    average: float = 0.0  # decay of a moving average of the weights, which users get; 0: none
     weight_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.95
-    clip: float = 1.0  # global gradient norm
+    clip: float = 1.0  # global gradient norm; 0: none
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where it is faster
     engine: Literal["torch", "deepspeed"] = "torch"  # torch: one process
     micro_batches: int = 1  # parts of a step's batch, their gradients summed; on CPU side by side
@@ -82,6 +87,8 @@ class TrainConfig:
     cuda_graph: bool = False  # on CUDA, engine torch: record the step once, then replay it
     zero_stage: int = 1  # what DeepSpeed shards: 1 optimiser state, 2 gradients, 3 weights
     checkpoint_every: int = 200  # steps
+    keep: int = 2  # newest checkpoints kept
+    keep_every: int = 0  # checkpoints of its multiples are kept too; 0: none
     log_every: int = 10  # steps
 
 

@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
             yield temporary
             _flush(temporary)
             os.replace(temporary, path)
-            _fsync(path.parent)
+            fsync(path.parent)
         except BaseException:
             _remove(temporary)
             raise
@@ -108,10 +108,11 @@ def _flush(path: Path) -> None:
     if path.is_dir():
         for child in path.iterdir():
             _flush(child)
-    _fsync(path)
+    fsync(path)
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Flushes a file or a folder's list of names to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

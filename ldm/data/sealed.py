@@ -17,7 +17,7 @@ def checksum(value) -> str:
 
 def write_sealed(path: Path, content: dict) -> str:
     """Writes `content` and the checksum over it, which is returned, as JSON in one step."""
-    digest = checksum(content)
+    digest = checksum({k: v for k, v in content.items() if k != "checksum"})
     write_json(path, {**content, "checksum": digest})
     return digest
 

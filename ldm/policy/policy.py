@@ -32,6 +32,7 @@ from ldm.policy.actor import ModelActor
 from ldm.policy.agent import Agent, entry_of, wrapped
 
 WEIGHTS, CONFIG, ENVIRONMENTS = "model.safetensors", "config.json", "environments.json"
+SCHEMA = 2  # of state.json
 STATE = "state.json"  # of the training run, sealed; a model that was given away may lack it
 FILES = (WEIGHTS, CONFIG, ENVIRONMENTS, STATE)
 OTHER = "take another checkpoint"
@@ -122,7 +123,7 @@ def _state(folder: Path) -> dict:
     path = folder / STATE
     if not path.exists():
         return {}
-    state = read_sealed(path, 1, OTHER)
+    state = read_sealed(path, SCHEMA, OTHER)
     files = (WEIGHTS, CONFIG, ENVIRONMENTS)
     form = {"step": int, "files": dict.fromkeys(files, str)}
     try:

@@ -1,11 +1,8 @@
-"""Many processes, each with a device: ZeRO, started by the `deepspeed` launcher."""
+"""Many processes, each with a device: ZeRO, started by the `deepspeed` launcher or torchrun."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from torch import distributed as dist
@@ -13,50 +10,62 @@ from torch import nn
 from torch.profiler import record_function
 
 from ldm.config import TrainConfig
-from ldm.data.atomic import replacing
 from ldm.data.batch import PackedBatch
-from ldm.errors import LdmError, MachineError, install
+from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
-from ldm.train.engine import DTYPES, Loss, adamw, choose_precision, join
+from ldm.train.engine import DTYPES, Loss, choose_precision, join, shapes_of
+from ldm.train.optimizer import KINDS, make_optimizer, restored, set_rate, updates
+from ldm.train.pieces import WEIGHT, Piece, Pieces
+from ldm.train.ranks import Ranks
 
-TAG = "deepspeed"  # folder of DeepSpeed's own state inside a checkpoint
-UNIVERSAL = "universal"  # the same, split by parameter: loads at any world size
+BUCKET = 200_000_000  # numbers that one collective carries at most; DeepSpeed's own is 5e8
+MOMENTS = KINDS["adamw"]
 
 
-class DeepSpeedEngine:
+@dataclass(frozen=True)
+class Fragment:
+    """`count` numbers of a parameter from `offset` on.
+
+    start: their place in `flat`, this rank's part of a group of fp32 master weights, by which the
+    optimiser knows its moments.
+    """
+
+    name: str
+    offset: int
+    count: int
+    flat: torch.Tensor
+    start: int
+
+    def of(self, flat: torch.Tensor) -> torch.Tensor:
+        """The fragment's numbers in a tensor laid out as `self.flat`."""
+        return flat.detach()[self.start : self.start + self.count]
+
+
+class DeepSpeedEngine(Ranks):
     """ZeRO stage 1 to 3: fp32 master weights and optimiser state in parts, one part a rank.
 
-    saved: state.json of the checkpoint that will be loaded; where its world size is another, it is
-    converted once to a universal checkpoint. Raises LdmError outside the launcher, and where the
-    checkpoint is of another precision or ZeRO stage.
+    Raises LdmError outside the launcher, and for an optimiser that it does not have.
     """
 
     name = "deepspeed"
 
-    def __init__(self, model: Decoder, config: TrainConfig, saved: dict | None):
-        deepspeed = start_ranks()
-        self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        self.device = torch.device("cpu")
-        if torch.cuda.is_available():
-            self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    def __init__(self, model: Decoder, config: TrainConfig):
+        refuse(config)
+        super().__init__()
+        self.config, self.shapes = config, shapes_of(model)
         self.precision = choose_precision(config.precision, self.device)
         self.zero_stage = config.zero_stage
-        if self.zero_stage not in (1, 2, 3):
-            raise LdmError(f"train.zero_stage: expected 1, 2 or 3, got {self.zero_stage}")
-        refuse_other(saved, precision=self.precision, zero_stage=self.zero_stage)
         model.compute_dtype = DTYPES[self.precision]
         if self.device.type == "cuda" and config.compile:
             model.compile_blocks()
-        self.universal = saved is not None and saved["world"] != self.world
-        self.deepspeed = deepspeed
-        self.optimizer = adamw(model, config)
+        self.optimizer = make_optimizer(model, config)
         with redirect_stdout(None):  # one of its optimisers prints
-            self.engine, *_ = deepspeed.initialize(
+            self.engine, *_ = self.deepspeed.initialize(
                 model=LossOf(model), optimizer=self.optimizer, config=self._settings(model, config)
             )
 
     def _settings(self, model: nn.Module, config: TrainConfig) -> dict:
-        size = sum(p.numel() for p in model.parameters())
+        bucket = min(sum(p.numel() for p in model.parameters()), BUCKET)
         settings = {
             "train_micro_batch_size_per_gpu": 1,  # a batch of ours is one already
             "gradient_accumulation_steps": config.micro_batches,
@@ -65,10 +74,9 @@ class DeepSpeedEngine:
             "zero_optimization": {
                 "stage": config.zero_stage,
                 "overlap_comm": self.device.type == "cuda",
-                "reduce_bucket_size": size,  # one bucket: small ones cost more than they hide
-                "allgather_bucket_size": size,
+                "reduce_bucket_size": bucket,
+                "allgather_bucket_size": bucket,
             },
-            "checkpoint": {"load_universal": self.universal},
             "steps_per_print": 10**9,
         }
         if config.micro_batches > 1:  # docs/decisions/0007-micro-batches-under-deepspeed.md
@@ -94,45 +102,72 @@ class DeepSpeedEngine:
         return join(losses)
 
     def update(self, rate: float) -> torch.Tensor:
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.engine.optimizer, rate)
         with record_function("ldm.optimiser"):
             self.engine.step()
         norm = self.engine.get_global_grad_norm()  # a float where it is not finite
         return torch.as_tensor(norm, dtype=torch.float32, device=self.device)
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """All ranks take part; only rank 0 keeps them."""
-        from deepspeed.utils import safe_get_full_fp32_param
+    @property
+    def updates(self) -> int:
+        return updates(self.optimizer)
 
-        kept = {}
+    def pieces(self) -> Iterator[Piece]:
+        for part in self.fragments():
+            yield Piece(part.name, WEIGHT, part.offset, part.of(part.flat))
+            for kind in MOMENTS:
+                values = part.of(self.optimizer.state[part.flat][kind])
+                yield Piece(part.name, kind, part.offset, values)
+
+    def load(self, held: Pieces, updates: int) -> None:
+        states = {}
+        for part in self.fragments():
+            where = part.name, part.offset, part.count
+            flat = part.flat
+            part.of(flat).copy_(held.read(where[0], WEIGHT, *where[1:]))
+            if flat not in states:
+                zeros = {kind: torch.zeros_like(flat.detach()) for kind in MOMENTS}
+                states[flat] = restored(zeros, updates, flat.device)
+            for kind in MOMENTS:
+                part.of(states[flat][kind]).copy_(held.read(where[0], kind, *where[1:]))
+        self.optimizer.state.update(states)
+
+    def _groups(self) -> list[torch.Tensor]:
+        """This rank's part of each group at stage 1 or 2; the class depends on the precisions."""
+        zero = self.engine.optimizer
+        if hasattr(zero, "fp32_groups_flat_partition"):
+            return zero.fp32_groups_flat_partition
+        return zero.single_partition_of_fp32_groups
+
+    def fragments(self) -> Iterator[Fragment]:
+        """What this rank holds, by DeepSpeed's own maps from parameters to its flat groups."""
+        zero = self.engine.optimizer
         for name, parameter in self.engine.module.model.named_parameters():
-            whole = safe_get_full_fp32_param(parameter)
-            if self.rank == 0:
-                kept[name] = whole.detach().float().cpu().clone()
-        return kept
+            if self.zero_stage == 3:
+                group, start, count = zero.grad_position[zero.get_param_id(parameter)]
+                offset = self.rank * count
+                count = min(count, parameter.ds_numel - offset)  # the last is filled up
+                flat = zero.fp32_partitioned_groups_flat[group]
+                if count > 0:
+                    yield Fragment(name, offset, count, flat, start)
+            elif (held := parameter._hp_mapping) is not None:
+                flat = self._groups()[held.param_group_index]
+                place = held.hp_fragment_address
+                offset = held.lp_fragment_address.start
+                yield Fragment(name, offset, place.numel, flat, place.start)
 
-    def save(self, folder: Path) -> None:
-        self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
 
-    def load(self, folder: Path) -> None:
-        tag = TAG
-        if self.universal:
-            tag = UNIVERSAL
-            if self.rank == 0:
-                convert(folder)
-            dist.barrier()
-        with redirect_stdout(None):
-            self.engine.load_checkpoint(str(folder), tag=tag)
-
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
-        dist.all_reduce(values)
-        return values
-
-    def broadcast(self, value):
-        box = [value]
-        dist.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
+def refuse(config: TrainConfig) -> None:
+    """Raises LdmError for settings that this engine does not have."""
+    if config.zero_stage not in (1, 2, 3):
+        raise LdmError(f"train.zero_stage: expected 1, 2 or 3, got {config.zero_stage}")
+    if config.optimizer != "adamw":
+        raise LdmError(
+            f"train.optimizer={config.optimizer} trains in one process only (ZeRO splits the "
+            "matrices that it needs whole): use train.optimizer=adamw under a launcher"
+        )
+    if config.average:
+        raise LdmError("train.average: only one process keeps one; set it to 0 under a launcher")
 
 
 class LossOf(nn.Module):
@@ -144,57 +179,3 @@ class LossOf(nn.Module):
 
     def forward(self, batch):
         return self.model.loss(batch)
-
-
-def start_ranks():
-    """Joins the process group that the launcher describes in the environment; the deepspeed module.
-
-    Raises LdmError where there is no launcher, or no deepspeed.
-    """
-    if "RANK" not in os.environ:
-        raise LdmError(
-            "train.engine=deepspeed needs the launcher: "
-            '"deepspeed --num_gpus 8 --module ldm.train RECIPE" (or train.engine=torch)'
-        )
-    cuda = torch.cuda.is_available()
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")
-    try:
-        import deepspeed
-    except ImportError as error:
-        raise MachineError(f"train.engine=deepspeed: {install('deepspeed')}") from error
-    from deepspeed.utils.logging import set_log_level_from_string
-
-    set_log_level_from_string("warning")
-    if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    else:  # an all-reduce that only inference uses; it would compile for a minute
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed("nccl" if cuda else "gloo", verbose=False)
-    return deepspeed
-
-
-def refuse_other(saved: dict | None, **settings) -> None:
-    """Raises LdmError where a checkpoint was written with other settings than these."""
-    for key, value in settings.items():
-        if saved is not None and saved[key] != value:
-            raise LdmError(
-                f"the checkpoint of step {saved['step']} has train.{key}={saved[key]}, this run "
-                f"{value}: DeepSpeed's state depends on it; resume with --train.{key} {saved[key]}"
-            )
-
-
-def convert(folder: Path) -> None:
-    """Splits the checkpoint's ZeRO parts by parameter, once, so that any world size can load it."""
-    if (folder / UNIVERSAL).exists():
-        return
-    with replacing(folder / UNIVERSAL) as temporary:
-        command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
-        command += ["--inject_missing_state", "--input_folder", str(folder / TAG)]
-        done = subprocess.run(
-            [*command, "--output_folder", temporary], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise LdmError(
-                f"{folder / TAG} could not be converted for another world size: "
-                f"{done.stderr.strip().splitlines()[-1:]}; resume with as many ranks as wrote it"
-            )

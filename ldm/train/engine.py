@@ -3,24 +3,23 @@
     backward(batches) -> Loss   forward and backward of this rank's part of the global batch, which
                                 comes in micro-batches
     update(rate) -> norm        clip, step the optimiser; the global gradient norm before clipping
-    save(folder), load(folder)  optimiser state and weights, exactly
-    weights()                   fp32 weights on the CPU, the same names as the model's
+    pieces() -> Piece, ...      this rank's part of weights and optimiser state, to copy at once
+    load(pieces, updates)       the optimiser state of a checkpoint, exactly; its weights are the
+                                model's already
 
-and for the ranks together: sum(values), broadcast(value), rank, world.
+and for the ranks together: sum(values), broadcast(value), rank, world (ldm.train.ranks).
 
 Nothing here waits for the device. The loss is summed over this rank's labels and divided by the
 label count of *all* ranks, so that their values add up to the loss one process would compute.
 What `backward` and `update` return may be overwritten by the next step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.profiler import record_function
 
@@ -29,6 +28,18 @@ from ldm.data.batch import PackedBatch
 from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
 from ldm.model.memory import keep_freed_memory
+from ldm.train.optimizer import (
+    AVERAGE,
+    Average,
+    clip_and_step,
+    kinds,
+    make_optimizer,
+    restored,
+    set_rate,
+    updates,
+)
+from ldm.train.pieces import WEIGHT, Piece, Pieces
+from ldm.train.ranks import Alone
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -66,12 +77,15 @@ class Engine(Protocol):
     device: torch.device
     precision: str  # "bf16" or "fp32"
     zero_stage: int  # 0: no state is split over ranks
+    config: TrainConfig
+    shapes: dict[str, list[int]]  # of the whole parameters, by name
 
     def backward(self, batches: Sequence[PackedBatch]) -> Loss: ...
     def update(self, rate: float) -> torch.Tensor: ...
-    def save(self, folder: Path) -> None: ...
-    def load(self, folder: Path) -> None: ...
-    def weights(self) -> dict[str, torch.Tensor]: ...
+    @property
+    def updates(self) -> int: ...  # steps that changed the weights
+    def pieces(self) -> Iterator[Piece]: ...
+    def load(self, held: Pieces, updates: int) -> None: ...
     def sum(self, values: torch.Tensor) -> torch.Tensor: ...
     def broadcast(self, value): ...
 
@@ -86,56 +100,38 @@ def choose_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
-def adamw(model: nn.Module, config: TrainConfig, capturable: bool = False) -> torch.optim.AdamW:
-    """AdamW in one fused pass; only matrices decay, norms and other vectors do not."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    rate = torch.tensor(config.lr, device=matrices[0].device) if capturable else config.lr
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]],
-        lr=rate,
-        betas=(config.beta1, config.beta2),
-        fused=True,
-        capturable=capturable,
-    )
+def shapes_of(model: nn.Module) -> dict[str, list[int]]:
+    """The parameters' names and shapes, in order."""
+    return {name: list(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def clip_and_step(optimizer: torch.optim.AdamW, gradients: list, clip: float) -> torch.Tensor:
-    """The global norm of `gradients`; the optimiser's step with them scaled to a norm of `clip`.
-
-    The fused step scales while it reads, and leaves weights and state alone where the norm is not
-    finite: no pass of its own for clipping, and no bad weights.
-    """
-    with record_function("ldm.optimiser"):
-        norm = nn.utils.get_total_norm(gradients)
-        # what gradients are divided by, and whether to leave all alone: attributes of fused steps
-        vars(optimizer).update(
-            grad_scale=(norm / clip).clamp(min=1.0), found_inf=(~norm.isfinite()).to(norm.dtype)
-        )
-        optimizer.step()
-        return norm
+def load_weights(model: nn.Module, held: Pieces) -> None:
+    """The fp32 weights of a checkpoint, into a model that no engine has yet."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(held.read(name, WEIGHT, 0, weight.numel()).view_as(weight))
 
 
-class TorchEngine:
-    """One process, one device: fp32 weights cast to `precision` for every product, fused AdamW.
+class TorchEngine(Alone):
+    """One process, one device: fp32 weights cast to `precision` for every product.
 
     Gradients of micro-batches are added in fp32; on a CPU the micro-batches run side by side.
     """
 
-    name, rank, world, zero_stage = "torch", 0, 1, 0
+    name, zero_stage = "torch", 0
     capturable = False  # whether the optimiser can be part of a CUDA graph
 
     def __init__(self, model: Decoder, config: TrainConfig):
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        super().__init__()
+        self.config = config
         self.precision = choose_precision(config.precision, self.device)
         self.model = model.to(self.device)
         self.model.compute_dtype = DTYPES[self.precision]
         self.parameters = list(self.model.parameters())
-        self.optimizer = adamw(self.model, config, self.capturable)
+        self.shapes = shapes_of(self.model)
+        self.optimizer = make_optimizer(self.model, config, self.capturable)
+        self.kinds = kinds(config, self.model)
+        self.average = Average(self.parameters, config.average) if config.average else None
         self.clip = config.clip
         self.threads = None
         if self.device.type == "cuda" and config.compile:
@@ -175,32 +171,39 @@ class TorchEngine:
         return value, per_label, list(torch.autograd.grad(value, self.parameters))
 
     def update(self, rate: float) -> torch.Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        gradients = [parameter.grad for parameter in self.parameters]
-        norm = clip_and_step(self.optimizer, gradients, self.clip)
+        set_rate(self.optimizer, rate)
+        norm = self.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        return {name: t.detach().float().cpu() for name, t in self.model.state_dict().items()}
+    def step(self) -> torch.Tensor:
+        """The optimiser's, at the rate that is set; the gradient norm."""
+        gradients = [parameter.grad for parameter in self.parameters]
+        norm = clip_and_step(self.optimizer, gradients, self.clip)
+        if self.average:
+            self.average.update()
+        return norm
 
-    def save(self, folder: Path) -> None:
-        state = self.optimizer.state_dict()["state"]
-        tensors = {f"{i}.{k}": v.cpu() for i, row in state.items() for k, v in row.items()}
-        save_file(tensors, folder / "optimizer.safetensors")
+    @property
+    def updates(self) -> int:
+        return updates(self.optimizer)
 
-    def load(self, folder: Path) -> None:
-        self.model.load_state_dict(load_file(folder / "model.safetensors"))
-        state: dict[int, dict] = {}
-        for name, tensor in load_file(folder / "optimizer.safetensors").items():
-            index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    def pieces(self) -> Iterator[Piece]:
+        for name, parameter in self.model.named_parameters():
+            yield Piece(name, WEIGHT, 0, parameter.flatten())
+            for kind in self.kinds[name]:
+                yield Piece(name, kind, 0, self.optimizer.state[parameter][kind].flatten())
+        for name, value in zip(self.kinds, self.average.values if self.average else ()):
+            yield Piece(name, AVERAGE, 0, value.flatten())
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
-        return values
+    def load(self, held: Pieces, updates: int) -> None:
+        for i, (name, parameter) in enumerate(self.model.named_parameters()):
 
-    def broadcast(self, value):
-        return value
+            def read(kind, name=name, like=parameter):
+                return held.read(name, kind, 0, like.numel()).view_as(like)
+
+            values = {kind: read(kind) for kind in self.kinds[name]}
+            self.optimizer.state[parameter] = restored(values, updates, parameter.device)
+            if self.average:
+                kept = held.has(name, AVERAGE)
+                self.average.values[i].copy_(read(AVERAGE if kept else WEIGHT))

@@ -8,7 +8,8 @@ import torch
 from ldm.config import TrainConfig
 from ldm.data.batch import PackedBatch
 from ldm.model.decoder import Decoder
-from ldm.train.engine import Loss, TorchEngine, clip_and_step, join
+from ldm.train.engine import Loss, TorchEngine, join
+from ldm.train.optimizer import set_rate
 
 COUNTS = ("label_count", "used_tokens", "transitions")  # of a batch: no kernel is told them
 
@@ -26,7 +27,7 @@ class GraphEngine(TorchEngine):
             parameter.grad = torch.zeros_like(parameter)  # the graphs' only place for it
         self.inputs: tuple[PackedBatch[torch.Tensor], torch.Tensor] | None = None
         self.add_gradients = Graphed(self._add_gradients)
-        self.step = Graphed(self._step)
+        self.replayed_step = Graphed(self._step)
 
     def backward(self, batches: Sequence[PackedBatch]) -> Loss:
         count = sum(batch.label_count for batch in batches)
@@ -51,14 +52,12 @@ class GraphEngine(TorchEngine):
         return [p.grad for p in self.parameters if p.grad is not None]
 
     def update(self, rate: float) -> torch.Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"].fill_(rate)
-        return self.step()
+        set_rate(self.optimizer, rate)
+        return self.replayed_step()
 
     def _step(self) -> torch.Tensor:
-        gradients = self._sums()
-        norm = clip_and_step(self.optimizer, gradients, self.clip)
-        torch._foreach_zero_(gradients)
+        norm = self.step()
+        torch._foreach_zero_(self._sums())
         return norm
 
 

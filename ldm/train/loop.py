@@ -4,9 +4,8 @@ The engine owns the model and its optimiser, on one process or a thousand; the l
 step k is the same however the run got there; nothing in a step waits for the device.
 """
 
-import math
-
 from ldm.config import TrainConfig
+from ldm.train.schedule import learning_rate
 
 
 def train(config: TrainConfig, step: int, engine, loader, log, checkpoints, stop) -> None:
@@ -32,13 +31,5 @@ def train(config: TrainConfig, step: int, engine, loader, log, checkpoints, stop
             checkpoints.save(step, engine)
             log.restart_clock()
         if last:
+            checkpoints.finish(engine)
             return
-
-
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up over `warmup` steps, then a cosine from `lr` to `final_lr` × `lr`."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return config.lr * (config.final_lr + (1 - config.final_lr) * cosine)

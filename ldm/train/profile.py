@@ -81,7 +81,7 @@ def profile_stage(recipe: Recipe, folder: Path) -> None:
     sizes = fit_architecture(recipe, manifest["environments"])
     model = Decoder(sizes)
     parameters = sum(p.numel() for p in model.parameters())
-    engine = make_engine(model, recipe.train, None)
+    engine = make_engine(model, recipe.train)
     cuda, count = engine.device.type == "cuda", recipe.train.micro_batches
     roof = measure_roof(engine.device, DTYPES[engine.precision])
     shapes = shapes_for(engine, WARM + TIMED + STEPS + 1)

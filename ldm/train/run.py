@@ -18,11 +18,12 @@ from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
 from ldm.model.presets import Architecture, architecture
 from ldm.seeds import derive
-from ldm.train.checkpoint import Checkpoints
-from ldm.train.engine import Engine, TorchEngine
+from ldm.train.checkpoint import Checkpoints, set_random_state
+from ldm.train.engine import Engine, TorchEngine, load_weights
 from ldm.train.flops import matmul_sizes
 from ldm.train.loop import train
 from ldm.train.metrics import Log
+from ldm.train.ranks import Alone, Ranks, launched
 
 LABEL_MULTIPLE = 256  # labels, and the tokens they read; docs/decisions/0004-few-shapes-on-a-cpu.md
 
@@ -41,14 +42,21 @@ def train_stage(recipe: Recipe, folder: Path) -> None:
         sizes = fit_architecture(recipe, manifest["environments"])
         config = {"architecture": asdict(sizes), "tokens": asdict(recipe.tokens)}
         checkpoints = Checkpoints(
-            folder / "train", config, manifest["environments"], manifest["checksum"]
+            folder / "train",
+            config,
+            manifest["environments"],
+            manifest["checksum"],
+            asdict(recipe),
+            recipe.train.keep,
+            recipe.train.keep_every,
         )
         if main:
             checkpoints.clean()
-        newest = checkpoints.latest()
-        saved = checkpoints.state(newest) if newest else None
-        if saved is None or saved["step"] < recipe.train.steps:
-            _train(recipe, folder, sizes, manifest, checkpoints, newest, saved)
+        ranks = Ranks() if engine_name(recipe.train) == "deepspeed" else Alone()
+        found = checkpoints.newest_whole(ranks)
+        if found is None or found[1]["step"] < recipe.train.steps:
+            with closing(checkpoints):
+                _train(recipe, folder, sizes, manifest, checkpoints, found)
 
 
 def fit_architecture(recipe: Recipe, environments: list[dict]) -> Architecture:
@@ -63,12 +71,19 @@ def fit_architecture(recipe: Recipe, environments: list[dict]) -> Architecture:
     return architecture(recipe.model.preset, **fitted | recipe.model.overrides)
 
 
-def _train(recipe, folder, sizes, manifest, checkpoints, newest, saved) -> None:
+def _train(recipe, folder, sizes, manifest, checkpoints, found) -> None:
     torch.manual_seed(derive(recipe.seed, "model"))  # the same weights on every rank
-    engine = make_engine(Decoder(sizes), recipe.train, saved)
-    step = saved["step"] if saved else 0
-    if newest:
-        checkpoints.load(newest, engine)
+    model, step = Decoder(sizes), 0
+    if found:
+        path, saved = found
+        refuse_other_optimizer(saved, recipe.train)
+        held, step = checkpoints.pieces(path, saved), saved["step"]
+        load_weights(model, held)
+    engine = make_engine(model, recipe.train)
+    if found:
+        engine.load(held, saved["updates"])
+        set_random_state(held.extra)
+        del held
     count = recipe.train.micro_batches
     shapes = shapes_for(engine, recipe.train.steps)
     loader = MicroBatches(folder / "mix", engine.rank, engine.world, step, count, **shapes)
@@ -95,30 +110,33 @@ def shapes_for(engine: Engine, steps: int) -> dict:
     return {"fixed_for": steps} if engine.device.type == "cuda" else {"multiple_of": LABEL_MULTIPLE}
 
 
-def make_engine(model: Decoder, config: TrainConfig, saved: dict | None) -> Engine:
-    """The engine of the recipe; DeepSpeed wherever a launcher has set the environment.
-
-    saved: state.json of the checkpoint to go on from. Raises LdmError where it is of
-    another engine.
-    """
+def engine_name(config: TrainConfig) -> str:
+    """The recipe's engine; DeepSpeed wherever a launcher has set the environment."""
     if config.engine not in ("torch", "deepspeed"):
         raise LdmError(f'train.engine: expected "torch" or "deepspeed", got "{config.engine}"')
-    name = "deepspeed" if "RANK" in os.environ else config.engine
-    if saved and saved["engine"] != name:
-        raise LdmError(
-            f"the checkpoint of step {saved['step']} was written by the engine {saved['engine']}, "
-            f"this run uses {name}: resume with that one (docs/guide/train.md), or train in "
-            "another folder"
-        )
-    if name == "torch" and config.cuda_graph and torch.cuda.is_available():
+    return "deepspeed" if launched() else config.engine
+
+
+def make_engine(model: Decoder, config: TrainConfig) -> Engine:
+    """The engine that `engine_name` says. Raises LdmError where it lacks a setting."""
+    if engine_name(config) == "deepspeed":
+        from ldm.train.deepspeed_engine import DeepSpeedEngine
+
+        return DeepSpeedEngine(model, config)
+    if config.cuda_graph and torch.cuda.is_available():
         from ldm.train.graph import GraphEngine
 
         return GraphEngine(model, config)
-    if name == "torch":
-        return TorchEngine(model, config)
-    from ldm.train.deepspeed_engine import DeepSpeedEngine
+    return TorchEngine(model, config)
 
-    return DeepSpeedEngine(model, config, saved)
+
+def refuse_other_optimizer(saved: dict, config: TrainConfig) -> None:
+    """Raises LdmError where a checkpoint has the state of another optimiser."""
+    if saved["optimizer"] != config.optimizer:
+        raise LdmError(
+            f"the checkpoint of step {saved['step']} has the state of {saved['optimizer']}, this "
+            f"run uses {config.optimizer}: resume with --train.optimizer {saved['optimizer']}"
+        )
 
 
 class Stop:

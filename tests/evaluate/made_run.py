@@ -47,7 +47,7 @@ def write_model(folder, seed: int) -> None:
     (folder / "environments.json").write_text(json.dumps([entry(id) for id in TRAINED]))
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     files.pop("state.json", None)
-    write_sealed(folder / "state.json", {"schema": 1, "step": 120, "files": files})
+    write_sealed(folder / "state.json", {"schema": 2, "step": 120, "files": files})
 
 
 def card(id: str, admitted: bool) -> Card:

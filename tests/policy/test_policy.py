@@ -143,7 +143,7 @@ def test_sizes_that_no_model_has_are_refused_at_once(folder, part, name, value):
 def test_a_folder_of_two_checkpoints_is_refused(folder):
     names = ("model.safetensors", "config.json", "environments.json")
     files = {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in names}
-    write_sealed(folder / "state.json", {"schema": 1, "step": 7, "files": files})
+    write_sealed(folder / "state.json", {"schema": 2, "step": 7, "files": files})
     assert load(folder).step == 7
     for name in names:
         kept = (folder / name).read_bytes()

@@ -22,20 +22,24 @@ from ldm.config import TrainConfig
 from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
 from ldm.model.presets import architecture
-from ldm.train.deepspeed_engine import DeepSpeedEngine, refuse_other
+from ldm.train.deepspeed_engine import DeepSpeedEngine, refuse
 from ldm.train.run import train_stage
 
 pytest.importorskip("deepspeed")
 SIZES = {"layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "head_dim": 16, "ffn": 48}
 
 
-@pytest.mark.parametrize("key, value", [("precision", "bf16"), ("zero_stage", 3)])
-def test_a_checkpoint_of_another_precision_or_stage_is_refused(key, value):
-    saved = {"step": 5, "precision": "fp32", "zero_stage": 1}
-    refuse_other(saved, precision="fp32", zero_stage=1)
-    refuse_other(None, precision="bf16", zero_stage=3)
-    with pytest.raises(LdmError, match=rf"train.{key}=.*, this run {value}"):
-        refuse_other(saved, **{key: value})
+@pytest.mark.parametrize(
+    "settings, told",
+    [
+        ({"zero_stage": 4}, "train.zero_stage: expected 1, 2 or 3, got 4"),
+        ({"optimizer": "muon"}, "train.optimizer=muon trains in one process only"),
+        ({"average": 0.9}, "train.average: only one process keeps one"),
+    ],
+)
+def test_what_the_engine_does_not_have_is_refused_by_name(settings, told):
+    with pytest.raises(LdmError, match=told):
+        refuse(TrainConfig(**settings))
 
 
 def write_recipe(recipe, path) -> Path:
@@ -139,7 +143,7 @@ def accumulate(folder: Path, stage: int, parts: int) -> None:
     alone = copy.deepcopy(model).bfloat16()
     alone.compute_dtype = torch.bfloat16
     config = TrainConfig(precision="bf16", zero_stage=stage, micro_batches=parts, clip=1e9)
-    engine = DeepSpeedEngine(model, config, None)
+    engine = DeepSpeedEngine(model, config)
     batches = [packed_batch([30, 13], seed, components=2, rows=512) for seed in range(parts)]
     labels = sum(batch.label_count for batch in batches)
     engine.backward(batches)

@@ -1,7 +1,8 @@
 import pytest
 
 from ldm.config import TrainConfig
-from ldm.train.loop import learning_rate, train
+from ldm.train.loop import train
+from ldm.train.schedule import learning_rate
 
 
 def test_the_rate_warms_up_then_follows_a_cosine():
@@ -36,6 +37,9 @@ class Calls:
     def save(self, step, engine):
         self.notes.append(f"save {step}")
 
+    def finish(self, engine):
+        self.notes.append("written")
+
     def restart_clock(self):
         pass
 
@@ -53,7 +57,7 @@ def loop(step, stop_at=None, **settings) -> list:
 def test_it_logs_before_it_saves_and_ends_at_the_last_step():
     notes = loop(0, steps=5, log_every=2, checkpoint_every=3)
     first = [0, 1, "log 2", 2, "log 3", "flushed", "save 3"]
-    assert notes == [*first, 3, "log 4", 4, "log 5", "flushed", "save 5"]
+    assert notes == [*first, 3, "log 4", 4, "log 5", "flushed", "save 5", "written"]
 
 
 def test_resumed_it_logs_and_saves_at_the_same_steps():
@@ -68,4 +72,5 @@ def test_asked_to_stop_it_saves_that_step_first():
         "log 1",
         "flushed",
         "save 1",
+        "written",
     ]

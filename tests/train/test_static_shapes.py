@@ -19,11 +19,12 @@ from ldm.data.manifest import read_manifest
 from ldm.model.decoder import Decoder
 from ldm.model.presets import architecture
 from ldm.train import graph
-from ldm.train.engine import TorchEngine, adamw
+from ldm.train.engine import TorchEngine
 from ldm.train.flops import matmul_sizes
 from ldm.train.graph import GraphEngine
 from ldm.train.loop import train
 from ldm.train.metrics import Log
+from ldm.train.optimizer import make_optimizer
 from ldm.train.run import Stop
 
 pytest.importorskip("triton")
@@ -85,7 +86,7 @@ def test_a_step_waits_for_nothing_on_the_device(made, as_on_hopper, monkeypatch,
     engine.threads, engine.device = None, torch.device("meta")
     engine.model.to("meta")
     engine.parameters = list(engine.model.parameters())
-    engine.optimizer = adamw(engine.model, config)
+    engine.optimizer = make_optimizer(engine.model, config)
     if kind.capturable:  # AdamW reads its rate when it is made, and never again
         for group in engine.optimizer.param_groups:
             group.update(capturable=True, lr=torch.empty((), device="meta"))
