@@ -104,7 +104,8 @@ class Beyond:
             for leaf, array in zip(leaves, getattr(trajectory, name)):
                 if leaf.kind != spaces.CONTINUOUS or not array.size:
                     continue
-                low, high = leaf.bounds
+                nearest = (np.asarray(bound, leaf.dtype) for bound in (leaf.low, leaf.high))
+                low, high = (bound.reshape(leaf.shape) for bound in nearest)
                 if not ((array < low).any() or (array > high).any()):
                     self._count(name, leaf, 0, array.size)
                     continue

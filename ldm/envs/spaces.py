@@ -85,9 +85,15 @@ class Leaf:
 
     @cached_property
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """`low` and `high` of a continuous leaf as arrays of its shape and dtype."""
-        low, high = (np.asarray(bound, self.dtype) for bound in (self.low, self.high))
-        return low.reshape(self.shape), high.reshape(self.shape)
+        """`low` and `high` of a continuous leaf as arrays of its shape and dtype; what lies between
+        two numbers of the dtype is rounded inwards, so that a clipped action is legal."""
+        low, high = np.asarray([self.low, self.high])
+        (a, b), inf = np.asarray([low, high], self.dtype), self.dtype.type(np.inf)
+        a, b = (
+            np.where(a < low, np.nextafter(a, inf), a),
+            np.where(b > high, np.nextafter(b, -inf), b),
+        )
+        return a.reshape(self.shape), b.reshape(self.shape)
 
     @cached_property
     def size(self) -> int:

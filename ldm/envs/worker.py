@@ -191,7 +191,7 @@ def serve(sock) -> None:
             else:
                 host.open()
                 {"reset": host.reset, "step": host.step, "watch": host.watch}[call]()
-        except Misfit as error:
+        except (Misfit, spaces.UnsupportedSpace) as error:
             reply = {"kind": "space", "error": str(error)}
         except BaseException:  # a process boundary: whatever the library raises goes to the parent
             reply = {"kind": "exception", "error": own_traceback()}

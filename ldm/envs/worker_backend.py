@@ -88,6 +88,8 @@ class WorkerEnv:
                 described.append(worker.start(self._config, seeds, self._memory))
             except Fault as fault:
                 _require_packages(spec, fault)
+                if fault.kind == "space":
+                    raise LdmError(f"{spec.id} cannot be built: {fault}") from None
                 raise LdmError(
                     f"{spec.id} cannot be built:\n{fault}\nadapter: {spec.adapter}"
                 ) from None

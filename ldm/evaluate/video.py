@@ -91,7 +91,7 @@ def _episode(spec: EnvSpec, env, policy: Policy, seed: int) -> Iterator[float]:
     theirs = [(leaf.kind, leaf.shape) for leaf in spaces.leaves(spaces.describe(env.action_space))]
     if ours != theirs:
         raise _does_not_render(spec, f"the one that does has actions {theirs}, not {ours}")
-    action = [np.zeros((1, *leaf.shape), leaf.dtype) for leaf in spaces.leaves(acted)]
+    action = [spaces.resting(leaf, 1) for leaf in spaces.leaves(acted)]
     observation, reward, ended = env.reset(seed=seed)[0], 0.0, False
     for step in range(spec.horizon + 1):
         flat = _flat(spec, seen, observation)

@@ -45,7 +45,7 @@ class SB3Env(VecEnv):
         infos: list[dict] = [{} for _ in range(self.num_envs)]
         for i in np.flatnonzero(done):
             cut = bool(timestep.truncated[i] and not timestep.terminated[i])
-            infos[i] = {"terminal_observation": vector[i], "TimeLimit.truncated": cut}
+            infos[i] = {"terminal_observation": vector[i].copy(), "TimeLimit.truncated": cut}
         return vector, timestep.reward.astype(np.float32), done, infos
 
     def close(self) -> None:

@@ -86,6 +86,16 @@ class Orders(gymnasium.Env):
         return action.astype(np.float32), float(action.sum()), False, self.time >= 20, {}
 
 
+class Narrow(Keeper):
+    action_space = Box(-0.1, 0.1, (2,), np.float64)
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        if self.time == 2:
+            assert self.action_space.contains(self.last)
+        return super().step(action)
+
+
 class Wide(Orders):
     action_space = Box(0, 2**40, (3,), np.int64)
 

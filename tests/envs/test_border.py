@@ -167,7 +167,9 @@ def test_whole_numbers_stay_whole(spec):
     ],
 )
 def test_what_cannot_be_right_is_refused_in_words(name, words, spec):
-    assert words in check_environment(spec(name)).reason
+    reason = check_environment(spec(name)).reason
+    assert words in reason
+    assert name == "Raises" or "\n" not in reason
 
 
 def test_what_an_environment_raises_is_shown_when_it_is_played(spec, caplog):
@@ -184,3 +186,8 @@ def test_what_an_environment_raises_is_shown_when_it_is_played(spec, caplog):
 def test_a_digest_follows_what_an_environment_does_not_its_name(spec):
     assert trace.trace_digest(spec("Keeper")) == check_environment(spec("Keeper")).digest
     assert trace.trace_digest(spec("Keeper")) != trace.trace_digest(spec("Orders"))
+
+
+def test_a_float64_bound_is_kept(spec):
+    """0.1 as float32 is above 0.1 as float64."""
+    assert check_environment(spec("Narrow")).ok
