@@ -4,15 +4,16 @@ Per step: [patches][OBSERVATION tokens][ACTION tokens]. The action is read from 
 token; the ACTION tokens after it carry what was executed and what came of it. Every step of an
 environment has the same number of tokens.
 
-- numbers: (x - mean) / std of the environment's data, clipped to ±8, 64 to an OBSERVATION token;
-  a component that never changes in the data is 0.
+- numbers: (x - mean) / std of the environment's data, in float64, clipped to ±8, 64 to an
+  OBSERVATION token; a component that never changes in the data is 0, every other is seen.
 - discrete components, 192 to an OBSERVATION token: one row each, of (path, component, number of
   values, value).
 - words of a text, on the last OBSERVATION token: one row of (path, position, word).
-- images: resized to whole patches, four channels to a plane, one PATCH token a patch and plane,
-  with a row of (path, plane, row, column).
-- ACTION: symlog(reward / its std), terminated, truncated, then continuous components scaled to
-  [-1, 1], 64 to a token; discrete components as rows.
+- images of few values that are small enough (facts.py) are boards: discrete components.
+- other images: resized to whole patches, four channels to a plane, one PATCH token a patch and
+  plane, with a row of (path, plane, row, column).
+- ACTION: symlog(reward / its std), terminated, truncated, then continuous components scaled so that
+  their bins span [-1, 1], 64 to a token; discrete components as rows.
 Every OBSERVATION and ACTION token has a row of (kind, index), every token one of the environment's
 identity, unless it is dropped. Rows are a stable 64-bit hash modulo the size of the table.
 """
@@ -24,6 +25,7 @@ from functools import lru_cache
 import numpy as np
 
 from ldm.config import TokenConfig
+from ldm.data import facts
 from ldm.data.batch import (
     ACTION,
     FEATURES,
@@ -34,17 +36,17 @@ from ldm.data.batch import (
     SLOTS,
     Tokens,
 )
+from ldm.data.fidelity import CLIP
 from ldm.data.hashing import hash64, row_of, rows_of
 from ldm.data.images import patch_grid, to_patches
 from ldm.data.rows import Rows, side_by_side, spread
 from ldm.envs.interface import Arrays
-from ldm.envs.spaces import CONTINUOUS, DISCRETE, IMAGE, TEXT, Leaf, from_json, leaves
+from ldm.envs.spaces import CONTINUOUS, DISCRETE, IMAGE, TEXT, Leaf, from_json, leaves, symbols
 from ldm.errors import LdmError
 
 BAG = 192  # discrete components a token carries at most
 WORDS = 64  # positions that words are told apart by; later words share the last
-CLIP = 8.0  # standard deviations, and half-ranges of an action
-HUGE_BOUND = 1e6  # a bound at least this far out counts as infinite
+BYTE_VALUES = 256  # of a cell of a board that is declared as an image
 FLAGS = 3  # numbers before the components in an ACTION token: reward, terminated, truncated
 TABLE_LIMIT = 1 << 20  # values whose rows are looked up, not computed
 
@@ -97,20 +99,25 @@ class Symbols:
 class Codec:
     """Tokens of one environment.
 
-    environment: its manifest entry; used are "id", "observation" and "action" (spaces.to_json) and
-    "statistics": {"observation" and "action": for each leaf {"mean", "std", "min", "max"} with one
-    number a component (empty where the leaf is not continuous; "action" describes the labels),
-    "reward": {"std", "min", "max"}}.
+    environment: its manifest entry; used are "id", "observation" and "action" (spaces.to_json),
+    "facts" (facts.py; without them those that follow from the statistics) and "statistics":
+    {"observation" and "action": for each leaf {"mean", "std", "min", "max"} with one number a
+    component (null where the leaf is not continuous; "action" describes the labels, and has
+    "quantiles"), "reward": {"std", "min", "max"}}.
     Raises LdmError where a step does not fit the context or the action has too many components.
     """
 
     def __init__(self, environment: dict, config: TokenConfig):
         self.id, self.config = environment["id"], config
-        self.observation = leaves(from_json(environment["observation"]))
+        self.facts = facts.of(environment)
+        self.observation = tuple(
+            _board(leaf) if i in self.facts["boards"] else leaf
+            for i, leaf in enumerate(leaves(from_json(environment["observation"])))
+        )
         self.action = leaves(from_json(environment["action"]))
         statistics = environment["statistics"]
         self._plan_observation(statistics["observation"])
-        self._plan_action(statistics["action"], statistics["reward"])
+        self._plan_action(statistics["reward"])
         self.tokens_per_observation = len(self.observation_kinds)
         self.tokens_per_action = len(self.action_kinds)
         self.tokens_per_step = self.tokens_per_observation + self.tokens_per_action
@@ -126,8 +133,12 @@ class Codec:
         self.number_leaves = continuous
         self.mean = _joined(statistics[i]["mean"] for i in continuous)
         std = _joined(statistics[i]["std"] for i in continuous)
-        floor = 1e-6 * np.maximum(np.abs(self.mean), 1e-3)
-        self.scale = np.where(std > floor, 1.0 / np.maximum(std, floor), 0.0)
+        low, high = (_joined(statistics[i][end] for i in continuous) for end in ("min", "max"))
+        varies = (high > low) | (std > 0)
+        tiny = np.finfo(np.float64).tiny  # a square of what is smaller is 0
+        self.spread = np.where(
+            varies, np.maximum(np.maximum(std, (high - low) / 1e3), tiny), np.inf
+        )
         self.symbols = Symbols("observation", self.observation, rows)
         self.texts = [i for i, leaf in enumerate(self.observation) if leaf.kind == TEXT]
         self.images = [i for i, leaf in enumerate(self.observation) if leaf.kind == IMAGE]
@@ -148,7 +159,7 @@ class Codec:
         self.observation_kinds = np.array(kinds, np.uint8)
         self.identity_row = row_of(rows, "environment", self.id)
 
-    def _plan_action(self, statistics: list[dict], reward: dict) -> None:
+    def _plan_action(self, reward: dict) -> None:
         for leaf in self.action:
             if leaf.kind not in (CONTINUOUS, DISCRETE):
                 raise LdmError(
@@ -172,7 +183,7 @@ class Codec:
         classes[smooth] = self.config.action_bins
         classes[~smooth] = self.action_symbols.counts
         self.components = Components(slots, classes, smooth)
-        self.low, self.high = _action_bounds(self.action, statistics)
+        self.low, self.high = (np.asarray(self.facts[end], np.float64) for end in ("low", "high"))
         n = max(1, -(-(FLAGS + numbers) // FEATURES), -(-symbols // BAG))
         self.action_rows = [row_of(self.config.rows, "kind", ACTION, j) for j in range(n)]
         self.action_kinds = np.full(n, ACTION, np.uint8)
@@ -217,7 +228,7 @@ class Codec:
         if not self.number_leaves:
             return np.empty((rows, 0), np.float32)
         flat = [np.asarray(observation[i]).reshape(rows, -1) for i in self.number_leaves]
-        x = (np.concatenate(flat, 1, dtype=np.float64) - self.mean) * self.scale
+        x = (np.concatenate(flat, 1, dtype=np.float64) - self.mean) / self.spread
         return np.clip(x, -CLIP, CLIP).astype(np.float32)
 
     def _words(self, leaf: Leaf, text: np.ndarray) -> np.ndarray:
@@ -322,13 +333,5 @@ def _joined(parts) -> np.ndarray:
     return np.concatenate([np.empty(0), *(np.asarray(p, np.float64).reshape(-1) for p in parts)])
 
 
-def _action_bounds(parts: tuple[Leaf, ...], statistics: list[dict]):
-    """Bounds of the continuous components, float64: the space's, else those of the labels."""
-    lows, highs = [], []
-    for leaf, seen in zip(parts, statistics):
-        if leaf.kind == CONTINUOUS:
-            low, high = np.asarray(leaf.low), np.asarray(leaf.high)
-            lows.append(np.where(low > -HUGE_BOUND, low, np.ravel(seen["min"])))
-            highs.append(np.where(high < HUGE_BOUND, high, np.ravel(seen["max"])))
-    low, high = _joined(lows), _joined(highs)
-    return low, np.where(high > low, high, low + 1.0)
+def _board(leaf: Leaf) -> Leaf:
+    return symbols(leaf.path, leaf.shape, BYTE_VALUES, 0, leaf.source, leaf.source_dtype)

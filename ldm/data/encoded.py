@@ -15,7 +15,7 @@ from ldm.data.episode import Trajectory
 from ldm.data.samples import Sample, decode_arrays, encode_arrays
 from ldm.envs.interface import Arrays
 
-SCHEMA = 1  # rises when the same trajectories give other blocks
+SCHEMA = 2  # rises when the same trajectories give other blocks
 
 
 @dataclass

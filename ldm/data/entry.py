@@ -6,6 +6,8 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from ldm.data.door import require
+from ldm.data.facts import DECODE
+from ldm.data.statistics import LEVELS
 from ldm.envs import spaces
 
 LARGEST = 1 << 32  # values of one leaf at most
@@ -71,14 +73,48 @@ def check_spaces(entry, where: str) -> None:
         for i, (leaf, values) in enumerate(zip(leaves, known)):
             if leaf.kind == spaces.CONTINUOUS:
                 _check_numbers(values, leaf.size, f"{where}.statistics.{role}[{i}]")
+    if "facts" in entry:
+        _check_facts(entry, where)
     reward = dict.fromkeys(("std", "min", "max"), float)
     require(entry["statistics"]["reward"], reward, f"{where}.statistics.reward")
 
 
+def _check_facts(entry: dict, where: str) -> None:
+    """Raises ValueError where what was decided does not fit the spaces."""
+    known, where = entry["facts"], f"{where}.facts"
+    form = {
+        "low": [float],
+        "high": [float],
+        "boards": [int],
+        "decode": [DECODE],
+        "fidelity": [dict],
+    }
+    require(known, form, where)
+    observation, action = (
+        spaces.leaves(spaces.from_json(entry[role])) for role in ("observation", "action")
+    )
+    numbers = sum(leaf.size for leaf in action if leaf.kind == spaces.CONTINUOUS)
+    sizes = {"low": numbers, "high": numbers, "decode": sum(leaf.size for leaf in action)}
+    for name, size in sizes.items():
+        if len(known[name]) != size:
+            raise ValueError(f"{where}.{name}: expected {size}, got {len(known[name])}")
+    if any(low >= high for low, high in zip(known["low"], known["high"])):
+        raise ValueError(f"{where}.low: expected numbers below those of high")
+    images = [i for i, leaf in enumerate(observation) if leaf.kind == spaces.IMAGE]
+    if not set(known["boards"]) <= set(images):
+        raise ValueError(f"{where}.boards: expected some of the images {images}")
+
+
 def _check_numbers(values, size: int, where: str) -> None:
     require(values, dict.fromkeys(NUMBERS, list), where)
-    for name in NUMBERS:
-        array = np.asarray(values[name])
+    named = {name: values[name] for name in NUMBERS}
+    if "quantiles" in values:
+        require(values["quantiles"], [list], f"{where}.quantiles")
+        if len(values["quantiles"]) != len(LEVELS):
+            raise ValueError(f"{where}.quantiles: expected {len(LEVELS)} rows")
+        named |= {f"quantiles[{i}]": row for i, row in enumerate(values["quantiles"])}
+    for name, numbers in named.items():
+        array = np.asarray(numbers)
         if array.shape != (size,) or (size and array.dtype.kind not in "fi"):
             raise ValueError(f"{where}.{name}: expected {size} numbers")
         if not np.isfinite(array.astype(np.float64)).all():
@@ -90,6 +126,8 @@ def check_leaf(leaf: spaces.Leaf) -> None:
     texts = (leaf.path, leaf.source, leaf.source_dtype)
     if not all(type(text) is str for text in texts) or type(leaf.channels_first) is not bool:
         raise ValueError("a leaf's path, source and source_dtype are texts")
+    if type(leaf.wide) is not bool or leaf.wide > (leaf.kind == spaces.CONTINUOUS):
+        raise ValueError(f'"{leaf.path}": wide is for numbers, true or false')
     if leaf.kind != spaces.TEXT:
         np.dtype(leaf.source_dtype)
     require(list(leaf.shape), [int], f'"{leaf.path}": shape')

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ldm.config import Recipe, TokenConfig, build
-from ldm.data import encoded
+from ldm.data import encoded, facts, fidelity
 from ldm.data.atomic import folder_lock, replacing, write_bytes
 from ldm.data.codec import Codec
 from ldm.data.encoded import Encoded, Limits
@@ -60,6 +60,8 @@ def mix_stage(recipe: Recipe, folder: Path) -> None:
             return
         environments = _chosen(recipe, recorded["environments"])
         _tell_skipped(environments, data)
+        environments = [known(environment, recipe.tokens) for environment in environments]
+        fidelity.tell(environments, recipe.tokens)
         _clear(mix, settings)
         shards = _shards_per_stream(recipe, environments)
         jobs = [
@@ -86,6 +88,13 @@ def mix_stage(recipe: Recipe, folder: Path) -> None:
         content = {"settings": settings, "environments": environments, "streams": streams}
         write_manifest(mix, {**content, "shortest": shortest})
         shutil.rmtree(mix / PARTS)
+
+
+def known(environment: dict, tokens: TokenConfig) -> dict:
+    """The entry with its facts, which encoding and acting share."""
+    decided = {**environment, "facts": facts.derive(environment)}
+    decided["facts"]["fidelity"] = fidelity.findings(decided, tokens)
+    return decided
 
 
 def limits(manifest: dict) -> Limits:

@@ -16,12 +16,13 @@ so that an environment may keep an action, and a caller may write over one.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 CONTINUOUS, DISCRETE, IMAGE, TEXT = "continuous", "discrete", "image", "text"
+EXACT = "float64"  # a rule of `override`
 DTYPES: dict[str, np.dtype] = {
     CONTINUOUS: np.dtype(np.float32),
     DISCRETE: np.dtype(np.int32),
@@ -36,8 +37,13 @@ MAX_SYMBOLS = 256
 # A uint8 Box with both sides at least this long is an image, smaller ones are symbols.
 MIN_IMAGE_SIDE = 16
 MAX_TEXT_BYTES = 512
+# A uint8 Box of that size with at most so many values a cell is a board, as long as its cells are
+# few enough for as many tokens as an image has: symbols, which no resampling may blend.
+MAX_BOARD_VALUES, MAX_BOARD_CELLS = 16, 6912
 # A bound from here on (libraries write the largest float) is none.
 UNBOUNDED = 1e30
+# Whole numbers from here on lose digits in float32.
+FLOAT32_EXACT = 2.0**24
 
 
 class UnsupportedSpace(ValueError):
@@ -48,9 +54,10 @@ class UnsupportedSpace(ValueError):
 class Leaf:
     """One array of a flattened sample.
 
-    `kind` is "continuous" (float32, bounds `low`, `high`, each one number a component, may be
-    infinite), "discrete" (int32, component c holds `start[c] .. start[c] + counts[c] - 1`), "image"
-    (uint8, height × width × channels) or "text" (uint8, UTF-8 padded with zeros).
+    `kind` is "continuous" (float32, or float64 where `wide`; bounds `low`, `high`, each one number
+    a component, may be infinite), "discrete" (int32, component c holds `start[c] .. start[c] +
+    counts[c] - 1`), "image" (uint8, height × width × channels) or "text" (uint8, UTF-8 padded with
+    zeros).
     `box` tells apart what `unflatten` must return: an int for Discrete, an array otherwise.
     """
 
@@ -64,10 +71,11 @@ class Leaf:
     counts: tuple[int, ...] = ()
     start: tuple[int, ...] = ()
     channels_first: bool = False
+    wide: bool = field(default=False, repr=False)  # numbers too large for float32: float64
 
     @property
     def dtype(self) -> np.dtype:
-        return DTYPES[self.kind]
+        return np.dtype(np.float64) if self.wide else DTYPES[self.kind]
 
     @cached_property
     def range(self) -> tuple[np.ndarray, np.ndarray]:
@@ -153,7 +161,25 @@ def numbers(path, shape, low=-np.inf, high=np.inf, source_dtype="float32") -> Le
     bounds[np.abs(bounds) >= UNBOUNDED] *= np.inf
     low, high = bounds.reshape(2, -1).tolist()
     shape = tuple(int(n) for n in shape)
-    return Leaf(path, CONTINUOUS, shape, "Box", source_dtype, low=tuple(low), high=tuple(high))
+    leaf = Leaf(path, CONTINUOUS, shape, "Box", source_dtype, low=tuple(low), high=tuple(high))
+    return replace(leaf, wide=_may_be_large(bounds, source_dtype))
+
+
+def _may_be_large(bounds: np.ndarray, source_dtype: str) -> bool:
+    """Whether float32 would take digits from a space of float64 or integers: it says that numbers
+    may be large (bounds (2, *shape)), or bounds them on one side alone, as clocks, counts and
+    prices are. One without any bound says nothing: rule "float64" is for those."""
+    if not finer(source_dtype):
+        return False
+    finite = np.isfinite(bounds)
+    large = np.abs(np.where(finite, bounds, 0)) >= FLOAT32_EXACT
+    return bool(large.any() or (finite[0] != finite[1]).any())
+
+
+def finer(source_dtype: str) -> bool:
+    """Whether the environment's own arrays have more digits than float32."""
+    dtype = np.dtype(source_dtype)
+    return dtype.kind in "iuf" and dtype.itemsize > (4 if dtype.kind == "f" else 2)
 
 
 def _describe_box(space, path: str) -> Leaf:
@@ -165,6 +191,10 @@ def _describe_box(space, path: str) -> Leaf:
             "channels)"
         )
     if dtype == np.uint8 and len(shape) in (2, 3):
+        counts = np.asarray(space.high, np.int64) - np.asarray(space.low, np.int64) + 1
+        few = counts.size <= MAX_BOARD_CELLS and counts.max(initial=0) <= MAX_BOARD_VALUES
+        if few:
+            return symbols(path, shape, counts, np.asarray(space.low, np.int64), "Box", "uint8")
         last, first = shape[:2], shape[-2:]
         if min(last) >= MIN_IMAGE_SIDE and (len(shape) == 2 or shape[2] <= 16):
             height, width, channels = (*shape, 1)[:3]
@@ -191,7 +221,8 @@ def leaves(tree: Tree) -> tuple[Leaf, ...]:
 def override(tree: Tree, rules: dict) -> Tree:
     """The tree with the leaves named in `rules` (path → rule) declared anew.
 
-    Rule "text": a uint8 vector of UTF-8 bytes is text. Rule [count, ...]: values are symbols
+    Rule "text": a uint8 vector of UTF-8 bytes is text. Rule "float64": numbers keep all digits, for
+    clocks and other large offsets that no bound tells of. Rule [count, ...]: values are symbols
     0..count-1, counts broadcast to the leaf's shape. Raises ValueError for an unknown path or rule.
     """
     unknown = set(rules) - {leaf.path for leaf in leaves(tree)}
@@ -210,9 +241,14 @@ def override(tree: Tree, rules: dict) -> Tree:
             return node
         if rule == TEXT:
             return Leaf(node.path, TEXT, node.shape, node.source, node.source_dtype)
+        if rule == EXACT and node.kind == CONTINUOUS:
+            return replace(node, wide=True)
         if isinstance(rule, list):
             return symbols(node.path, node.shape, rule, 0, node.source, node.source_dtype)
-        raise ValueError(f'"{node.path}": expected "text" or a list of counts, got {rule!r}')
+        raise ValueError(
+            f'"{node.path}": expected "text", "float64" (of numbers) or a list of counts, '
+            f"got {rule!r}"
+        )
 
     return rebuild(tree)
 

@@ -28,9 +28,10 @@ class Trace:
 
     def add(self, timestep: TimeStep) -> None:
         """Raises ValueError where a time step of RETAINED steps ago has changed since."""
-        for array in (
-            *timestep.observation, timestep.reward, timestep.terminated, timestep.truncated,
-        ):  # fmt: skip
+        for array in timestep.observation:  # by float32's digits, whatever dtype a leaf is kept in
+            wide = array.dtype == np.float64
+            self.digest.update((array.astype(np.float32) if wide else array).tobytes())
+        for array in (timestep.reward, timestep.terminated, timestep.truncated):
             self.digest.update(array.tobytes())
         self.given.append(timestep)
         self.timesteps.append(copied(timestep))

@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ldm.data import tools
+from ldm.config import TokenConfig
+from ldm.data import fidelity, tools
 from ldm.data.verify import LIST, Progress, read_recorded
 from ldm.data.verify import verify as check
 from ldm.errors import LdmError
@@ -41,6 +42,9 @@ def show(data: str) -> None:
         f"{len(entries)} environments, {tasks} base tasks, {_transitions([folder]):,} transitions, "
         f"{sum(map(_bytes, entries)) / 1e6:,.1f} MB in {folder}"
     )
+    for entry in entries:
+        for line in fidelity.lines(entry, TokenConfig()):
+            wide.print(line, style="yellow", markup=False, highlight=False)
 
 
 def _bytes(entry: dict) -> int:

@@ -14,16 +14,19 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 
-from ldm.data import statistics
+from ldm.config import TokenConfig
+from ldm.data import fidelity, statistics
 from ldm.data.atomic import replacing
 from ldm.data.content import Beyond, Content
 from ldm.data.episode import Trajectory
 from ldm.data.manifest import read_environment, write_manifest
 from ldm.data.shards import write_shard
+from ldm.data.statistics import Moments
 from ldm.data.tools import new_folder, scale
 from ldm.data.verify import Progress, read_recorded
 from ldm.envs import spaces
@@ -35,6 +38,7 @@ UNREADABLE: tuple[type[Exception], ...] = (
     ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError, OSError,
     RuntimeError,
 )  # fmt: skip
+DIGITS = 1e-3  # of a deviation: where float32's steps are wider, numbers are kept as float64
 SHARD_BYTES = 64 << 20  # of arrays that a shard of an imported dataset holds, about
 
 
@@ -201,7 +205,7 @@ def _load(dataset, domain: str, out: Path, progress: Progress, skip: bool, told:
     told += [f"{source.id}: {line}" for line in source.beyond.lines()]
     entry = source.said or _entry(dataset, source.id, domain, source.trees, longest, told)
     observation, action = map(spaces.to_json, source.trees)
-    return {
+    entry = {
         **entry,
         "observation": observation,
         "action": action,
@@ -211,6 +215,8 @@ def _load(dataset, domain: str, out: Path, progress: Progress, skip: bool, told:
         "episodes": sum(shard["episodes"] for shard in shards),
         "shards": shards,
     }
+    told += fidelity.lines(entry, TokenConfig())
+    return entry
 
 
 def _trees(dataset, said: dict | None) -> list[spaces.Tree]:
@@ -276,11 +282,41 @@ class Source:
             if self.said:
                 self.id, self.policy = self.said["id"], self.said["policy"]
             self.trees = _trees(dataset, self.said)
+            if not self.said:
+                self.trees[0] = self._exact(self.trees[0])
         except (ValueError, KeyError, TypeError) as error:
             raise LdmError(f"{self.where}: {error}") from error
         trees = dict(zip(("observation", "action"), map(spaces.to_json, self.trees)))
         self.content = Content({"id": self.id, **trees})
         self.beyond = Beyond(self.content)
+
+    def _exact(self, tree: spaces.Tree) -> spaces.Tree:
+        """The tree of observations with float64 for the leaves that lose digits in float32."""
+        from ldm.interop.gym_spaces import flatten
+
+        rules = {
+            leaf.path: spaces.EXACT
+            for leaf in spaces.leaves(tree)
+            if leaf.kind == spaces.CONTINUOUS and spaces.finer(leaf.source_dtype) and not leaf.wide
+        }
+        if not rules:
+            return tree
+        exact, parts = spaces.override(tree, rules), []
+        for _, _, episode in self._episodes():
+            try:
+                parts.append([np.asarray(a) for a in flatten(exact, episode.observations)])
+                parts[-1] = [Moments.of(array) for array in parts[-1]]
+            except UNREADABLE:
+                continue  # named when the episode is read in earnest
+        if not parts:
+            return tree
+        moments = [reduce(Moments.merge, leaf) for leaf in zip(*parts)]
+        lost = {
+            leaf.path: spaces.EXACT
+            for leaf, known in zip(spaces.leaves(tree), moments)
+            if leaf.path in rules and fidelity.loses_digits(known.summary(), DIGITS).any()
+        }
+        return spaces.override(tree, lost)
 
     def trajectories(self) -> Iterator[Trajectory]:
         seed = -1

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ldm.config import Recipe
-from ldm.data import statistics
+from ldm.data import fidelity, statistics
 from ldm.data.atomic import folder_lock
 from ldm.data.manifest import write_manifest
 from ldm.envs.catalogue import find
@@ -59,7 +59,9 @@ def record_stage(recipe: Recipe, folder: Path) -> None:
         ]
         if not whole:
             raise LdmError(f"{recipe.name}: every environment failed again and again")
-        write_manifest(data, {"environments": [entry(*parts) for parts in whole]})
+        entries = [entry(*parts) for parts in whole]
+        write_manifest(data, {"environments": entries})
+        fidelity.tell(entries, recipe.tokens)
 
 
 def parts(

@@ -11,7 +11,7 @@ from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.reference.admission import Card, card_folder
 
-SCHEMA = 1  # rises when the same recipe gives other shards
+SCHEMA = 2  # rises when the same recipe gives other shards, or other statistics of them
 
 
 @dataclass(frozen=True)

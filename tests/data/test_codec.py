@@ -37,9 +37,14 @@ ACTIONS = [
 
 @pytest.mark.parametrize("space", ACTIONS, ids=str)
 def test_actions_decode_back(space):
-    c = codec(action=space)
     rng = np.random.default_rng(0)
-    action = [sample(leaf, 50, rng) for leaf in c.action]
+    action = [sample(leaf, 50, rng) for leaf in codec(action=space).action]
+    data = entry(Discrete(5), space)
+    for seen, array in zip(data["statistics"]["action"], action):
+        if seen:
+            flat = array.reshape(50, -1)
+            seen |= {"min": flat.min(0).tolist(), "max": flat.max(0).tolist()}
+    c = Codec(data, TokenConfig())
     values = c.labels(action)
     assert values.dtype == np.float32 and values.shape == (50, len(c.components.slots))
     assert (values >= 0).all() and (values <= c.components.classes - 1).all()
@@ -75,6 +80,7 @@ def test_numbers_are_normalised_clipped_and_sixty_four_to_a_token():
     data = entry(Box(-np.inf, np.inf, (130,)), Discrete(2))
     statistics = data["statistics"]["observation"][0]
     statistics["mean"][0], statistics["std"][0], statistics["std"][1] = 10.0, 2.0, 0.0
+    statistics["min"][1] = statistics["max"][1] = 0.0
     c = Codec(data, TokenConfig())
     assert c.tokens_per_observation == 3
     x = np.linspace(-20, 20, 130, dtype=np.float32)
