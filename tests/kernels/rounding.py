@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map_only
 from tests.kernels.bounds import RESULTS, UNIT, in_units
 
 DRAWS = 4
+FEW = 16  # terms that a reduction adds in turn
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Rounded(TorchDispatchMode):
         variance; what is rounded are partial sums, and their squares add up to
 
         - n/2 · Σ t² where terms cancel, n/3 · y² where they have one sign, added in turn: products;
-        - log₂ n · Σ t² and 2 y² added as a tree, as reductions are.
+        - log₂ n · Σ t² and 2 y² added as a tree, as reductions of more than a FEW terms are.
 
         A bag may add the same row again and again: then the n/2 roundings of the partial sums'
         last octave, at 3/4 y on average, are one and the same, and add up to 3/8 n y.
@@ -119,7 +120,9 @@ class Rounded(TorchDispatchMode):
             variance += steps.term**2 * squares
             variance += (steps.chop * counts / 8) ** 2 * (squares + value.square())
         elif name in ("sum", "mean"):
-            variance = counts.clamp(min=1).log2() / 3 * squares + 2 / 3 * value.square()
+            tree = counts.clamp(min=1).log2() / 3 * squares + 2 / 3 * value.square()
+            in_turn = counts / 6 * squares + counts / 9 * value.square()
+            variance = torch.where(counts <= FEW, in_turn, tree)
         elif name == "_embedding_bag":
             variance = counts / 6 * squares + (3 / 8 * counts * value).square() / 3
         else:
