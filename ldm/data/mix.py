@@ -31,7 +31,7 @@ from ldm.data.verify import LIST, read_recorded
 from ldm.errors import LdmError, nearest
 from ldm.parallel.jobs import run_jobs
 from ldm.parallel.progress import console
-from ldm.seeds import derive
+from ldm.seeds import seed_for
 
 BLOCK = 1024  # segments a sample holds at most
 SHARD_TOKENS = 1 << 19  # tokens a shard of the mix holds, about
@@ -130,7 +130,7 @@ def encode_part(
     seal = path.with_suffix(".sha256")  # written last: a zip's own directory has no checksum
     if path.is_file() and seal.is_file() and seal.read_bytes() == _digest(path):
         return path
-    rng = np.random.default_rng(derive(recipe.seed, "mix", environment["id"], shard))
+    rng = np.random.default_rng(seed_for("mix", recipe.seed, environment["id"], shard))
     spans = environment["hidden_state_spans_episodes"]
     only = {**environment, "shards": [environment["shards"][shard]]}
     trajectories = [t for _, part in read_environment(data, only) for t in part]
@@ -177,7 +177,7 @@ def collect(recipe: Recipe, mix: Path, parts: list[Path], stream: int, shard: in
     if not blocks:
         return {"name": name, "segments": 0}
     block = encoded.concatenate(blocks)
-    rng = np.random.default_rng(derive(recipe.seed, "shuffle", stream, shard))
+    rng = np.random.default_rng(seed_for("shuffle", recipe.seed, stream, shard))
     order = rng.permutation(len(block))
     samples = (block.select(order[i : i + BLOCK]).encode() for i in range(0, len(order), BLOCK))
     written = write_tar(mix / name, samples)

@@ -23,7 +23,7 @@ from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.envs.worker_process import CLOSE_SECONDS, Fault, WorkerProcess
 from ldm.errors import LdmError, MachineError, missing
-from ldm.seeds import derive
+from ldm.seeds import seed_for
 
 log = logging.getLogger("ldm.envs")
 
@@ -194,7 +194,7 @@ class WorkerEnv:
                 f"failed {worker.strikes} times, fewer than {FORGIVEN} steps apart, "
                 f"the last time:\n{fault}"
             )
-        seeds = [derive(self.seed, "restart", self.faults, i) for i in range(worker.count)]
+        seeds = [seed_for("restart", self.seed, self.faults, i) for i in range(worker.count)]
         try:
             described = worker.start(self._config, seeds, self._memory)
         except Fault as again:

@@ -10,6 +10,7 @@ from ldm.envs.rollout import returns
 from ldm.evaluate.page import number
 from ldm.evaluate.video import record
 from ldm.policy import load
+from ldm.seeds import seed_for, split_for
 
 
 def play(environment: str, model: Path, episodes: int, seed: int, video: Path | None) -> None:
@@ -19,12 +20,13 @@ def play(environment: str, model: Path, episodes: int, seed: int, video: Path | 
     Raises LdmError for an unknown environment or model, or one that does not render.
     """
     console, spec = Console(highlight=False), find(environment)
+    seed = seed_for("play", seed, spec.id)
     policy = load(model)
     if video is not None:
         frames, earned = record(spec, policy, seed, video)
         console.print(f"{video}: {frames} frames, return {number(earned)}")
         return
-    env = make(spec, 1, seed, split="test" if spec.data_driven else "train")
+    env = make(spec, 1, seed, split=split_for("play", spec.data_driven))
     try:
         scores = returns(env, policy.actor(spec.id, 1), episodes)
     finally:

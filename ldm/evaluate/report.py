@@ -27,7 +27,7 @@ from ldm.evaluate.table import show
 from ldm.parallel.progress import console
 from ldm.policy import digest
 from ldm.reference.admission import Card
-from ldm.seeds import derive
+from ldm.seeds import seed_for
 from ldm.versions import versions
 
 SCHEMA = 1
@@ -87,7 +87,7 @@ def build(recipe: Recipe, folder: Path) -> dict:
 
 def _environment(recipe: Recipe, spec: EnvSpec, card: Card, result: dict):
     """(an environment's part of the report, its score, its resampled scores)."""
-    rng = np.random.default_rng(derive(recipe.seed, "bootstrap", spec.id))
+    rng = np.random.default_rng(seed_for("bootstrap", recipe.seed, spec.id))
     returns = np.asarray(result["returns"])
     random, reference = card.scores
     score, resampled_B = scores.normalise(*card.scores, returns, rng)

@@ -18,7 +18,7 @@ from ldm.errors import LdmError
 from ldm.policy import Policy, digest
 from ldm.policy import load as load_policy
 from ldm.policy.policy import FILES
-from ldm.seeds import derive
+from ldm.seeds import seed_for, split_for
 
 SCHEMA = 1  # rises when the same model and settings give other returns
 
@@ -69,9 +69,9 @@ def play(recipe: Recipe, spec: EnvSpec, folder: Path) -> dict:
     """
     start = time.monotonic()
     policy = load(Path(folder), spec, recipe.holds_out(spec.base_task, spec.held_out))
-    seed = derive(recipe.seed, "evaluate", spec.id)
+    seed = seed_for("evaluate", recipe.seed, spec.id)
     streams = min(recipe.evaluate.streams, recipe.evaluate.episodes)
-    env = make(spec, streams, seed, split="test" if spec.data_driven else "train")
+    env = make(spec, streams, seed, split=split_for("evaluate", spec.data_driven))
     try:
         scores = returns(env, policy.actor(spec.id, streams), recipe.evaluate.episodes)
         faults = env.faults

@@ -19,6 +19,7 @@ from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.policy import Policy
+from ldm.seeds import split_for
 
 FPS = 30  # where the environment does not say
 
@@ -44,7 +45,7 @@ def _build(spec: EnvSpec):
     envpool = spec.backend == "envpool"
     adapter = import_module(f"ldm.envs.adapters.{'gymnasium' if envpool else spec.adapter}")
     options = {} if envpool else spec.options
-    split = "test" if spec.data_driven else "train"
+    split = split_for("play", spec.data_driven)
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without a display
     try:
         return adapter.build(spec.make, split=split, render_mode="rgb_array", **options)

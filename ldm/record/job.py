@@ -30,7 +30,7 @@ from ldm.record.noise import Noise
 from ldm.record.recorder import SERIALISATION, Recording, record, validate
 from ldm.record.shard_plan import ShardPlan
 from ldm.reference.load import hosted_expert, load_reference
-from ldm.seeds import derive
+from ldm.seeds import seed_for, split_for
 from ldm.versions import versions
 
 START, WRITING = "start", "writing"  # the other parts of the time are recorder.py's
@@ -84,14 +84,15 @@ def record_shard(shard: ShardPlan, recipe: Recipe, folder: Path) -> Recording:
     """What one shard holds, in memory."""
     begin = perf_counter()
     spec, settings = shard.spec, recipe.record
-    seed = derive(recipe.seed, "record", spec.id, shard.index)
+    seed = seed_for("record", recipe.seed, spec.id, shard.index)
     # Fewer streams where episodes are long: else no stream would ever see the end of one.
     streams = max(1, min(settings.streams, shard.transitions // spec.horizon))
     actor = load_reference(spec, folder)
-    env = make(spec, streams, seed, expert=hosted_expert(spec, folder))
+    split = split_for("record", spec.data_driven)
+    env = make(spec, streams, seed, split=split, expert=hosted_expert(spec, folder))
     try:
         noise = Noise(
-            env.action, streams, settings.noise_share, settings.noise, derive(seed, "noise")
+            env.action, streams, settings.noise_share, settings.noise, seed_for("noise", seed)
         )
         start = perf_counter() - begin
         recording = record(env, actor, noise, shard.transitions, seed)

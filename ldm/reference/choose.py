@@ -14,7 +14,7 @@ from ldm.errors import LdmError, MachineError, let_pass
 from ldm.reference import experts
 from ldm.reference.admission import Card, digest, objection, settings, settings_key
 from ldm.reference.scoring import Scorer, is_deterministic
-from ldm.seeds import derive
+from ldm.seeds import seed_for
 from ldm.versions import versions
 
 WEIGHTS = "policy.safetensors"
@@ -39,7 +39,7 @@ def choose(spec: EnvSpec, config: ReferenceConfig, seed: int, home: Path) -> Car
 def judge(spec: EnvSpec, config: ReferenceConfig, seed: int, home: Path) -> Card:
     """Raises LdmError where the environment cannot be played at all."""
     card = blank(spec, config, seed, "no expert")
-    card = replace(card, deterministic=is_deterministic(spec, derive(seed, "probe", spec.id)))
+    card = replace(card, deterministic=is_deterministic(spec, seed_for("probe", seed, spec.id)))
     with closing(Scorer(spec, config, seed)) as scorer:
         for expert in experts.find_all(spec.id):
             if not card.admitted:

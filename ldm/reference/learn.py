@@ -27,7 +27,7 @@ from ldm.reference.flat import Flattener, class_counts
 from ldm.reference.journal import Journal
 from ldm.reference.network import NetworkActor
 from ldm.reference.sb3_env import SB3Env
-from ldm.seeds import derive
+from ldm.seeds import seed_for, split_for
 
 STREAMS = 16
 SAMPLES = 128  # random steps a stream that standardise the observation
@@ -72,10 +72,12 @@ def learn(
 
     Raises LdmError where no learner takes the spaces.
     """
-    env = make(spec, STREAMS, derive(seed, "learn", spec.id))
-    trial = make(spec, STREAMS, derive(seed, "trial", spec.id))
+    env, trial = (
+        make(spec, STREAMS, seed_for(why, seed, spec.id), split=split_for(why, spec.data_driven))
+        for why in ("learn", "trial")
+    )
     try:
-        flattener = fit_flattener(env, derive(seed, "fit", spec.id))
+        flattener = fit_flattener(env, seed_for("fit", seed, spec.id))
         wrapped = SB3Env(env, flattener)
         known = candidates(class_counts(env.action))
         everyone = [Candidate(name, build) for name, build in known.items()]
@@ -122,7 +124,7 @@ class Search:
         start = time.monotonic()
         try:
             if candidate.model is None:
-                seed = derive(self.seed, self.spec.id, candidate.name)
+                seed = seed_for("learner", self.seed, self.spec.id, candidate.name)
                 candidate.model = candidate.build(self.env, self.spec.horizon, seed)
                 candidate.model.set_logger(Logger(None, []))  # its own leaves a folder in /tmp
                 self.journal.restore(candidate)

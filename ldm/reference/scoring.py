@@ -11,7 +11,7 @@ from ldm.envs.rollout import RandomActor, returns
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.reference.admission import Score, objection, score
-from ldm.seeds import derive
+from ldm.seeds import seed_for, split_for
 
 STREAMS = 32
 ROUNDS = 1, 4, 16  # of `episodes` each: on where the intervals overlap though it is ahead
@@ -56,7 +56,7 @@ class Scorer:
 
     def _random_score(self, rounds: int) -> Score:
         while len(self._random) < rounds:
-            seed = derive(self.seed, "actions", self.spec.id, len(self._random))
+            seed = seed_for("actions", self.seed, self.spec.id, len(self._random))
             self._random.append(self._play(RandomActor(self._env(None).action, seed), None))
         return score(np.concatenate(self._random[:rounds]))
 
@@ -68,9 +68,9 @@ class Scorer:
 
     def _env(self, hosted: str | None) -> "Watched":
         if hosted not in self._envs:
-            seed = derive(self.seed, "score", self.spec.id, hosted or "")
+            seed = seed_for("score", self.seed, self.spec.id, hosted or "")
             streams = min(STREAMS, self.episodes)
-            split = "test" if self.spec.data_driven else "train"
+            split = split_for("score", self.spec.data_driven)
             env = make(self.spec, streams, seed, split=split, expert=hosted)
             self._envs[hosted] = Watched(env, self.seconds)
         return self._envs[hosted]
@@ -107,7 +107,7 @@ def is_deterministic(spec: EnvSpec, seed: int) -> bool:
 
 
 def _probe(spec: EnvSpec, seed: int) -> Arrays:
-    env = make(spec, 1, seed)
+    env = make(spec, 1, seed, split=split_for("probe", spec.data_driven))
     try:
         actor, timestep = RandomActor(env.action, seed), env.reset()
         seen = [*timestep.observation]

@@ -17,7 +17,7 @@ from ldm.data.manifest import read_manifest
 from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
 from ldm.model.presets import Architecture, architecture
-from ldm.seeds import derive
+from ldm.seeds import seed_for
 from ldm.train.checkpoint import Checkpoints, set_random_state
 from ldm.train.engine import Engine, TorchEngine, load_weights
 from ldm.train.flops import matmul_sizes
@@ -72,7 +72,7 @@ def fit_architecture(recipe: Recipe, environments: list[dict]) -> Architecture:
 
 
 def _train(recipe, folder, sizes, manifest, checkpoints, found) -> None:
-    torch.manual_seed(derive(recipe.seed, "model"))  # the same weights on every rank
+    torch.manual_seed(seed_for("model", recipe.seed))  # the same weights on every rank
     model, step = Decoder(sizes), 0
     if found:
         path, saved = found
