@@ -145,7 +145,7 @@ def load_recipe(name: str) -> Recipe:
         data = tomllib.loads(path.read_text())
     except OSError as error:
         raise LdmError(f"recipe {name}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LdmError(f"recipe {name} is not TOML: {error}") from error
     recipe = build(Recipe, data, str(name))
     if not recipe.reference.zoo:

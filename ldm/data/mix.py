@@ -99,7 +99,7 @@ def known(environment: dict, tokens: TokenConfig) -> dict:
 
 def limits(manifest: dict) -> Limits:
     """What bounds the numbers in a mix. Raises LdmError where an environment cannot be encoded."""
-    tokens = build(TokenConfig, manifest["settings"]["tokens"], "the mix manifest's tokens")
+    tokens = build(TokenConfig, manifest["settings"]["tokens"], "manifest.json of the mix: tokens")
     codecs = [Codec(environment, tokens) for environment in manifest["environments"]]
     classes = [int(codec.components.classes.max(initial=1)) for codec in codecs]
     return Limits(tokens.rows, max(classes, default=1), len(codecs))

@@ -57,7 +57,10 @@ def group(name: str) -> Group:
     if name not in names():
         raise LdmError(f'no group "{name}"{nearest(name, names())}; see "ldm envs groups"')
     lock = LOCKS / f"{name}.txt"
-    text = lock.read_text()
+    try:
+        text = lock.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LdmError(f"{lock} cannot be read ({error}); take it from the sources anew") from error
     key = hashlib.sha256(f"{platform.python_version()}\n{text}".encode()).hexdigest()[:12]
     about = text.partition("\n")[0].lstrip("# ")
     return Group(name, about, lock, _pins(lock, text), _cache() / f"{name}-{key}")

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,18 @@ TAIL = 12  # lines of a failed command that the error repeats
 
 def installation(group: Group) -> dict | None:
     """{"megabytes", "seconds"} of the installed group, None where it is not."""
-    return json.loads(group.marker.read_text()) if group.installed else None
+    if not group.installed:
+        return None
+    try:
+        known = json.loads(group.marker.read_bytes())
+        if known.pop("crc", None) not in (None, zlib.crc32(json.dumps(known).encode())):
+            raise ValueError("another checksum")
+        return {name: known[name] + 0 for name in ("megabytes", "seconds")}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise LdmError(
+            f"{group.marker} was damaged ({error!r}); delete {group.folder} and run "
+            f'"ldm envs install {group.name}" again'
+        ) from None
 
 
 def install(group: Group) -> None:
@@ -105,5 +117,5 @@ def _megabytes(group: Group) -> int:
 
 def _mark(group: Group, facts: dict) -> None:
     temporary = group.marker.with_name("installed.tmp")
-    temporary.write_text(json.dumps(facts) + "\n")
+    temporary.write_text(json.dumps(facts | {"crc": zlib.crc32(json.dumps(facts).encode())}) + "\n")
     temporary.replace(group.marker)

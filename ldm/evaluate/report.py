@@ -132,6 +132,9 @@ def _summaries(scored: list[tuple[dict, float, np.ndarray]]) -> dict:
 def training(log: Path) -> dict:
     """Columns of train/log.jsonl, thinned to POINTS lines, and the set-up of the last start."""
     lines, damaged = read_lines(log)
+    damage = [f"{log}: {damaged} lines are damaged and left out"] if damaged else []
+    if not lines:
+        damage.append(f"{log} is missing or empty: there are no curves of the training")
     columns = ("step", "loss", "useful_tokens_per_s", "bin_fill", "loader_wait")
     setup = ("device", "devices", "threads", "cores", "engine", "precision")
     starts = [line for line in lines if line.get("event") == "start" and line.keys() >= {*setup}]
@@ -141,14 +144,12 @@ def training(log: Path) -> dict:
     return {
         **{name: [line[name] for line in shown] for name in columns},
         "setup": {name: starts[-1][name] for name in setup} if starts else {},
-        "damage": [f"{log}: {damaged} lines are damaged and left out"] if damaged else [],
+        "damage": damage,
     }
 
 
 def _read_seconds(path: Path) -> dict[str, float]:
     """What the stages took, {} where it is damaged: it is told, and no reason to fail."""
-    if not path.exists():
-        return {}
     try:
         known = read_sealed(path, None, "the times of the stages are left out")
         known = {name: value for name, value in known.items() if name not in ("checksum", "schema")}

@@ -18,8 +18,8 @@ from time import perf_counter
 
 from ldm.config import Recipe
 from ldm.data import statistics
-from ldm.data.atomic import write_json
 from ldm.data.samples import write_tar
+from ldm.data.sealed import write_sealed
 from ldm.data.shards import counts, encode
 from ldm.envs import spaces
 from ldm.envs.groups import library_versions
@@ -122,7 +122,7 @@ def write(shard: ShardPlan, recording: Recording) -> Tally:
         "faults": dict(env.fault_kinds),
         "shard": written,
     }
-    write_json(shard.facts_path, facts)
+    write_sealed(shard.facts_path, facts)
     seconds = Counter(recording.seconds)
     seconds.update({SERIALISATION: ready - begin, WRITING: perf_counter() - ready})
     return Tally(written["transitions"], seconds, Counter(env.fault_kinds))

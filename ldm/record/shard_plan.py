@@ -1,12 +1,11 @@
 """Which shards a recipe asks for, and what the content of each depends on."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from ldm.config import Recipe
-from ldm.data.sealed import checksum
+from ldm.data.sealed import checksum, read_sealed
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.reference.admission import Card, card_folder
@@ -37,9 +36,9 @@ class ShardPlan:
     def facts(self) -> dict | None:
         """How the shard was made, or None where it has yet to be made (or made anew)."""
         try:
-            facts = json.loads(self.facts_path.read_bytes())
+            facts = read_sealed(self.facts_path, None, "record again")
             made = facts["key"] == self.key and self.path.stat().st_size == facts["shard"]["bytes"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, LdmError, KeyError, TypeError):
             return None
         return facts if made else None
 

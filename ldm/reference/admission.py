@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import stdtrit  # scipy.stats takes a second to import, in every worker
 
 from ldm.config import ReferenceConfig
-from ldm.data.atomic import write_json
+from ldm.data.sealed import read_sealed, write_sealed
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.reference import experts
@@ -131,24 +131,28 @@ def digest(value) -> str:
 
 def write_card(card: Card, path: Path) -> None:
     """Replaces the card at `path` in one step."""
-    write_json(path, asdict(card))
+    write_sealed(path, json.loads(json.dumps(asdict(card))))
 
 
 def read_card(spec: EnvSpec, folder: Path) -> Card:
     """The card of `spec` in the run `folder`. Raises LdmError where it is missing or malformed."""
     path = card_folder(spec, folder) / "card.json"
     try:
-        return load_card(path)
+        card = load_card(path)
     except FileNotFoundError as error:
         raise LdmError(f'{spec.id} has no admission card at {path}; run "ldm reference"') from error
+    if card.id != spec.id:
+        raise LdmError(f"{path} is the card of {card.id}, expected {spec.id}; delete it")
+    return card
 
 
 def load_card(path: Path) -> Card:
     """The card at `path`. Raises FileNotFoundError, or LdmError where it is malformed."""
-    try:
-        data = json.loads(path.read_text())
-    except ValueError as error:
-        raise LdmError(f"{path} is not JSON ({error}); delete it and run ldm reference") from error
+    if not path.exists():
+        raise FileNotFoundError(path)
+    # Cards of the zoo were written without a checksum before.
+    data = read_sealed(path, SCHEMA, "delete it and run ldm reference", unsealed=True)
+    data.pop("checksum", None)
     return parse_card(data, str(path))
 
 

@@ -6,7 +6,6 @@ not kept: a learner goes on with its weights and a fresh buffer, so the result m
 of a search that was left alone.
 """
 
-import json
 import shutil
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ldm.data.atomic import replacing, write_json
+from ldm.data.atomic import replacing
+from ldm.data.sealed import read_sealed, write_sealed
 from ldm.errors import LdmError
 from ldm.reference.network import load_network
 
@@ -28,10 +28,10 @@ class Journal:
         self.folder, self.key = folder, key
         self.done: dict[str, dict] = {}  # "rung/candidate" → FIELDS after it
         try:
-            data = json.loads((folder / "journal.json").read_text())
+            data = read_sealed(folder / "journal.json", None, "search again")
             if data["key"] == key:
                 self.done = data["done"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (LdmError, KeyError, TypeError):
             shutil.rmtree(folder, ignore_errors=True)
 
     def note(self, candidate, rung: int) -> None:
@@ -47,7 +47,7 @@ class Journal:
             name: entry | {"score": entry["score"] if entry["scores"] else None}
             for name, entry in self.done.items()
         }
-        write_json(self.folder / "journal.json", {"key": self.key, "done": finite})
+        write_sealed(self.folder / "journal.json", {"key": self.key, "done": finite})
 
     def recall(self, candidate, rung: int) -> bool:
         """Whether `candidate` finished that rung; then it has its results."""

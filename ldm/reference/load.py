@@ -26,9 +26,12 @@ def load_reference(spec: EnvSpec, folder: Path) -> Actor:
         raise LdmError(f"{spec.id} has no reference policy: {card.reason}")
     actor: Actor | None
     if card.chosen["kind"] == "learnt":
-        from ldm.reference.network import load_network
+        from ldm.reference.network import checksum, load_network
 
-        network = load_network(card_folder(spec, folder) / "policy.safetensors")
+        path = card_folder(spec, folder) / "policy.safetensors"
+        network = load_network(path)
+        if checksum(path) != card.chosen.get("weights"):
+            raise LdmError(f"{path} is not the file that its card was made with; {again}")
         actor, found = network, [network.id]
     else:
         actor, found = named_expert(spec, card.chosen["id"])

@@ -17,6 +17,7 @@ import pytest
 from ldm.config import Recipe, RecordConfig
 from ldm.data.atomic import folder_lock
 from ldm.data.manifest import read_environment, read_manifest
+from ldm.data.sealed import write_sealed
 from ldm.envs.catalogue import find
 from ldm.envs.worker_backend import Quarantined
 from ldm.errors import LdmError
@@ -212,7 +213,8 @@ def test_shards_of_different_library_versions_are_not_mixed(whole, tmp_path):
     record_shards(shards, recipe, tmp_path)
     facts = json.loads(shards[1].facts_path.read_text())
     facts["versions"]["envpool"] = "0.0.1"
-    shards[1].facts_path.write_text(json.dumps(facts))
+    del facts["checksum"]
+    write_sealed(shards[1].facts_path, facts)
     with pytest.raises(LdmError, match=r"shard-00001.tar was recorded with other .* delete"):
         record_stage(recipe, tmp_path)
 
