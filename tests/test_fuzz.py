@@ -20,7 +20,7 @@ def test_no_mutation_ends_in_a_traceback_or_silently_in_another_result(base):
 
 def test_a_reader_that_swallows_damage_is_found(base, monkeypatch):
     """The fuzzer itself can fail: a result whose checksum nobody looks at."""
-    read = lambda path, *_: fuzz.json.loads(path.read_bytes())  # noqa: E731
+    read = lambda path, *_: fuzz.json.loads(path.read_bytes())
     monkeypatch.setattr(fuzz.evaluate, "read_sealed", read)
     rows = fuzz.fuzz(40, 0, base, base / "base", "result, to report")
     assert {row[4] for row in fuzz.bad(rows)} >= {"SILENT", "TRACEBACK"}
