@@ -22,7 +22,7 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -445,9 +445,9 @@ def outcome(folder: Path, kind: Kind, names: tuple[str, ...], expected) -> tuple
     return ("told" if any(n in text for n in names) else "SILENT"), str(found)[:300]
 
 
-def fuzz(mutations: int, seed: int, work: Path, base: Path, only: str = "") -> list[tuple]:
+def fuzz(mutations: int, seed: int, work: Path, base: Path, only: str = "") -> Iterator[tuple]:
     """(kind, number, file, mutation, verdict, detail) of every mutation."""
-    expected, rows = {}, []
+    expected = {}
     kinds = [kind for kind in KINDS if only in kind.name]
     for number in range(mutations):
         kind = kinds[number % len(kinds)]
@@ -467,8 +467,7 @@ def fuzz(mutations: int, seed: int, work: Path, base: Path, only: str = "") -> l
         if how.startswith("swapped"):
             names += (how.rsplit(" ", 1)[1],)
         verdict = outcome(folder, kind, names, expected[kind.name])
-        rows.append((kind.name, number, str(path.relative_to(folder)), how, *verdict))
-    return rows
+        yield kind.name, number, str(path.relative_to(folder)), how, *verdict
 
 
 def bad(rows: list[tuple]) -> list[tuple]:
@@ -490,12 +489,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="part of the name of a kind")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    rows = []
+    with tempfile.TemporaryDirectory() as name, contextlib.suppress(KeyboardInterrupt):
         work = Path(name).resolve()
         make_run(work / "base")
-        rows = fuzz(options.mutations, options.seed, work, work / "base", options.only)
-    for row in bad(rows):
-        print(*row, sep=" | ")
+        for row in fuzz(options.mutations, options.seed, work, work / "base", options.only):
+            rows.append(row)
+            for found in bad([row]):
+                print(*found, sep=" | ", flush=True)
     print(table(rows))
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB")
     sys.exit(bool(bad(rows)))
