@@ -35,6 +35,9 @@ def replacing(path: Path) -> Iterator[Path]:
             _flush(temporary)
             os.replace(temporary, path)
             fsync(path.parent)
+        except IsADirectoryError as error:
+            _remove(temporary)
+            raise LdmError(f"{path} is a folder, expected a file: remove it") from error
         except BaseException:
             _remove(temporary)
             raise

@@ -55,7 +55,10 @@ def names() -> list[str]:
 def group(name: str) -> Group:
     """The group of that name. Raises LdmError naming the nearest, or the line that is no pin."""
     if name not in names():
-        raise LdmError(f'no group "{name}"{nearest(name, names())}; see "ldm envs groups"')
+        raise LdmError(
+            f'no group "{name}"{nearest(name, names())}: no {LOCKS / name}.txt; '
+            'see "ldm envs groups"'
+        )
     lock = LOCKS / f"{name}.txt"
     try:
         text = lock.read_text()

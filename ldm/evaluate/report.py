@@ -66,7 +66,8 @@ def build(recipe: Recipe, folder: Path) -> dict:
     if missing := [spec.id for spec, _, result in known_results if not result]:
         raise LdmError(
             f"{len(missing)} of {len(admitted)} environments have not been evaluated with model "
-            f'{model[:12]} and these settings, {missing[0]} for one; run "ldm evaluate"'
+            f"{model[:12]} and these settings, {missing[0]} for one "
+            f'({missing[0].replace("/", "__")}.json); run "ldm evaluate"'
         )
     scored = [_environment(recipe, *each) for each in results]
     return {
