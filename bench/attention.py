@@ -1,7 +1,7 @@
 """Packed attention against whatever else computes it: inputs, providers, one call per mode.
 
-A provider is attend(q, k, v, segments) → output. Every one is checked against ours before it is
-timed; the imports are in `ldm.kernels.packed_attention.peers`, which the model uses too.
+A provider is attend(qkv, key_heads, segments) → output. Every one is checked against ours before
+it is timed; the imports are in `ldm.kernels.packed_attention.peers`, which the model uses too.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from ldm.bench.lengths import TOKENS, lengths
 from ldm.bench.measure import graphed, interleaved, percentiles, rate, scaled
 from ldm.bench.rows import provenance
 from ldm.bench.scale import DEVICE, DTYPE, sized
-from ldm.kernels.packed_attention import Segments, dispatch, peers, plain
+from ldm.kernels.packed_attention import Segments, dispatch, peers
 from ldm.kernels.packed_attention.work_list import build
 from ldm.kernels.rotary import rotary, rotary_table
 
@@ -36,7 +36,7 @@ class Absent(Exception):
 
 
 def inputs(name: str, heads: int, dim: int, tokens: int = TOKENS, device: str = DEVICE):
-    """(q, k, v views of one fused projection, do, segments, lengths), bf16 (a dry run: fp32)."""
+    """(qkv of one fused projection, do, segments, lengths), bf16 (a dry run: fp32)."""
     found = lengths(name, tokens)
     cu = [0, *accumulate(found)]
     generator = torch.Generator(device).manual_seed(0)
@@ -47,7 +47,7 @@ def inputs(name: str, heads: int, dim: int, tokens: int = TOKENS, device: str = 
     ends = torch.repeat_interleave(starts[:-1], starts.diff())
     positions = (torch.arange(cu[-1], dtype=torch.int32) - ends).to(device)
     segments = Segments(starts.to(device), positions, max(found), build(cu).to(device))
-    return qkv.split(heads, dim=1), do, segments, found
+    return qkv, do, segments, found
 
 
 def sdpa_each(q, k, v, segments):
@@ -124,19 +124,22 @@ def cudnn() -> Callable:
     return attend
 
 
-PROVIDERS: dict[str, Callable[[], Callable]] = {
+def peer(make: Callable, *arguments) -> Callable[[], dispatch.Attend]:
+    """A maker of attend(q, k, v, segments) as a maker of what the model calls."""
+    return lambda: dispatch.apart(make(*arguments))
+
+
+PROVIDERS: dict[str, Callable[[], dispatch.Attend]] = {
     "ours": lambda: dispatch.load("fused"),
-    **{name: partial(peers.flash_attention, name, False) for name in peers.FLASH_MODULES},
-    **{f"{name} repeatable": partial(peers.flash_attention, name) for name in peers.FLASH_MODULES},
-    "torch varlen": peers.torch_varlen,
-    "torch varlen repeatable": peers.torch_varlen,
-    "cuDNN": cudnn,
-    "flex": flex,
-    "sdpa each": lambda: sdpa_each,
-    "sdpa mask": lambda: sdpa_mask,
-    "plain": lambda: (
-        lambda q, k, v, s: plain.packed_attention(q, k, v, s.cu_seqlens_S1, s.max_seqlen)
-    ),
+    **{name: peer(peers.flash_attention, name, False) for name in peers.FLASH_MODULES},
+    **{f"{name} repeatable": peer(peers.flash_attention, name) for name in peers.FLASH_MODULES},
+    "torch varlen": peer(peers.torch_varlen),
+    "torch varlen repeatable": peer(peers.torch_varlen),
+    "cuDNN": peer(cudnn),
+    "flex": peer(flex),
+    "sdpa each": peer(lambda: sdpa_each),
+    "sdpa mask": peer(lambda: sdpa_mask),
+    "plain": lambda: dispatch.load("plain"),
 }
 KERNELS_ALONE = {name for name in PROVIDERS if name not in ("sdpa each", "sdpa mask", "plain")}
 
@@ -186,19 +189,20 @@ def compared(shapes, providers, seconds: float, notes) -> Iterator[dict]:
 
 def rotated(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
     """Rotary positions and attention: ours rotates in its loads, others in a pass before."""
-    apart = lambda attend: lambda q, k, v, s: attend(*_rotated(q, k, s), v, replace(s, angles=None))
     compiled, varlen = torch.compile(_rotated, dynamic=False), peers.torch_varlen()
+    ours = PROVIDERS["ours"]()
     for name in sized(ROTATED_NAMES, ROTATED_NAMES[:1]):
         qkv, do, segments, found = inputs(name, HEADS, 64)
         angles = rotary_table(segments.max_seqlen, 64, DEVICE)
         segments = replace(segments, angles=angles)
-        ours = PROVIDERS["ours"]()
         attends = {
             "ours": ours,
-            "ours, rotated apart": apart(ours),
+            "ours, rotated apart": lambda x, n, s: ours(
+                _rotated_apart(_rotated, x, s), n, replace(s, angles=None)
+            ),
         }
         if DEVICE == "cuda":
-            by_compile = lambda q, k, v, s: varlen(*compiled(q, k, s), v, s)
+            by_compile = lambda x, n, s: varlen(*_rotated_apart(compiled, x, s).split(n, dim=1), s)
             attends["varlen, rotated by compile"] = by_compile
         for mode in MODES:
             calls = {p: call_of(a, p, mode, qkv, do, segments) for p, a in attends.items()}
@@ -206,6 +210,11 @@ def rotated(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
             shape = f"{name}, {sum(found)} tokens, {HEADS} heads, hd64, bf16"
             timers = dict.fromkeys(calls, "stream")
             yield from _rows(samples, timers, mode, shape, found, HEADS, 64, op="rotated_attention")
+
+
+def _rotated_apart(rotate, qkv_NOZ, segments):
+    q_NHZ, k_NKZ, v_NKZ = qkv_NOZ.chunk(3, dim=1)
+    return torch.cat([*rotate(q_NHZ, k_NKZ, segments), v_NKZ], dim=1)
 
 
 def _rotated(q_NHZ, k_NKZ, segments):
@@ -216,17 +225,22 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
+def key_heads(qkv) -> int:
+    """As many as query heads."""
+    return qkv.shape[1] // 3
+
+
 def working(qkv, segments, name: str, providers, notes) -> dict[str, Callable]:
     """The providers that run here and give what ours gives."""
     ours = PROVIDERS["ours"]()
-    expected = ours(*qkv, segments)
+    expected = ours(qkv, key_heads(qkv), segments)
     found = {"ours": ours}
     for provider in providers:
         if provider == "ours":
             continue
         try:
             attend = PROVIDERS[provider]()
-            error = (attend(*qkv, segments) - expected).abs().max().item()
+            error = (attend(qkv, key_heads(qkv), segments) - expected).abs().max().item()
             if not error < 0.05:
                 raise Absent(f"differs from ours by {error}")
             found[provider] = attend
@@ -241,10 +255,10 @@ def call_of(attend, provider: str, mode: str, qkv, do, segments) -> Callable[[],
 
         def forward():
             with torch.no_grad():
-                return attend(*qkv, segments)
+                return attend(qkv, key_heads(qkv), segments)
 
         return forward
-    leaves = [x.detach().requires_grad_() for x in qkv]
+    leaves = [qkv.detach().requires_grad_()]
     repeatable = provider == "torch varlen repeatable"
 
     def gradients(out):
@@ -258,9 +272,9 @@ def call_of(attend, provider: str, mode: str, qkv, do, segments) -> Callable[[],
             torch.use_deterministic_algorithms(False)
 
     if mode == "backward":
-        kept = attend(*leaves, segments)
+        kept = attend(*leaves, key_heads(qkv), segments)
         return lambda: gradients(kept)
-    return lambda: gradients(attend(*leaves, segments))
+    return lambda: gradients(attend(*leaves, key_heads(qkv), segments))
 
 
 def _rows(

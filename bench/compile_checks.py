@@ -20,8 +20,8 @@ TOKENS, LONGEST, BATCHES = 256, 128, 200
 
 
 def lengths_of(seed: int) -> list[int]:
-    """Segments of 1 to LONGEST tokens that fill TOKENS."""
-    random, found = np.random.default_rng(seed), []
+    """A segment of LONGEST tokens and others of 1 to LONGEST that fill TOKENS."""
+    random, found = np.random.default_rng(seed), [LONGEST]
     while sum(found) < TOKENS:
         found.append(min(int(random.integers(1, LONGEST + 1)), TOKENS - sum(found)))
     return found

@@ -119,9 +119,10 @@ def recording():
     """Until it ends nothing of Triton runs, and everything is recorded."""
     import torch._higher_order_ops.triton_kernel_wrap as wrap
     import triton
-    from torch._inductor import config, scheduler
+    from torch._inductor import config, graph, scheduler
     from torch._inductor.runtime.triton_heuristics import CachingAutotuner
     from torch._inductor.select_algorithm import extern_kernels
+    from torch._inductor.utils import tensor_is_aligned
 
     triton.runtime.driver.set_active(StandIn())
     config.cpu_backend, config.force_disable_caches, config.compile_threads = "triton", True, 1
@@ -131,6 +132,7 @@ def recording():
         patch.object(CachingAutotuner, "run", lambda self, *a, **k: recorder.launch(self, *a, **k)),
         patch.object(triton.runtime.jit.JITFunction, "run", lambda *_, **__: None),
         patch.object(scheduler, "_is_gpu_triton_backend", lambda *_: True),
+        patch.object(graph, "should_assume_input_aligned", tensor_is_aligned),  # GPUs' alone are
         patch.object(wrap, "get_mutated_tensors", recorder.analysis(wrap.get_mutated_tensors)),
         patch.object(extern_kernels, "mm", recorder.product("mm"), create=True),
         patch.object(extern_kernels, "addmm", recorder.product("addmm"), create=True),

@@ -4,7 +4,9 @@ the loss. Each gives (a compiled function, arguments(lengths) of a batch), on th
 Sizes are those of `ldm-v0`: bf16 activations and fp32 weights, which every step casts.
 """
 
+import os
 from itertools import accumulate
+from types import SimpleNamespace
 
 import torch
 
@@ -25,30 +27,33 @@ def segments_of(lengths: list[int], head_dim: int, positions: int):
 
 
 def block(lengths: list[int], backend: str = "inductor"):
-    """A block; batches may have segments as long as the longest of `lengths`."""
+    """A block; the longest segment of every batch needs a rotary table as long as `lengths` do."""
     from ldm.kernels import gated_mlp, norm_linear
-    from ldm.kernels.packed_attention import dispatch, fused
-    from ldm.model.decoder import Block
+    from ldm.kernels.packed_attention.work_list import build
+    from ldm.model.decoder import Decoder
     from ldm.model.presets import architecture
 
+    os.environ["LDM_ATTENTION"] = "fused"
     for module in (norm_linear, gated_mlp):  # what a GPU runs
         module.cpu = getattr(module, "naive", None) or module.plain
-    fused._check_lengths = lambda *_: None  # a GPU does not read the work list back
-    a, provider = architecture(PRESET), dispatch.load("fused")
-    positions = 1 << (max(lengths) - 1).bit_length()
+    a = architecture(PRESET, layers=1)
+    decoder = Decoder(a, torch.bfloat16)
 
     def arguments(lengths):
-        segments = segments_of(lengths, a.head_dim, positions)
-
-        def attend(qkv_NX):
-            heads = (a.heads, a.kv_heads, a.kv_heads)
-            q, k, v = qkv_NX.unflatten(-1, (-1, a.head_dim)).split(heads, dim=1)
-            return provider(q, k, v, segments).flatten(1)
-
+        cu_seqlens = [0, *accumulate(lengths)]
+        work = build(cu_seqlens)
+        short, long, *_ = vars(work).values()
+        batch = SimpleNamespace(
+            cu_seqlens_S1=torch.tensor(cu_seqlens, dtype=torch.int32),
+            positions_N=torch.cat([torch.arange(n, dtype=torch.int32) for n in lengths]),
+            max_seqlen=max(lengths),
+            **dict.fromkeys(("short_tiles_Q4", "short_tiles_C4"), short),  # C4 in older commits
+            **dict.fromkeys(("long_tiles_Q4", "long_tiles_C4"), long),
+        )
         x_ND = torch.empty(sum(lengths), a.width, dtype=torch.bfloat16, requires_grad=True)
-        return x_ND, attend
+        return x_ND, decoder._dispatched_attention(batch)
 
-    part = Block(a)
+    (part,) = decoder.blocks
     part.compile(fullgraph=True, dynamic=False, backend=backend)
     return part, arguments
 
@@ -96,7 +101,7 @@ def attention(lengths: list[int]):
     def arguments(lengths):
         segments = segments_of(lengths, 64, max(lengths))
         work = segments.work_list
-        q, k, v = (torch.zeros(sum(lengths), 2, 64, requires_grad=True) for _ in range(3))
-        return q, k, v, segments.positions_N, work.short_Q4, work.long_Q4, *segments.angles, 0
+        qkv_NOZ = torch.zeros(sum(lengths), 6, 64, requires_grad=True)
+        return qkv_NOZ, 2, segments.positions_N, work.short_Q4, work.long_Q4, *segments.angles, 0
 
     return torch.ops.ldm.packed_attention.default, arguments

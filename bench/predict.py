@@ -41,7 +41,7 @@ PRODUCTS = 640e12  # FLOP/s of a step's matrix products
 SMS, SCHEDULERS, CLOCK = 132, 4, 1.755e9
 # Instructions a cycle and scheduler: measured Triton attention lies between 0.4 and 0.55; loops of
 # a backward hold five blocks in registers and run two programs an SM.
-ISSUED, ISSUED_BACKWARD_LOOP = 0.55, 0.455
+ISSUED = {"forward": 0.55, "backward": 0.5, "backward loop": 0.423}
 EMPTY = 0.57e-9  # seconds a program that finds no work: 325,000 of them took 180 to 190 µs
 TOKENS = 65_536
 NAMES = ("const 64", "exp 128", "exp 256", "exp 512", "dense 8k")
@@ -65,7 +65,7 @@ class Kernel:
         if self.flops:
             return self.flops / PRODUCTS
         slow = self.phase == "backward" and self.loops
-        issued = (ISSUED_BACKWARD_LOOP if slow else ISSUED) * SCHEDULERS * SMS * CLOCK
+        issued = ISSUED["backward loop" if slow else self.phase] * SCHEDULERS * SMS * CLOCK
         memory = self.bytes / (REACHED * machine.copy)
         empty = max(self.programs - self.working, 0) * EMPTY
         return max(memory, self.instructions / issued) + empty

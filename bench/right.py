@@ -34,9 +34,9 @@ Pair = tuple[str, torch.Tensor, torch.Tensor]  # what it is, ours, fp64
 def packed_attention() -> Iterator[Pair]:
     qkv, do, segments, _ = inputs("exp 128", HEADS, 64, min(TOKENS, 16_384))
     starts = segments.cu_seqlens_S1.tolist()
-    ours = differentiated(lambda *x: dispatch.load("fused")(*x, segments), qkv, do)
-    exact = differentiated(lambda *x: attention.packed_attention(*x, starts), qkv, do, torch.double)
-    yield from zip(("output", "dq", "dk", "dv"), ours, exact)
+    ours = differentiated(lambda x: dispatch.load("fused")(x, HEADS, segments), [qkv], do)
+    plain = lambda x: attention.packed_attention(*x.chunk(3, dim=1), starts)
+    yield from zip(("output", "dqkv"), ours, differentiated(plain, [qkv], do, torch.double))
 
 
 def token_embedding() -> Iterator[Pair]:

@@ -1,10 +1,10 @@
 """Backward of packed attention in Triton, without atomics: every gradient row has one writer.
 
 Short tiles hold whole segments, so one program makes dq, dk and dv of a tile and head. Long
-segments take three passes: delta, then dk and dv over the queries after a key tile, then dq over
-the keys before a query tile. (In fp32, and where query heads share keys, a program has too few
-registers for a whole tile, so there short tiles take the three passes too.) Sums run in a fixed
-order: results are bitwise repeatable.
+segments take two passes: δ and dq over the keys before a query tile, then dk and dv over the
+queries after a key tile. (In fp32, and where query heads share keys, a program has too few
+registers for a whole tile, so there short tiles take the two passes too.) Sums run in a fixed
+order: results are bitwise repeatable. All gradients are rows of one tensor, like their inputs.
 
 With base-2 logits s = q kᵀ · scale · log2 e and p = 2^(s − lse):
     dv = pᵀ do        dp = do vᵀ        ds = p ⊙ (dp − δ), δ = Σ_d o ⊙ do
@@ -30,13 +30,13 @@ from ldm.kernels.packed_attention.rows import (
 
 @triton.jit
 def short_backward_kernel(
-    p_q, p_k, p_v, p_o, p_do, p_dq, p_dk, p_dv, p_lse, p_positions, p_tiles, p_cos, p_sin,
+    p_q, p_k, p_v, p_o, p_do, p_dqkv, p_lse, p_positions, p_tiles, p_cos, p_sin,
     s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_on, s_oh, s_don, s_doh,
     n_tokens, scale, scale_log2, window,
     HEADS: tl.constexpr, Z: tl.constexpr, BM: tl.constexpr,
     WINDOW: tl.constexpr, ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dq, dk, dv of one short tile and head; all three are contiguous [N, heads, Z]."""
+    """dq, dk, dv of one short tile and head, into contiguous [N, 3 · heads, Z]."""
     scale, scale_log2 = single(scale), single(scale_log2)
     i_head, i_tile, _ = place_of(HEADS, 1)
     p_tile = p_tiles + i_tile * 4
@@ -68,29 +68,11 @@ def short_backward_kernel(
         b_ds = (b_p * (b_dp - b_delta[:, None])).to(b_k.dtype)
         b_dq = tl.dot(b_ds, b_k, input_precision=PRECISION) * scale
         b_dk = tl.dot(tl.trans(b_ds), b_q, input_precision=PRECISION) * scale
-        store_rotated(p_dq + i_head * Z, b_dq, o_m, HEADS * Z, m_m, b_cos, b_sin, Z, ROTATE)
-        store_rotated(p_dk + i_head * Z, b_dk, o_m, HEADS * Z, m_m, b_cos, b_sin, Z, ROTATE)
-        store_rows(p_dv + i_head * Z, b_dv, o_m, HEADS * Z, m_m, Z)
-
-
-@triton.jit
-def delta_kernel(
-    p_o, p_do, p_delta, p_tiles, s_on, s_oh, s_don, s_doh, n_tokens,
-    HEADS: tl.constexpr, Z: tl.constexpr, TILE: tl.constexpr, BM: tl.constexpr,
-    UPCAST: tl.constexpr,
-):  # fmt: skip
-    """δ = Σ_d o ⊙ do of BM rows of one tile, fp32 [heads, N]."""
-    i_head, i_tile, i_part = place_of(HEADS, TILE // BM)
-    p_tile = p_tiles + i_tile * 4
-    start = tl.load(p_tile) + i_part * BM
-    end = tl.minimum(tl.load(p_tile + 1), start + BM)
-    if start < end:
-        o_m = start + tl.arange(0, BM)
-        m_m = o_m < end
-        b_o = load_rows(p_o + i_head * s_oh, o_m, s_on, m_m, Z, UPCAST)
-        b_do = load_rows(p_do + i_head * s_doh, o_m, s_don, m_m, Z, UPCAST)
-        b_delta = tl.sum(b_o.to(tl.float32) * b_do.to(tl.float32), 1)
-        tl.store(p_delta + i_head * n_tokens + o_m, b_delta, mask=m_m)
+        p_dqkv += i_head * Z
+        ROW: tl.constexpr = 3 * HEADS * Z
+        store_rotated(p_dqkv, b_dq, o_m, ROW, m_m, b_cos, b_sin, Z, ROTATE)
+        store_rotated(p_dqkv + HEADS * Z, b_dk, o_m, ROW, m_m, b_cos, b_sin, Z, ROTATE)
+        store_rows(p_dqkv + 2 * HEADS * Z, b_dv, o_m, ROW, m_m, Z)
 
 
 @triton.jit
@@ -107,14 +89,12 @@ def probabilities(
 
 
 @triton.jit
-def load_statistics(p_lse, p_delta, o_row, m_row, SHORT: tl.constexpr):
+def readable(b_lse, b_delta, m_row, SHORT: tl.constexpr):
     """lse, δ, and which rows may be read.
 
     In a block of several segments, those with an infinity or NaN, which 0 · NaN would spread, may
     not: they keep it in lse alone. The forward left it there for every row that sees one.
     """
-    b_lse = tl.load(p_lse + o_row, mask=m_row, other=0.0)
-    b_delta = tl.load(p_delta + o_row, mask=m_row, other=0.0)
     if SHORT:
         b_lse += b_delta * 0.0
         m_row = m_row & (b_lse * 0.0 == 0.0)
@@ -142,7 +122,9 @@ def add_key_gradients(
     """Adds what query rows [i_m, min(i_m + BM, last)) send to the keys o_n."""
     o_m = i_m + tl.arange(0, BM)
     m_m = o_m < last
-    b_lse, b_delta, m_read = load_statistics(p_lse, p_delta, o_m, m_m, SHORT)
+    b_lse = tl.load(p_lse + o_m, mask=m_m, other=0.0)
+    b_delta = tl.load(p_delta + o_m, mask=m_m, other=0.0)
+    b_lse, b_delta, m_read = readable(b_lse, b_delta, m_m, SHORT)
     b_q = load_rows(p_q, o_m, s_qn, m_read, Z, UPCAST)
     b_do = load_rows(p_do, o_m, s_don, m_read, Z, UPCAST)
     if MASKED:
@@ -161,7 +143,7 @@ def add_key_gradients(
 
 @triton.jit
 def key_kernel(
-    p_q, p_k, p_v, p_do, p_dk, p_dv, p_lse, p_delta, p_positions, p_tiles, p_cos, p_sin,
+    p_q, p_k, p_v, p_do, p_dqkv, p_lse, p_delta, p_positions, p_tiles, p_cos, p_sin,
     s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_don, s_doh, n_tokens, scale, scale_log2, window,
     KEY_HEADS: tl.constexpr, GROUP: tl.constexpr, Z: tl.constexpr, TILE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr, WINDOW: tl.constexpr,
@@ -206,8 +188,10 @@ def key_kernel(
         b_position = tl.load(p_positions + o_n, mask=m_n, other=0)
         b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_n, Z // 2, ROTATE)
         b_dk = b_dk * scale
-        store_rotated(p_dk + i_key * Z, b_dk, o_n, KEY_HEADS * Z, m_n, b_cos, b_sin, Z, ROTATE)
-        store_rows(p_dv + i_key * Z, b_dv, o_n, KEY_HEADS * Z, m_n, Z)
+        p_dqkv += (KEY_HEADS * GROUP + i_key) * Z
+        ROW: tl.constexpr = KEY_HEADS * (GROUP + 2) * Z
+        store_rotated(p_dqkv, b_dk, o_n, ROW, m_n, b_cos, b_sin, Z, ROTATE)
+        store_rows(p_dqkv + KEY_HEADS * Z, b_dv, o_n, ROW, m_n, Z)
 
 
 @triton.jit
@@ -233,13 +217,14 @@ def add_query_gradients(
 
 @triton.jit
 def query_kernel(
-    p_q, p_k, p_v, p_do, p_dq, p_lse, p_delta, p_positions, p_tiles, p_cos, p_sin,
-    s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_don, s_doh, n_tokens, scale, scale_log2, window,
+    p_q, p_k, p_v, p_o, p_do, p_dqkv, p_lse, p_delta, p_positions, p_tiles, p_cos, p_sin,
+    s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_on, s_oh, s_don, s_doh,
+    n_tokens, scale, scale_log2, window,
     HEADS: tl.constexpr, GROUP: tl.constexpr, Z: tl.constexpr, TILE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr, WINDOW: tl.constexpr,
     ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dq of BM rows of one tile and query head. ROTATE rotates dq back: q and k come rotated."""
+    """δ and dq of BM rows of a tile and head. q and k come rotated; ROTATE: dq is rotated back."""
     scale, scale_log2 = single(scale), single(scale_log2)
     i_head, i_tile, i_part = place_of(HEADS, TILE // BM)
     p_tile = p_tiles + i_tile * 4
@@ -251,9 +236,15 @@ def query_kernel(
         m_m = o_m < end
         p_lse += i_head * n_tokens
         p_delta += i_head * n_tokens
-        b_lse, b_delta, m_read = load_statistics(p_lse, p_delta, o_m, m_m, SHORT)
+        b_do = load_rows(p_do + i_head * s_doh, o_m, s_don, m_m, Z, UPCAST)
+        b_o = load_rows(p_o + i_head * s_oh, o_m, s_on, m_m, Z, UPCAST)
+        b_delta = tl.sum(b_o.to(tl.float32) * b_do.to(tl.float32), 1)
+        tl.store(p_delta + o_m, b_delta, mask=m_m)
+        b_lse = tl.load(p_lse + o_m, mask=m_m, other=0.0)
+        b_lse, b_delta, m_read = readable(b_lse, b_delta, m_m, SHORT)
+        if SHORT:
+            b_do = tl.where(m_read[:, None], b_do, 0.0)
         b_q = load_rows(p_q + i_head * s_qh, o_m, s_qn, m_read, Z, UPCAST)
-        b_do = load_rows(p_do + i_head * s_doh, o_m, s_don, m_read, Z, UPCAST)
         b_position = tl.load(p_positions + o_m, mask=m_m, other=0)
         b_first = first_seen(o_m, b_position, window, WINDOW)
         p_k += (i_head // GROUP) * s_kh
@@ -272,4 +263,6 @@ def query_kernel(
                 o_m, b_first, Z, BN, True, SHORT, UPCAST, PRECISION,
             )  # fmt: skip
         b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_m, Z // 2, ROTATE)
-        store_rotated(p_dq + i_head * Z, b_dq * scale, o_m, HEADS * Z, m_m, b_cos, b_sin, Z, ROTATE)
+        p_dqkv += i_head * Z
+        ROW: tl.constexpr = (HEADS + 2 * (HEADS // GROUP)) * Z
+        store_rotated(p_dqkv, b_dq * scale, o_m, ROW, m_m, b_cos, b_sin, Z, ROTATE)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ldm._native.layout import LONG, SHORT
 from ldm.kernels.tuned import Tuned
 
-KERNELS = ("forward_short", "forward_long", "backward_short", "rotate", "delta", "key", "query")
+KERNELS = ("forward_short", "forward_long", "backward_short", "rotate", "key", "query")
 HEAD_DIMS = (64, 128)
 
 
@@ -28,14 +28,12 @@ HOPPER: dict[tuple[int, str], Configuration] = {
     (64, "forward_long"): Configuration(64, 64, 4, 3),
     (64, "backward_short"): Configuration(SHORT, SHORT, 4, 1),
     (64, "rotate"): Configuration(64, 64, 4, 1),
-    (64, "delta"): Configuration(LONG, LONG, 4, 1),
     (64, "key"): Configuration(64, 64, 4, 2),
     (64, "query"): Configuration(LONG, 64, 8, 2),
     (128, "forward_short"): Configuration(SHORT, SHORT, 4, 1),
     (128, "forward_long"): Configuration(64, 64, 4, 2),
     (128, "backward_short"): Configuration(SHORT, SHORT, 8, 1),
     (128, "rotate"): Configuration(64, 64, 4, 1),
-    (128, "delta"): Configuration(LONG, LONG, 8, 1),
     (128, "key"): Configuration(64, 64, 8, 2),
     (128, "query"): Configuration(LONG, 64, 8, 2),
 }

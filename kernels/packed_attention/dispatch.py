@@ -52,7 +52,8 @@ class Segments:
             object.__setattr__(self, "angles_N", angles_N)
 
 
-Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Segments], torch.Tensor]
+# (qkv_NOZ of query, key and value heads, key heads, segments) → attended N H Z
+Attend = Callable[[torch.Tensor, int, Segments], torch.Tensor]
 
 
 def packed_attention(
@@ -65,10 +66,11 @@ def packed_attention(
     """softmax(q kᵀ / √Z) v over the tokens of the same segment up to each token, shape N H Z.
 
     q and k are rotated before by `segments.angles`, if any. H is a multiple of K. `provider`: one
-    of PROVIDERS, else LDM_ATTENTION, else as measured.
+    of PROVIDERS, else LDM_ATTENTION, else as measured. Copies q, k and v together: a model that has
+    them as one projection calls what `choose` gives.
     """
     attend = choose(q_NHZ.device, q_NHZ.dtype, q_NHZ.shape[2], segments.max_seqlen, provider)
-    return attend(q_NHZ, k_NKZ, v_NKZ, segments)
+    return attend(torch.cat([q_NHZ, k_NKZ, v_NKZ], dim=1), k_NKZ.shape[1], segments)
 
 
 def choose(
@@ -135,24 +137,24 @@ def load(provider: str) -> Attend:
     if provider == "fused":
         from ldm.kernels.packed_attention import fused
 
-        return lambda q, k, v, s: fused.packed_attention(
-            q, k, v, s.positions_N, s.work_list, angles=s.angles
+        return lambda qkv, key_heads, s: fused.fused_attention(
+            qkv, key_heads, s.positions_N, s.work_list, angles=s.angles
         )
     if provider == "plain":  # its shapes depend on lengths that it reads: nothing to compile
         return torch.compiler.disable(
-            _rotated(
-                lambda q, k, v, s: plain.packed_attention(q, k, v, s.cu_seqlens_S1, s.max_seqlen)
-            )
+            apart(lambda q, k, v, s: plain.packed_attention(q, k, v, s.cu_seqlens_S1, s.max_seqlen))
         )
     if provider == "varlen":
-        return _rotated(peers.torch_varlen())
-    return _rotated(peers.flash_attention(provider))
+        return apart(peers.torch_varlen())
+    return apart(peers.flash_attention(provider))
 
 
-def _rotated(attend: Attend) -> Attend:
-    """For a provider that knows no angles: rotates q and k in a pass of its own."""
+def apart(attend: Callable) -> Attend:
+    """For a provider attend(q, k, v, segments) that knows no angles: rotates in a pass before."""
 
-    def rotate_and_attend(q_NHZ, k_NKZ, v_NKZ, segments: Segments) -> torch.Tensor:
+    def rotate_and_attend(qkv_NOZ, key_heads: int, segments: Segments) -> torch.Tensor:
+        heads = (qkv_NOZ.shape[1] - 2 * key_heads, key_heads, key_heads)
+        q_NHZ, k_NKZ, v_NKZ = qkv_NOZ.split(heads, dim=1)
         if segments.angles_N is not None:
             q_NHZ, k_NKZ = (rotary(x, *segments.angles_N) for x in (q_NHZ, k_NKZ))
         return attend(q_NHZ, k_NKZ, v_NKZ, segments)

@@ -62,12 +62,16 @@ def attend(
     Z: tl.constexpr, BN: tl.constexpr, MASKED: tl.constexpr, SHORT: tl.constexpr,
     UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One online-softmax step over keys [i_n, min(i_n + BN, end))."""
+    """One online-softmax step over keys [i_n, min(i_n + BN, end)).
+
+    The running maximum is of the products before the scale, which is positive: scaling and
+    subtracting it is one instruction an element.
+    """
     o_n = i_n + tl.arange(0, BN)
     m_n = o_n < end
     b_k = load_rows(p_k, o_n, s_k, m_n, Z, UPCAST)  # [BN, Z]
     b_v = load_rows(p_v, o_n, s_v, m_n, Z, UPCAST)
-    b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * scale_log2
+    b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION)
     if SHORT:  # other segments are in the block: 0 · NaN must not reach them
         b_nan = nan_rows(b_k) + nan_rows(b_v)
         b_v = without(b_v, b_nan)
@@ -76,11 +80,11 @@ def attend(
         b_s = tl.where(seen_from(o_m, o_n, b_first), b_s, float("-inf"))
     b_new = tl.maximum(b_max, tl.max(b_s, 1))
     if MASKED:  # a row may see nothing of a block: keep −inf − −inf out of exp2
-        b_safe = tl.where(b_new == float("-inf"), 0.0, b_new)
+        b_safe = tl.where(b_new == float("-inf"), 0.0, b_new) * scale_log2
     else:
-        b_safe = b_new
-    b_p = tl.exp2(b_s - b_safe[:, None])
-    b_old = tl.exp2(b_max - b_safe)
+        b_safe = b_new * scale_log2
+    b_p = tl.exp2(b_s * scale_log2 - b_safe[:, None])
+    b_old = tl.exp2(b_max * scale_log2 - b_safe)
     b_acc = b_acc * b_old[:, None]
     b_acc = tl.dot(b_p.to(b_v.dtype), b_v, b_acc, input_precision=PRECISION)
     return b_acc, b_new, b_sum * b_old + tl.sum(b_p, 1)
@@ -88,13 +92,13 @@ def attend(
 
 @triton.jit
 def forward_kernel(
-    p_q, p_k, p_v, p_o, p_lse, p_positions, p_tiles, p_cos, p_sin,
+    p_q, p_k, p_v, p_o, p_lse, p_positions, p_tiles,
     s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_on, s_oh, n_tokens, scale_log2, window,
     HEADS: tl.constexpr, GROUP: tl.constexpr, Z: tl.constexpr, TILE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr, WINDOW: tl.constexpr,
-    ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """o of BM rows of one tile and query head. ROTATE rotates q alone: k comes rotated."""
+    """o of BM rows of one tile and query head; q and k come rotated."""
     scale_log2 = single(scale_log2)
     i_head, i_tile, i_part = place_of(HEADS, TILE // BM)
     p_tile = p_tiles + i_tile * 4
@@ -105,8 +109,7 @@ def forward_kernel(
         o_m = start + tl.arange(0, BM)
         m_m = o_m < end
         b_position = tl.load(p_positions + o_m, mask=m_m, other=0)
-        b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_m, Z // 2, ROTATE)
-        b_q = load_rotated(p_q + i_head * s_qh, o_m, s_qn, m_m, b_cos, b_sin, Z, ROTATE, UPCAST)
+        b_q = load_rows(p_q + i_head * s_qh, o_m, s_qn, m_m, Z, UPCAST)
         b_first = first_seen(o_m, b_position, window, WINDOW)
         p_k += (i_head // GROUP) * s_kh
         p_v += (i_head // GROUP) * s_vh
@@ -126,7 +129,8 @@ def forward_kernel(
                 b_first, Z, BN, True, SHORT, UPCAST, PRECISION,
             )  # fmt: skip
         store_rows(p_o + i_head * s_oh, b_acc / b_sum[:, None], o_m, s_on, m_m, Z)
-        tl.store(p_lse + i_head * n_tokens + o_m, b_max + tl.log2(b_sum), mask=m_m)
+        b_lse = b_max * scale_log2 + tl.log2(b_sum)
+        tl.store(p_lse + i_head * n_tokens + o_m, b_lse, mask=m_m)
 
 
 @triton.jit

@@ -1,6 +1,11 @@
-"""Packed attention in Triton behind one differentiable operator that torch.compile sees through."""
+"""Packed attention in Triton behind one differentiable operator that torch.compile sees through.
+
+The operator takes q, k and v as one tensor, the model's fused projection, and its backward gives
+one: three gradients apart would be copied together. q and k of long segments are kept rotated.
+"""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch.library import triton_op
@@ -32,68 +37,98 @@ def packed_attention(
     window: int = 0,
     angles: Angles | None = None,
 ) -> torch.Tensor:
+    """`fused_attention` of q, k and v that are apart: copied together first."""
+    validate_parts(q_NHZ, k_NKZ, v_NKZ)
+    qkv_NOZ = torch.cat([q_NHZ, k_NKZ, v_NKZ], dim=1)
+    return fused_attention(qkv_NOZ, k_NKZ.shape[1], positions_N, work_list, window, angles)
+
+
+def fused_attention(
+    qkv_NOZ: torch.Tensor,
+    key_heads: int,
+    positions_N: torch.Tensor,
+    work_list: WorkList,
+    window: int = 0,
+    angles: Angles | None = None,
+) -> torch.Tensor:
     """softmax(q kᵀ / √Z) v over the tokens of the same segment at or before each token, N H Z.
 
-    With `window` > 0 a token sees itself and the window − 1 tokens before it. With `angles`, the
-    (cos_TY, sin_TY) of `rotary_table`, q and k are rotated first, as `rotary` does.
-    positions_N: int32 position within the segment, below P. q, k, v: bf16, fp16 or fp32, any
-    strides with Z contiguous, Z 64 or 128, H a multiple of K. Tokens of no tile come back as zeros.
+    qkv: H query heads, then K key heads, then K value heads. With `window` > 0 a token sees itself
+    and the window − 1 tokens before it. With `angles`, the (cos_TY, sin_TY) of `rotary_table`, q
+    and k are rotated first, as `rotary` does. positions_N: int32 position within the segment, below
+    T. qkv: bf16, fp16 or fp32, any strides with Z contiguous, Z 64 or 128, H a multiple of K. The
+    tiles cover every token: nothing else is written.
     Raises ValueError, before any launch, naming what was expected and what came.
     """
-    validate(q_NHZ, k_NKZ, v_NKZ, positions_N, work_list, window, angles)
+    validate(qkv_NOZ, key_heads, positions_N, work_list, window, angles)
     tiles = (work_list.short_Q4, work_list.long_Q4)
     cos_TY, sin_TY = angles or (None, None)
     return torch.ops.ldm.packed_attention(
-        q_NHZ, k_NKZ, v_NKZ, positions_N, *tiles, cos_TY, sin_TY, window
+        qkv_NOZ, key_heads, positions_N, *tiles, cos_TY, sin_TY, window
     )[0]
 
 
-def validate(
-    q_NHZ, k_NKZ, v_NKZ, positions_N, work_list: WorkList, window: int, angles: Angles | None
-) -> None:
-    """Everything about the arguments that the kernels rely on."""
+def validate_parts(q_NHZ, k_NKZ, v_NKZ) -> None:
+    """What copying them together needs."""
     for name, x in (("q", q_NHZ), ("k", k_NKZ), ("v", v_NKZ)):
         if x.ndim != 3:
             raise ValueError(f"{name}: expected tokens × heads × head dimension, got {x.ndim} axes")
-        if x.dtype not in DTYPES or x.dtype != q_NHZ.dtype:
-            raise ValueError(f"{name}: expected {q_NHZ.dtype} (bf16, fp16 or fp32), got {x.dtype}")
+        if x.dtype != q_NHZ.dtype:
+            raise ValueError(f"{name}: expected {q_NHZ.dtype} like q, got {x.dtype}")
         if x.device != q_NHZ.device:
             raise ValueError(f"{name}: expected {q_NHZ.device} like q, got {x.device}")
-        if x.stride(2) != 1:
-            raise ValueError(
-                f"{name}: expected a contiguous head dimension, got strides {x.stride()}"
-            )
-    tokens, heads, dim = q_NHZ.shape
-    if dim not in HEAD_DIMS:
-        raise ValueError(f"head dimension: expected one of {HEAD_DIMS}, got {dim}")
+    tokens, _, dim = q_NHZ.shape
     if k_NKZ.shape != v_NKZ.shape or k_NKZ.shape[::2] != (tokens, dim):
         shapes = f"k {tuple(k_NKZ.shape)} and v {tuple(v_NKZ.shape)}"
         raise ValueError(f"expected k and v of {tokens} × key heads × {dim}, got {shapes}")
-    if k_NKZ.shape[1] == 0 or heads % k_NKZ.shape[1]:
-        raise ValueError(f"{heads} query heads are no multiple of {k_NKZ.shape[1]} key heads")
+
+
+def validate(
+    qkv_NOZ, key_heads: int, positions_N, work_list: WorkList, window: int, angles: Angles | None
+) -> None:
+    """Everything about the arguments that the kernels rely on."""
+    if qkv_NOZ.ndim != 3:
+        raise ValueError(f"qkv: expected tokens × heads × head dimension, got {qkv_NOZ.ndim} axes")
+    if qkv_NOZ.dtype not in DTYPES:
+        raise ValueError(f"qkv: expected bf16, fp16 or fp32, got {qkv_NOZ.dtype}")
+    if qkv_NOZ.stride(2) != 1:
+        strides = qkv_NOZ.stride()
+        raise ValueError(f"qkv: expected a contiguous head dimension, got strides {strides}")
+    tokens, outputs, dim = qkv_NOZ.shape
+    if dim not in HEAD_DIMS:
+        raise ValueError(f"head dimension: expected one of {HEAD_DIMS}, got {dim}")
+    heads = outputs - 2 * key_heads
+    if key_heads < 1 or heads < 1 or heads % key_heads:
+        raise ValueError(f"{heads} query heads are no multiple of {key_heads} key heads")
     if positions_N.shape != (tokens,) or positions_N.dtype != torch.int32:
         got = f"{positions_N.dtype} of shape {tuple(positions_N.shape)}"
         raise ValueError(f"positions: expected int32 of shape ({tokens},), got {got}")
     if work_list.tokens != tokens:
-        raise ValueError(f"work list is for {work_list.tokens} tokens, q has {tokens}")
+        raise ValueError(f"work list is for {work_list.tokens} tokens, qkv has {tokens}")
     tiles = (work_list.short_Q4, work_list.long_Q4)
-    if any(x.device != q_NHZ.device for x in (positions_N, *tiles)):
-        raise ValueError(f"positions and work list: expected {q_NHZ.device} like q")
+    if any(x.device != qkv_NOZ.device for x in (positions_N, *tiles)):
+        raise ValueError(f"positions and work list: expected {qkv_NOZ.device} like qkv")
     # On a GPU this would wait for it in every layer; compiled, it would break the graph.
     if positions_N.device.type == "cpu" and not torch.compiler.is_compiling():
         _validate_lengths(positions_N, work_list)
     if window < 0:
         raise ValueError(f"window: expected 0 (none) or a number of tokens, got {window}")
     for name, x in zip(("cos", "sin"), angles or ()):
-        if x.dtype != torch.float32 or x.device != q_NHZ.device or not x.is_contiguous():
+        if x.dtype != torch.float32 or x.device != qkv_NOZ.device or not x.is_contiguous():
             got = f"{x.dtype} on {x.device} with strides {x.stride()}"
-            raise ValueError(f"{name}: expected contiguous fp32 on {q_NHZ.device}, got {got}")
+            raise ValueError(f"{name}: expected contiguous fp32 on {qkv_NOZ.device}, got {got}")
         if x.shape != (len(x), dim // 2):
             raise ValueError(f"{name}: expected positions × {dim // 2}, got {tuple(x.shape)}")
 
 
 def _validate_lengths(positions_N: torch.Tensor, work_list: WorkList) -> None:
-    """Every tile must begin and end where segments, or whole tiles of one, do."""
+    """Tiles must cover all tokens, and begin and end where segments, or whole tiles of one, do."""
+    covered = sum(int((x[:, 1] - x[:, 0]).sum()) for x in (work_list.short_Q4, work_list.long_Q4))
+    if covered != len(positions_N):
+        raise ValueError(
+            f"work list is for other lengths: its tiles cover {covered} of {len(positions_N)} "
+            f"tokens; build it from the same cu_seqlens"
+        )
     starts_N1 = torch.cat([positions_N, positions_N.new_zeros(1)]) == 0  # also past the last token
     for name, tiles_Q4 in (("short", work_list.short_Q4), ("long", work_list.long_Q4)):
         used_Q4 = tiles_Q4[tiles_Q4[:, 1] > tiles_Q4[:, 0]].long()
@@ -110,29 +145,49 @@ def _validate_lengths(positions_N: torch.Tensor, work_list: WorkList) -> None:
             )
 
 
-def _shared(q_NHZ, window: int) -> dict:
-    """Compile-time facts that all kernels with products take."""
-    return {
-        "Z": int(q_NHZ.shape[2]),
-        "WINDOW": window > 0,
-        "UPCAST": _upcast(q_NHZ),
-        "PRECISION": precision(q_NHZ.dtype),
-    }
+@dataclass(frozen=True)
+class Sizes:
+    """What kernels are compiled for; never symbols of a trace."""
 
+    heads: int
+    key_heads: int
+    dim: int
+    dtype: torch.dtype
+    arch: str
 
-def sizes(x_NHZ) -> tuple[int, int, int]:
-    """(tokens, heads, head dimension); what kernels are compiled for never traces as a symbol."""
-    tokens, heads, dim = x_NHZ.shape
-    return tokens, int(heads), int(dim)
+    @staticmethod
+    def of(qkv_NOZ: torch.Tensor, key_heads: int) -> "Sizes":
+        heads, dim = int(qkv_NOZ.shape[1]) - 2 * key_heads, int(qkv_NOZ.shape[2])
+        return Sizes(heads, key_heads, dim, qkv_NOZ.dtype, architecture(qkv_NOZ.device))
 
+    @property
+    def group(self) -> int:
+        return self.heads // self.key_heads
 
-def _upcast(x: torch.Tensor) -> bool:
-    return INTERPRETED and x.dtype == torch.bfloat16
+    @property
+    def alone_forward(self) -> bool:
+        """Whether short tiles have a kernel of their own: in fp32 a tile is too large for it."""
+        return self.dtype != torch.float32
 
+    @property
+    def alone_backward(self) -> bool:
+        """Where heads share keys, neither."""
+        return self.alone_forward and self.group == 1
 
-def _configuration(kernel: str, q_NHZ):
-    arch = architecture(q_NHZ.device)
-    return configuration(kernel, int(q_NHZ.shape[2]), arch, q_NHZ.element_size() * 8)
+    @property
+    def upcast(self) -> bool:
+        return INTERPRETED and self.dtype == torch.bfloat16
+
+    def configuration(self, kernel: str):
+        return configuration(kernel, self.dim, self.arch, self.dtype.itemsize * 8)
+
+    def facts(self, window: int) -> dict:
+        """Compile-time facts that all kernels with products take."""
+        shared = {"Z": self.dim, "WINDOW": window > 0, "UPCAST": self.upcast}
+        return shared | {"PRECISION": precision(self.dtype)}
+
+    def scales(self) -> tuple[float, float]:
+        return self.dim**-0.5, self.dim**-0.5 * LOG2_E
 
 
 def _classes(short_Q4, long_Q4, alone: bool) -> list[tuple[torch.Tensor, int]]:
@@ -143,71 +198,38 @@ def _classes(short_Q4, long_Q4, alone: bool) -> list[tuple[torch.Tensor, int]]:
     return [(long_Q4, LONG)] if alone else [(long_Q4, LONG), (short_Q4, SHORT)]
 
 
-def _rotated(x_NHZ, positions_N, tiles_Q4, tile: int, cos_TY, sin_TY) -> torch.Tensor:
-    """x with the rows of the tiles rotated by their positions; other rows hold anything."""
-    if cos_TY is None:
-        return x_NHZ
-    tokens, heads, dim = sizes(x_NHZ)
-    y_NHZ = x_NHZ.new_empty(tokens, heads, dim)
-    chosen = _configuration("rotate", x_NHZ)
-    rows = min(chosen.BM, tile)
-    launch(
-        rotate_kernel, tiles_Q4.shape[0] * heads * (tile // rows), chosen.warps, chosen.stages,
-        x_NHZ, y_NHZ, positions_N, tiles_Q4, cos_TY, sin_TY, *x_NHZ.stride()[:2],
-        HEADS=heads, Z=dim, TILE=tile, BM=rows, UPCAST=_upcast(x_NHZ),
-    )  # fmt: skip
-    return y_NHZ
+def _split(qk_NJZ, qkv_NOZ, s: Sizes) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(q and k of the first, v of the second)"""
+    ends = s.heads, s.heads + s.key_heads
+    return qk_NJZ[:, : ends[0]], qk_NJZ[:, ends[0] : ends[1]], qkv_NOZ[:, ends[1] :]
+
+
+def _rotate(qkv_NOZ, positions_N, classes, cos_TY, sin_TY, s: Sizes) -> torch.Tensor:
+    """q and k of the rows of the classes' tiles, rotated by their positions; other rows hold
+    anything. Without angles no tokens."""
+    heads = s.heads + s.key_heads
+    tokens = 0 if cos_TY is None else len(positions_N)
+    rotated_NJZ = qkv_NOZ.new_empty(tokens, heads, s.dim)
+    chosen = s.configuration("rotate")
+    for tiles_Q4, tile in classes if cos_TY is not None else ():
+        rows = min(chosen.BM, tile)
+        launch(
+            rotate_kernel, tiles_Q4.shape[0] * heads * (tile // rows), chosen.warps, chosen.stages,
+            qkv_NOZ, rotated_NJZ, positions_N, tiles_Q4, cos_TY, sin_TY, *qkv_NOZ.stride()[:2],
+            HEADS=heads, Z=s.dim, TILE=tile, BM=rows, UPCAST=s.upcast,
+        )  # fmt: skip
+    return rotated_NJZ
+
+
+def _strides(*tensors: torch.Tensor) -> list[int]:
+    """Of tokens and heads."""
+    return [stride for x in tensors for stride in x.stride()[:2]]
 
 
 @triton_op("ldm::packed_attention", mutates_args=())
 def _forward(
-    q_NHZ: torch.Tensor,
-    k_NKZ: torch.Tensor,
-    v_NKZ: torch.Tensor,
-    positions_N: torch.Tensor,
-    short_Q4: torch.Tensor,
-    long_Q4: torch.Tensor,
-    cos_TY: torch.Tensor | None,
-    sin_TY: torch.Tensor | None,
-    window: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    tokens, heads, dim = sizes(q_NHZ)
-    o_NHZ = q_NHZ.new_zeros(tokens, heads, dim)
-    lse_HN = torch.zeros(heads, tokens, dtype=torch.float32, device=q_NHZ.device)
-    angles = (lse_HN, lse_HN) if cos_TY is None else (cos_TY, sin_TY)
-    shared = _shared(q_NHZ, window)
-    shared |= {"HEADS": heads, "GROUP": heads // int(k_NKZ.shape[1]), "ROTATE": cos_TY is not None}
-    v_o = [*v_NKZ.stride()[:2], *o_NHZ.stride()[:2], tokens, dim**-0.5 * LOG2_E, window]
-    alone = q_NHZ.dtype != torch.float32
-
-    if alone:
-        chosen = _configuration("forward_short", q_NHZ)
-        launch(
-            short_forward_kernel, short_Q4.shape[0] * heads, chosen.warps, chosen.stages,
-            q_NHZ, k_NKZ, v_NKZ, o_NHZ, lse_HN, positions_N, short_Q4, *angles,
-            *q_NHZ.stride()[:2], *k_NKZ.stride()[:2], *v_o, BM=SHORT, **shared,
-        )  # fmt: skip
-    for tiles_Q4, tile in _classes(short_Q4, long_Q4, alone):
-        k = _rotated(k_NKZ, positions_N, tiles_Q4, tile, cos_TY, sin_TY)
-        chosen = _configuration("forward_long", q_NHZ)
-        launch(
-            forward_kernel, tiles_Q4.shape[0] * heads * (tile // chosen.BM),
-            chosen.warps, chosen.stages,
-            q_NHZ, k, v_NKZ, o_NHZ, lse_HN, positions_N, tiles_Q4, *angles,
-            *q_NHZ.stride()[:2], *k.stride()[:2], *v_o,
-            TILE=tile, BM=chosen.BM, BN=chosen.BN, SHORT=tile == SHORT, **shared,
-        )  # fmt: skip
-    return o_NHZ, lse_HN
-
-
-@triton_op("ldm::packed_attention_backward", mutates_args=())
-def _backward(
-    do_NHZ: torch.Tensor,
-    q_NHZ: torch.Tensor,
-    k_NKZ: torch.Tensor,
-    v_NKZ: torch.Tensor,
-    o_NHZ: torch.Tensor,
-    lse_HN: torch.Tensor,
+    qkv_NOZ: torch.Tensor,
+    key_heads: int,
     positions_N: torch.Tensor,
     short_Q4: torch.Tensor,
     long_Q4: torch.Tensor,
@@ -215,77 +237,105 @@ def _backward(
     sin_TY: torch.Tensor | None,
     window: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    (tokens, heads, dim), key_heads = sizes(q_NHZ), int(k_NKZ.shape[1])
-    dq_NHZ = q_NHZ.new_zeros(tokens, heads, dim)
-    dk_NKZ = k_NKZ.new_zeros(tokens, key_heads, dim)
-    dv_NKZ = v_NKZ.new_zeros(tokens, key_heads, dim)
+    """(o_NHZ, lse_HN, q and k rotated)"""
+    s, tokens = Sizes.of(qkv_NOZ, key_heads), len(positions_N)
+    o_NHZ = qkv_NOZ.new_empty(tokens, s.heads, s.dim)
+    lse_HN = qkv_NOZ.new_empty(s.heads, tokens, dtype=torch.float32)
+    shared = s.facts(window) | {"HEADS": s.heads, "GROUP": s.group}
+    scalars = (tokens, s.scales()[1], window)
+    if s.alone_forward:
+        q, k, v = _split(qkv_NOZ, qkv_NOZ, s)
+        chosen = s.configuration("forward_short")
+        angles = (lse_HN, lse_HN) if cos_TY is None else (cos_TY, sin_TY)
+        launch(
+            short_forward_kernel, short_Q4.shape[0] * s.heads, chosen.warps, chosen.stages,
+            q, k, v, o_NHZ, lse_HN, positions_N, short_Q4, *angles, *_strides(q, k, v, o_NHZ),
+            *scalars, BM=SHORT, ROTATE=cos_TY is not None, **shared,
+        )  # fmt: skip
+    kept = _classes(short_Q4, long_Q4, s.alone_backward)
+    rotated_NJZ = _rotate(qkv_NOZ, positions_N, kept, cos_TY, sin_TY, s)
+    q, k, v = _split(qkv_NOZ if cos_TY is None else rotated_NJZ, qkv_NOZ, s)
+    chosen = s.configuration("forward_long")
+    for tiles_Q4, tile in _classes(short_Q4, long_Q4, s.alone_forward):
+        programs = tiles_Q4.shape[0] * s.heads * (tile // chosen.BM)
+        launch(
+            forward_kernel, programs, chosen.warps, chosen.stages,
+            q, k, v, o_NHZ, lse_HN, positions_N, tiles_Q4, *_strides(q, k, v, o_NHZ), *scalars,
+            TILE=tile, BM=chosen.BM, BN=chosen.BN, SHORT=tile == SHORT, **shared,
+        )  # fmt: skip
+    return o_NHZ, lse_HN, rotated_NJZ
+
+
+@triton_op("ldm::packed_attention_backward", mutates_args=())
+def _backward(
+    do_NHZ: torch.Tensor,
+    qkv_NOZ: torch.Tensor,
+    key_heads: int,
+    positions_N: torch.Tensor,
+    short_Q4: torch.Tensor,
+    long_Q4: torch.Tensor,
+    cos_TY: torch.Tensor | None,
+    sin_TY: torch.Tensor | None,
+    window: int,
+    o_NHZ: torch.Tensor,
+    lse_HN: torch.Tensor,
+    rotated_NJZ: torch.Tensor,
+) -> torch.Tensor:
+    """dqkv_NOZ"""
+    s, tokens = Sizes.of(qkv_NOZ, key_heads), len(positions_N)
+    dqkv_NOZ = qkv_NOZ.new_empty(qkv_NOZ.shape)
     delta_HN = torch.empty_like(lse_HN)
     angles = (lse_HN, lse_HN) if cos_TY is None else (cos_TY, sin_TY)
-    shared = _shared(q_NHZ, window) | {"ROTATE": cos_TY is not None}
-    o, do = o_NHZ.stride()[:2], do_NHZ.stride()[:2]
-    scales = [tokens, dim**-0.5, dim**-0.5 * LOG2_E, window]
-    alone = q_NHZ.dtype != torch.float32 and heads == key_heads
-
-    if alone:
-        chosen = _configuration("backward_short", q_NHZ)
+    shared = s.facts(window) | {"ROTATE": cos_TY is not None}
+    scalars = (tokens, *s.scales(), window)
+    if s.alone_backward:
+        q, k, v = _split(qkv_NOZ, qkv_NOZ, s)
+        chosen = s.configuration("backward_short")
         launch(
-            bwd.short_backward_kernel, short_Q4.shape[0] * heads, chosen.warps, chosen.stages,
-            q_NHZ, k_NKZ, v_NKZ, o_NHZ, do_NHZ, dq_NHZ, dk_NKZ, dv_NKZ, lse_HN, positions_N,
-            short_Q4, *angles, *q_NHZ.stride()[:2], *k_NKZ.stride()[:2], *v_NKZ.stride()[:2],
-            *o, *do, *scales, HEADS=heads, BM=SHORT, **shared,
+            bwd.short_backward_kernel, short_Q4.shape[0] * s.heads, chosen.warps, chosen.stages,
+            q, k, v, o_NHZ, do_NHZ, dqkv_NOZ, lse_HN, positions_N, short_Q4, *angles,
+            *_strides(q, k, v, o_NHZ, do_NHZ), *scalars, HEADS=s.heads, BM=SHORT, **shared,
         )  # fmt: skip
-
-    shared["GROUP"] = heads // key_heads
-    for tiles_Q4, tile in _classes(short_Q4, long_Q4, alone):
-        chosen = _configuration("delta", q_NHZ)
+    q, k, v = _split(qkv_NOZ if cos_TY is None else rotated_NJZ, qkv_NOZ, s)
+    shared["GROUP"] = s.group
+    for tiles_Q4, tile in _classes(short_Q4, long_Q4, s.alone_backward):
+        facts = shared | {"TILE": tile, "SHORT": tile == SHORT}
+        chosen = s.configuration("query")
         rows = min(chosen.BM, tile)
         launch(
-            bwd.delta_kernel, tiles_Q4.shape[0] * heads * (tile // rows),
+            bwd.query_kernel, tiles_Q4.shape[0] * s.heads * (tile // rows),
             chosen.warps, chosen.stages,
-            o_NHZ, do_NHZ, delta_HN, tiles_Q4, *o, *do, tokens,
-            HEADS=heads, Z=dim, TILE=tile, BM=rows, UPCAST=shared["UPCAST"],
+            q, k, v, o_NHZ, do_NHZ, dqkv_NOZ, lse_HN, delta_HN, positions_N, tiles_Q4, *angles,
+            *_strides(q, k, v, o_NHZ, do_NHZ), *scalars,
+            HEADS=s.heads, BM=rows, BN=chosen.BN, **facts,
         )  # fmt: skip
-
-        q, k = (_rotated(x, positions_N, tiles_Q4, tile, cos_TY, sin_TY) for x in (q_NHZ, k_NKZ))
-        qkv_do = [*q.stride()[:2], *k.stride()[:2], *v_NKZ.stride()[:2], *do]
-        chosen = _configuration("key", q_NHZ)
-        plain = heads == key_heads and not window and tile == LONG
+        chosen = s.configuration("key")
+        plain = s.group == 1 and not window and tile == LONG
         launch(
-            bwd.key_kernel, tiles_Q4.shape[0] * key_heads * (tile // chosen.BN),
+            bwd.key_kernel, tiles_Q4.shape[0] * s.key_heads * (tile // chosen.BN),
             chosen.warps, key_stages(chosen, plain),
-            q, k, v_NKZ, do_NHZ, dk_NKZ, dv_NKZ, lse_HN, delta_HN, positions_N, tiles_Q4, *angles,
-            *qkv_do, *scales, KEY_HEADS=key_heads, TILE=tile, BM=chosen.BM, BN=chosen.BN,
-            SHORT=tile == SHORT, **shared,
+            q, k, v, do_NHZ, dqkv_NOZ, lse_HN, delta_HN, positions_N, tiles_Q4, *angles,
+            *_strides(q, k, v, do_NHZ), *scalars,
+            KEY_HEADS=s.key_heads, BM=chosen.BM, BN=chosen.BN, **facts,
         )  # fmt: skip
-
-        chosen = _configuration("query", q_NHZ)
-        rows = min(chosen.BM, tile)
-        launch(
-            bwd.query_kernel, tiles_Q4.shape[0] * heads * (tile // rows),
-            chosen.warps, chosen.stages,
-            q, k, v_NKZ, do_NHZ, dq_NHZ, lse_HN, delta_HN, positions_N, tiles_Q4, *angles,
-            *qkv_do, *scales, HEADS=heads, TILE=tile, BM=rows, BN=chosen.BN,
-            SHORT=tile == SHORT, **shared,
-        )  # fmt: skip
-    return dq_NHZ, dk_NKZ, dv_NKZ
+    return dqkv_NOZ
 
 
 def _setup(ctx, inputs, output) -> None:
-    *tensors, ctx.window = inputs
-    ctx.save_for_backward(*tensors, *output)
+    qkv_NOZ, ctx.key_heads, *layout, ctx.window = inputs
+    ctx.save_for_backward(qkv_NOZ, *layout, *output)
     ctx.set_materialize_grads(True)
-    ctx.mark_non_differentiable(output[1])
+    ctx.mark_non_differentiable(*output[1:])
 
 
-def _gradients(ctx, do_NHZ, _):
-    *inputs, o_NHZ, lse_HN = ctx.saved_tensors
-    q, k, v, *layout = inputs
+def _gradients(ctx, do_NHZ, *_):
+    qkv_NOZ, *layout, o_NHZ, lse_HN, rotated_NJZ = ctx.saved_tensors
     if do_NHZ.stride(-1) != 1:
         do_NHZ = do_NHZ.contiguous()
-    gradients = torch.ops.ldm.packed_attention_backward(
-        do_NHZ, q, k, v, o_NHZ, lse_HN, *layout, ctx.window
+    dqkv_NOZ = torch.ops.ldm.packed_attention_backward(
+        do_NHZ, qkv_NOZ, ctx.key_heads, *layout, ctx.window, o_NHZ, lse_HN, rotated_NJZ
     )
-    return *gradients, *[None] * (len(layout) + 1)
+    return dqkv_NOZ, *[None] * (len(layout) + 2)
 
 
 _forward.register_autograd(_gradients, setup_context=_setup)

@@ -24,7 +24,6 @@ FUNCTIONS = {
     "forward_long": fwd.forward_kernel,
     "backward_short": bwd.short_backward_kernel,
     "rotate": fwd.rotate_kernel,
-    "delta": bwd.delta_kernel,
     "key": bwd.key_kernel,
     "query": bwd.query_kernel,
 }
@@ -36,16 +35,16 @@ FACTS: dict[str, dict] = {
 }
 # What asks for most registers; what is left out here asks for less of the same.
 SIXTEEN_BITS = (
-    "forward_short", "forward_short rotated", "forward_long", "forward_long rotated",
-    "backward_short", "backward_short rotated", "rotate", "delta",
+    "forward_short", "forward_short rotated", "forward_long",
+    "backward_short", "backward_short rotated", "rotate",
     "key", "key rotated", "key rotated grouped short", "key window",
     "query", "query rotated", "query rotated short",
 )  # fmt: skip
 THIRTY_TWO_BITS = (
-    "forward_long rotated short", "rotate", "delta", "key rotated short", "query rotated short",
+    "forward_long short", "rotate", "key rotated short", "query rotated short",
 )  # fmt: skip
 # Kernels that must use the architecture's own matrix instruction.
-PRODUCTS = tuple(name for name in SIXTEEN_BITS if name not in ("rotate", "delta"))
+PRODUCTS = tuple(name for name in SIXTEEN_BITS if name != "rotate")
 
 
 def shipped(arch: str) -> Iterator[tuple[str, int, str, Configuration]]:
@@ -69,7 +68,7 @@ def arguments(name: str, dim: int, element: str, chosen: Configuration) -> dict:
     }  # fmt: skip
     for word in words:
         constants |= FACTS[word]
-    if kernel in ("query", "delta", "rotate"):
+    if kernel in ("query", "rotate"):
         constants["BM"] = min(chosen.BM, constants["TILE"])
     if kernel == "key":
         plain = not {"grouped", "window", "short"} & set(words)

@@ -121,7 +121,8 @@ class Decoder(nn.Module):
         packed_attention = choose(device, self.compute_dtype, a.head_dim, longest)
 
         def attend(qkv_NO):
-            return packed_attention(*self._split(qkv_NO), segments).flatten(1)
+            qkv_NOZ = qkv_NO.unflatten(-1, (-1, a.head_dim))
+            return packed_attention(qkv_NOZ, a.kv_heads, segments).flatten(1)
 
         return attend
 
