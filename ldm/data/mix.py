@@ -255,7 +255,7 @@ def _clear(mix: Path, settings: dict) -> None:
     for stream in mix.glob("stream-*"):
         shutil.rmtree(stream)
     parts, key = mix / PARTS, mix / PARTS / "key"
-    if not key.exists() or key.read_text() != checksum(settings):
+    if not key.is_file() or key.read_bytes() != checksum(settings).encode():
         shutil.rmtree(parts, ignore_errors=True)
         parts.mkdir()
         key.write_text(checksum(settings))
