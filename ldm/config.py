@@ -89,6 +89,7 @@ class TrainConfig:
     checkpoint_every: int = 200  # steps
     keep: int = 2  # newest checkpoints kept
     keep_every: int = 0  # checkpoints of its multiples are kept too; 0: none
+    max_seconds: float = 0.0  # of the process, after which it saves and ends; 0: no limit
     log_every: int = 10  # steps
 
 

@@ -4,6 +4,7 @@ The flags are those of `ldm train`, e.g. --train.steps 1000.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def main() -> None:
     except LdmError as error:
         sys.exit(f"ldm, rank {os.environ.get('RANK', 0)}: {error}")
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is ending
         sys.exit(130)
 
 

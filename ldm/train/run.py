@@ -1,7 +1,6 @@
 """The training stage: what is needed is built, the newest checkpoint is loaded, the loop runs."""
 
 import os
-import signal
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +23,7 @@ from ldm.train.flops import matmul_sizes
 from ldm.train.loop import train
 from ldm.train.metrics import Log
 from ldm.train.ranks import Alone, Ranks, launched
+from ldm.train.stop import Stop
 
 LABEL_MULTIPLE = 256  # labels, and the tokens they read; docs/decisions/0004-few-shapes-on-a-cpu.md
 
@@ -53,10 +53,11 @@ def train_stage(recipe: Recipe, folder: Path) -> None:
         if main:
             checkpoints.clean()
         ranks = Ranks() if engine_name(recipe.train) == "deepspeed" else Alone()
-        found = checkpoints.newest_whole(ranks)
-        if found is None or found[1]["step"] < recipe.train.steps:
-            with closing(checkpoints):
-                _train(recipe, folder, sizes, manifest, checkpoints, found)
+        with Stop(ranks, recipe.train.log_every, recipe.train.max_seconds) as stop:
+            found = checkpoints.newest_whole(ranks)
+            if found is None or found[1]["step"] < recipe.train.steps:
+                with closing(checkpoints):
+                    _train(recipe, folder, sizes, manifest, checkpoints, found, stop)
 
 
 def fit_architecture(recipe: Recipe, environments: list[dict]) -> Architecture:
@@ -71,7 +72,7 @@ def fit_architecture(recipe: Recipe, environments: list[dict]) -> Architecture:
     return architecture(recipe.model.preset, **fitted | recipe.model.overrides)
 
 
-def _train(recipe, folder, sizes, manifest, checkpoints, found) -> None:
+def _train(recipe, folder, sizes, manifest, checkpoints, found, stop) -> None:
     torch.manual_seed(seed_for("model", recipe.seed))  # the same weights on every rank
     model, step = Decoder(sizes), 0
     if found:
@@ -96,8 +97,7 @@ def _train(recipe, folder, sizes, manifest, checkpoints, found) -> None:
         batch_name=lambda k: f"bin {k} of every stream of the mix {manifest['checksum'][:12]}",
         capacities=asdict(loader.capacities) if loader.capacities else None,
     )
-    stop = Stop(engine, recipe.train.log_every)
-    with closing(loader), closing(log.open(step, recipe.train.steps)), stop:
+    with closing(loader), closing(log.open(step, recipe.train.steps)):
         train(recipe.train, step, engine, loader, log, checkpoints, stop)
     if stop.asked:
         raise KeyboardInterrupt
@@ -137,37 +137,3 @@ def refuse_other_optimizer(saved: dict, config: TrainConfig) -> None:
             f"the checkpoint of step {saved['step']} has the state of {saved['optimizer']}, this "
             f"run uses {config.optimizer}: resume with --train.optimizer {saved['optimizer']}"
         )
-
-
-class Stop:
-    """Turns the first Ctrl-C or SIGTERM into a request that the loop answers between two steps.
-
-    The second one ends the process at once, as ever.
-    """
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self, engine: Engine, every: int):
-        self.engine, self.every, self.asked = engine, every, False
-
-    def agreed(self, step: int) -> bool:
-        """Whether all ranks stop after `step`: one process at once, several at log steps."""
-        if self.engine.world == 1:
-            return self.asked
-        if step % self.every:
-            return False
-        asked = self.engine.sum(torch.tensor([float(self.asked)], device=self.engine.device))
-        self.asked = bool(asked > 0)
-        return self.asked
-
-    def __enter__(self) -> "Stop":
-        self.before = [signal.signal(number, self._ask) for number in self.SIGNALS]
-        return self
-
-    def __exit__(self, *error) -> None:
-        for number, handler in zip(self.SIGNALS, self.before):
-            signal.signal(number, handler)
-
-    def _ask(self, number, frame) -> None:
-        self.asked = True
-        signal.signal(number, signal.default_int_handler)

@@ -1,6 +1,7 @@
 """A tiny mix made from random trajectories, and the recipe that trains a tiny decoder on it."""
 
 import shutil
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ sys.path.append(str(Path(__file__).parent.parent / "data"))  # examples.py
 from ldm.config import ModelConfig, Recipe, TrainConfig
 from ldm.data import mix
 from ldm.train.run import train_stage
+from ldm.train.stop import SIGNALS
 
 SIZES = {"layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "head_dim": 16, "ffn": 48}
 TRAIN = {"steps": 12, "warmup": 3, "log_every": 2, "checkpoint_every": 5, "precision": "fp32"}
@@ -64,3 +66,12 @@ def trained(made, tmp_path_factory) -> Path:
     shutil.copytree(source / "mix", folder / "mix")
     train_stage(recipe, folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    """A run that was asked to stop leaves signals ignored, since its process ends."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -25,7 +25,7 @@ from ldm.train.graph import GraphEngine
 from ldm.train.loop import train
 from ldm.train.metrics import Log
 from ldm.train.optimizer import make_optimizer
-from ldm.train.run import Stop
+from ldm.train.stop import Stop
 
 pytest.importorskip("triton")
 SIZES = {"layers": 3, "width": 64, "heads": 2, "kv_heads": 1, "head_dim": 64, "ffn": 96}
