@@ -85,6 +85,10 @@ class TrainConfig:
     micro_batches: int = 1  # parts of a step's batch, their gradients summed; on CPU side by side
     compile: bool = True  # on CUDA: each block of the model by torch.compile
     cuda_graph: bool = False  # on CUDA, engine torch: record the step once, then replay it
+    # what blocks compute again in the backward pass, instead of keeping it: nothing, all but matrix
+    # products, or everything
+    recompute: Literal["none", "selective", "full"] = "none"
+    offload: bool = False  # DeepSpeed: optimiser state and its step on the CPU
     zero_stage: int = 1  # what DeepSpeed shards: 1 optimiser state, 2 gradients, 3 weights
     checkpoint_every: int = 200  # steps
     keep: int = 2  # newest checkpoints kept

@@ -24,6 +24,7 @@ from ldm.model.cache import KVCache, cached_attention, step_layout
 from ldm.model.embedding import TokenEmbedding
 from ldm.model.head import ActionHead
 from ldm.model.presets import Architecture
+from ldm.model.recompute import kept
 
 Attend = Callable[[torch.Tensor], torch.Tensor]  # fused q, k, v to attended, N × (H · D)
 
@@ -62,6 +63,7 @@ class Decoder(nn.Module):
         self.embedding = TokenEmbedding(architecture)
         self.blocks = nn.ModuleList(Block(architecture) for _ in range(architecture.layers))
         self.head = ActionHead(architecture)
+        self.recompute = "none"  # see ldm.model.recompute
         self._angles: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def layers(self) -> Iterator[Block]:
@@ -93,8 +95,8 @@ class Decoder(nn.Module):
                 batch.tokens, batch.bag_order_B, batch.embedding, self.compute_dtype
             )
         for block in self.blocks[:-1]:
-            x_ND = block(x_ND, attend)
-        return self.blocks[-1](x_ND, attend, read_U)
+            x_ND = kept(self.recompute, block, x_ND, attend)
+        return kept(self.recompute, self.blocks[-1], x_ND, attend, read_U)
 
     def _attention(self, batch: PackedBatch[torch.Tensor]) -> Attend:
         """Rotary attention over the batch's segments, prepared once for all layers."""
@@ -186,3 +188,9 @@ class Decoder(nn.Module):
 def _linear(outputs: int, inputs: int, residual_branches: int = 1) -> nn.Parameter:
     """Weight of variance 1 / inputs; divided by the number of branches that add to the residual."""
     return nn.Parameter(torch.randn(outputs, inputs) / math.sqrt(inputs * residual_branches))
+
+
+def whole_parameters(architecture: Architecture) -> int:
+    """Parameters of the whole model, the table and the head among them, none of them made."""
+    with torch.device("meta"):
+        return sum(weight.numel() for weight in Decoder(architecture).parameters())

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import distributed as dist
@@ -13,7 +14,7 @@ from ldm.config import TrainConfig
 from ldm.data.batch import PackedBatch
 from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
-from ldm.train.engine import DTYPES, Loss, choose_precision, join, shapes_of
+from ldm.train.engine import DTYPES, Loss, choose_precision, join, refuse_compiled, shapes_of
 from ldm.train.optimizer import KINDS, make_optimizer, restored, set_rate, updates
 from ldm.train.pieces import WEIGHT, Piece, Pieces
 from ldm.train.ranks import Ranks
@@ -54,8 +55,9 @@ class DeepSpeedEngine(Ranks):
         super().__init__()
         self.config, self.shapes = config, shapes_of(model)
         self.precision = choose_precision(config.precision, self.device)
+        refuse_compiled(config, self.device)
         self.zero_stage = config.zero_stage
-        model.compute_dtype = DTYPES[self.precision]
+        model.compute_dtype, model.recompute = DTYPES[self.precision], config.recompute
         if self.device.type == "cuda" and config.compile:
             model.compile_blocks()
         self.optimizer = make_optimizer(model, config)
@@ -66,19 +68,24 @@ class DeepSpeedEngine(Ranks):
 
     def _settings(self, model: nn.Module, config: TrainConfig) -> dict:
         bucket = min(sum(p.numel() for p in model.parameters()), BUCKET)
-        settings = {
+        settings: dict[str, Any] = {
             "train_micro_batch_size_per_gpu": 1,  # a batch of ours is one already
             "gradient_accumulation_steps": config.micro_batches,
             "gradient_clipping": config.clip,
-            "bf16": {"enabled": self.precision == "bf16"},
+            # one wait for the device a step; without it a gradient that is not finite is applied
+            "bf16": {"enabled": self.precision == "bf16", "check_grad_overflow": True},
             "zero_optimization": {
                 "stage": config.zero_stage,
+                # needs the bucket twice, so that one is sent while the other fills
                 "overlap_comm": self.device.type == "cuda",
                 "reduce_bucket_size": bucket,
                 "allgather_bucket_size": bucket,
             },
             "steps_per_print": 10**9,
         }
+        if config.offload:  # with our AdamW, whose fused step CPUs have too
+            settings["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
+            settings["zero_force_ds_cpu_optimizer"] = False
         if config.micro_batches > 1:  # docs/decisions/0007-micro-batches-under-deepspeed.md
             settings["data_types"] = {"grad_accum_dtype": "fp32"}
             if config.zero_stage == 1:  # whose ranks add up once a step

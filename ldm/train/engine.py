@@ -100,6 +100,15 @@ def choose_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
+def refuse_compiled(config: TrainConfig, device: torch.device) -> None:
+    """Raises LdmError for what is not shown to work in blocks that are compiled."""
+    if device.type == "cuda" and config.compile and config.recompute == "selective":
+        raise LdmError(
+            "train.recompute=selective is for blocks that are not compiled: use full, or "
+            "train.compile=false"
+        )
+
+
 def shapes_of(model: nn.Module) -> dict[str, list[int]]:
     """The parameters' names and shapes, in order."""
     return {name: list(parameter.shape) for name, parameter in model.named_parameters()}
@@ -125,8 +134,10 @@ class TorchEngine(Alone):
         super().__init__()
         self.config = config
         self.precision = choose_precision(config.precision, self.device)
+        refuse_compiled(config, self.device)
         self.model = model.to(self.device)
         self.model.compute_dtype = DTYPES[self.precision]
+        self.model.recompute = config.recompute
         self.parameters = list(self.model.parameters())
         self.shapes = shapes_of(self.model)
         self.optimizer = make_optimizer(self.model, config, self.capturable)

@@ -6,6 +6,7 @@ done that copy. There a loss or a gradient that is not finite stops the run; `fl
 it before a checkpoint.
 """
 
+import math
 import os
 import platform
 import resource
@@ -234,6 +235,7 @@ class Log:
             "threads": torch.get_num_threads(),
             "cores": os.cpu_count(),
             "engine": self.engine.name,
+            "parameters": sum(math.prod(shape) for shape in self.engine.shapes.values()),
             "precision": self.engine.precision,
             "capacities": self.capacities,
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

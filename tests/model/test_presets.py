@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from ldm.config import load_recipe
 from ldm.errors import LdmError
-from ldm.model.decoder import Decoder
+from ldm.model.decoder import Decoder, whole_parameters
 from ldm.model.presets import PRESETS, architecture
 
 
@@ -25,6 +26,16 @@ def test_other_presets_are_about_their_name(name, millions):
     assert blocks / 1e6 == pytest.approx(millions, rel=0.05)
     table = PRESETS[name].rows * PRESETS[name].width
     assert blocks + table < everything < blocks + 1.2 * table
+    assert whole_parameters(PRESETS[name]) == everything
+
+
+@pytest.mark.parametrize(
+    ("recipe", "millions"), [("quickstart", 6.6), ("ldm-v0", 578), ("1b", 1531), ("7b", 8058)]
+)
+def test_what_recipes_train_is_as_large_as_the_presets_say(recipe, millions):
+    recipe = load_recipe(recipe)
+    sizes = architecture(recipe.model.preset, rows=recipe.tokens.rows)
+    assert whole_parameters(sizes) / 1e6 == pytest.approx(millions, rel=0.01)
 
 
 def test_unknown_names_are_answered_with_the_nearest():

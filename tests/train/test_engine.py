@@ -1,12 +1,15 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ldm.bench.synthetic import packed_batch
 from ldm.config import TrainConfig
 from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
 from ldm.model.presets import architecture
+from ldm.model.recompute import PRODUCTS
 from ldm.train.engine import TorchEngine, choose_precision, load_weights
+from ldm.train.optimizer import block_matrices
 from ldm.train.pieces import Pieces, write_tensors
 
 SIZES = {"layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "head_dim": 64, "ffn": 48}
@@ -119,3 +122,60 @@ def test_precision_is_as_asked_or_known_to_be_fast():
     assert choose_precision("auto", torch.device("cuda")) == "bf16"
     with pytest.raises(LdmError, match=r'"auto", "bf16" or "fp32", got "fp16"'):
         choose_precision("fp16", cpu)
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function in PRODUCTS
+        return function(*args, **kwargs or {})
+
+
+def test_what_is_computed_again_gives_the_same_gradients_and_no_product_twice_unless_asked():
+    counts, gradients = {}, {}
+    for recompute in ("none", "selective", "full"):
+        machine = engine(recompute=recompute)
+        with Products() as products:
+            machine.backward([batch()])
+        counts[recompute] = products.count
+        gradients[recompute] = [p.grad.clone() for p in machine.parameters]
+    assert counts["none"] == counts["selective"] < counts["full"]
+    for other in ("selective", "full"):
+        assert all(torch.equal(*pair) for pair in zip(gradients["none"], gradients[other]))
+
+
+def test_a_clip_of_zero_clips_nothing():
+    wide, off = engine(clip=1e9), engine(clip=0.0)
+    assert steps(wide, 3) == steps(off, 3)
+
+
+def test_muon_turns_the_matrices_of_the_blocks_by_part_and_leaves_the_rest_to_adamw():
+    machine, other = engine(optimizer="muon", muon_lr=0.02, weight_decay=0.0), engine()
+    before = {name: weight.clone() for name, weight in machine.model.named_parameters()}
+    steps(machine, 1, rate=2e-3), steps(other, 1, rate=2e-3)
+    qkv = machine.model.blocks[0].qkv - before["blocks.0.qkv"]
+    for part in qkv.split(block_matrices(machine.model)["blocks.0.qkv"]):  # query, key, value
+        scale = 0.02 * max(1, len(part) / part.shape[1]) ** 0.5
+        found = torch.linalg.svdvals(part.detach().double()) / scale
+        assert 0.5 < float(found.median()) < 1.4 and float(found.max()) < 1.4
+    assert torch.equal(machine.model.head.out, other.model.head.out)
+    assert {k for row in machine.optimizer.state.values() for k in row} == {
+        "momentum",
+        "step",
+        "exp_avg",
+        "exp_avg_sq",
+    }
+
+
+def test_users_get_the_average_of_weights_where_there_is_one():
+    machine = engine(average=0.5)
+    start = machine.model.head.out.detach().clone()
+    expected = start.clone()
+    for _ in range(3):
+        steps(machine, 1)
+        expected = 0.5 * expected + 0.5 * machine.model.head.out.detach()
+    found = {p.name: p.values for p in machine.pieces() if p.kind == "average"}
+    torch.testing.assert_close(found["head.out"].view_as(expected), expected)

@@ -13,6 +13,12 @@ def test_the_rate_warms_up_then_follows_a_cosine():
     assert learning_rate(110, config) == pytest.approx(0.2)
 
 
+def test_wsd_keeps_the_rate_and_falls_at_the_end():
+    config = TrainConfig(steps=100, lr=1.0, warmup=10, schedule="wsd", decay=0.2, final_lr=0.1)
+    assert [learning_rate(k, config) for k in (4, 10, 79, 80)] == pytest.approx([0.5, 1, 1, 1])
+    assert [learning_rate(k, config) for k in (90, 100)] == pytest.approx([0.55, 0.1])
+
+
 class Calls:
     """Stands for the engine, the log, the checkpoints; notes in which order they are called."""
 
