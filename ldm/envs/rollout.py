@@ -52,5 +52,8 @@ def returns(
             if progress:
                 progress(int(done.sum()))
         if (lost := env.faults - faults) > MAX_LOST * episodes:
-            raise LdmError(f"{env.spec.id}: {lost} faults while playing {episodes} episodes")
+            raise LdmError(
+                f"{env.spec.id}: {lost} faults while playing {episodes} episodes, the last one:\n"
+                f"{env.last_fault}"
+            )
     return scores.reshape(-1)[:episodes]

@@ -114,11 +114,12 @@ def record(env: VectorEnv, actor: Actor, noise: Noise, transitions: int, seed: i
         if recording.rows == limit:
             raise LdmError(
                 f"{env.spec.id}: only {recorded} of {limit * env.num_envs} steps were usable, the "
-                f"rest was lost to {env.faults} faults; see ldm envs check {env.spec.id}"
+                f"rest was lost to {env.faults} faults; see ldm envs check {env.spec.id}; the "
+                f"last one:\n{env.last_fault}"
             )
         asked = perf_counter()
         label = actor.act(timestep)
-        action = noise.apply(timestep.started, label)
+        action = noise.apply(recording.started[recording.rows - 1], label)
         sent = perf_counter()
         timestep = env.step(action)
         simulator += perf_counter() - sent

@@ -11,9 +11,11 @@ import pytest
 from ldm.envs import spaces, trace, worker_process
 from ldm.envs.check import check_environment
 from ldm.envs.make import make
+from ldm.envs.rollout import RandomActor
 from ldm.envs.spec import EnvSpec
 from ldm.envs.trace import Trace
 from ldm.record.noise import Noise
+from ldm.record.recorder import record
 from tests.envs import keepers
 
 HERE = Path(__file__).parent
@@ -118,6 +120,44 @@ def test_an_action_may_be_written_over_after_the_step(spec):
 
 
 IMAGE = (16, 16, 3)
+
+
+class Rude:
+    """Acts at random from memory of its own, and writes over all that it sees and has returned."""
+
+    id = "rude"
+
+    def __init__(self, action: spaces.Tree, rude: bool):
+        self._random, self._rude, self._mine = RandomActor(action, 0), rude, None
+
+    def act(self, timestep):
+        action = self._random.act(timestep)
+        if not self._rude:
+            return action
+        self._mine = self._mine or [array.copy() for array in action]
+        for mine, array in zip(self._mine, action):
+            mine[...] = array
+        for array in (*timestep.observation, *timestep.action, *timestep[2:6]):
+            array[...] = 1
+        return self._mine
+
+
+@pytest.mark.parametrize("id", ["Keeper", "Parts", "envpool/Pendulum-v1", "envpool/CartPole-v1"])
+def test_a_policy_may_write_over_what_it_gets_and_gave(id, spec):
+    """Both ways, in every backend: the recorder holds the same."""
+    recordings = []
+    for rude in (False, True):
+        env = make(id if "/" in id else spec(id), 2, 0)
+        noise = Noise(env.action, 2, share=0.5, most=0.5, seed=0)
+        recordings.append(record(env, Rude(env.action, rude), noise, 120, 0))
+        env.close()
+    polite, rude = recordings
+    for name in ("observations", "actions", "labels"):
+        for a, b in zip(getattr(polite, name), getattr(rude, name)):
+            np.testing.assert_array_equal(a[: polite.rows - 1], b[: polite.rows - 1])
+    for name in ("rewards", "started", "terminated", "truncated"):
+        a, b = getattr(polite, name), getattr(rude, name)
+        np.testing.assert_array_equal(a[: polite.rows - 1], b[: polite.rows - 1])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ class Counting:
     spec = SimpleNamespace(id="toy/counting")
     observation = action = spaces.symbols("", (), 2)
     faults = 0
+    last_fault = "it fell over"
 
     def __init__(self, num_envs: int):
         self.num_envs = num_envs
@@ -81,7 +82,7 @@ def test_nothing_but_faults_is_an_error():
         def timesteps(self, value): ...
 
     env = Lost(1)
-    with pytest.raises(LdmError, match="toy/counting: 11 faults"):
+    with pytest.raises(LdmError, match=r"toy/counting: 11 faults [^?]*it fell over"):
         returns(env, RandomActor(env.action, 0), 1)
 
 

@@ -22,6 +22,7 @@ class CountEnv:
 
     def __init__(self, num_envs: int, broken: dict | None = None, poison: float = 0.0):
         self.spec, self.num_envs, self.faults = SPEC, num_envs, 0
+        self.last_fault = "the stream broke off"
         self.observation = {
             "count": spaces.numbers("count", (2,)),
             "mark": spaces.symbols("mark", (), 7),
