@@ -113,5 +113,17 @@ class Raises(Keeper):
         return super().step(action)
 
 
+class Entropic(Keeper):
+    """Takes chance from the system wherever it is reset without a seed, as some libraries do."""
+
+    def reset(self, *, seed=None, options=None):
+        super().reset()
+        self.shown[:] = np.random.default_rng(seed).uniform(-1, 1, 2)
+        return self.shown, {}
+
+
+gymnasium.register("Entropic-v0", Entropic)
+
+
 class Blind(Keeper):
     observation_space = Dict({})

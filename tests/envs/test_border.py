@@ -231,3 +231,12 @@ def test_a_digest_follows_what_an_environment_does_not_its_name(spec):
 def test_a_float64_bound_is_kept(spec):
     """0.1 as float32 is above 0.1 as float64."""
     assert check_environment(spec("Narrow")).ok
+
+
+@pytest.mark.parametrize("reseed", [False, True])
+def test_a_seed_fixes_the_episodes_after_the_first(reseed, spec):
+    options = {"module": "keepers", "reseed": reseed}
+    made = spec("Entropic", make="Entropic-v0", adapter="gymnasium", options=options)
+    result = check_environment(made)
+    assert result.ok and result.deterministic is reseed
+    assert result.like_library is (True if reseed else None)
