@@ -19,6 +19,7 @@ USUAL = {
     "held_out": False,
     "reason": "",
     "deterministic": True,
+    "like_library": True,
     "terminated": 0,
     "truncated": 0,
 }
@@ -71,6 +72,7 @@ def _environment(spec: EnvSpec, result: Check) -> dict:
     """Its labels and what was seen; what is as usual (see USUAL) is left out."""
     labels = ("id", "domain", "base_task", "modality", "horizon", "licence", "group", "held_out")
     seen = ("reason", "deterministic", "terminated", "truncated", "rewards", "digest")
+    seen += ("like_library",)
     facts = {name: getattr(spec, name) for name in labels}
     facts |= {name: getattr(result, name) for name in seen}
     return {name: value for name, value in facts.items() if value != USUAL.get(name)}
@@ -178,8 +180,11 @@ have variants of it.
 
 {passed} configurations keep the contract of `ldm/envs/interface.py`: they build, reset and take
 200 random steps in two streams; observations and actions stay in the spaces they declare; rewards
-are finite and below a million; the same seed and actions give the same episodes, or the file says
-that they do not; terminated and truncated are apart; the episode after an end starts at once; no
+are finite and below a million; the library's own environment, built in a process of its own and
+played without our border, gives the same observations, rewards and ends to the last bit under the
+same seed and actions, and got actions of the same types and values, which nobody had written to 50
+steps later (docs/decisions/0009-border-to-environments.md); or it does not repeat itself, and the
+file says so; terminated and truncated are apart; the episode after an end starts at once; no
 process is left.
 
 {domains}
