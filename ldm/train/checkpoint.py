@@ -175,7 +175,7 @@ class Checkpoints:
                 facts = write_tensors(temporary / name, tensors)
                 write_json(temporary / f"{name}.json", facts)
                 if rank == 0:
-                    self._complete(path, temporary, state)
+                    return self._complete(path, temporary, state)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)  # which the other ranks see
             raise

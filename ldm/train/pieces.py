@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
 
@@ -48,8 +49,12 @@ class Snapshot:
             buffer = self.buffers.get(piece.key)
             if buffer is None or buffer.shape != values.shape:
                 buffer = torch.empty(values.shape, pin_memory=values.is_cuda)
-            cuda |= values.is_cuda
-            taken[piece.key] = buffer.copy_(values, non_blocking=True)
+            taken[piece.key] = buffer
+            if values.is_cuda:
+                cuda = True
+                buffer.copy_(values, non_blocking=True)
+            else:  # in this thread: PyTorch's would wait for each other after every piece
+                np.copyto(buffer.numpy(), values.numpy())
         if cuda:
             torch.cuda.synchronize()
         self.buffers = taken

@@ -153,7 +153,7 @@ def test_a_clip_of_zero_clips_nothing():
 
 
 def test_muon_turns_the_matrices_of_the_blocks_by_part_and_leaves_the_rest_to_adamw():
-    machine, other = engine(optimizer="muon", muon_lr=0.02, weight_decay=0.0), engine()
+    machine, other = engine(optimizer="muon", weight_decay=0.0), engine(weight_decay=0.0)
     before = {name: weight.clone() for name, weight in machine.model.named_parameters()}
     steps(machine, 1, rate=2e-3), steps(other, 1, rate=2e-3)
     qkv = machine.model.blocks[0].qkv - before["blocks.0.qkv"]
