@@ -17,7 +17,7 @@ from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.policy import Policy, digest
 from ldm.policy import load as load_policy
-from ldm.policy.policy import FILES
+from ldm.policy.policy import FILES, STATE
 from ldm.seeds import seed_for, split_for
 
 SCHEMA = 1  # rises when the same model and settings give other returns
@@ -31,14 +31,17 @@ def model_folder(folder: Path) -> Path:
 def pin(folder: Path) -> Path:
     """Keeps the newest model of a run at evaluation/model-<digest>, in place of another, for as
     long as its results are there: training may go on and drop that checkpoint. Its files are
-    hard links where the file system allows it. Raises LdmError where there is no model."""
+    hard links where the file system allows it; one that was lost there is taken again. Raises
+    LdmError where there is no model, or state.json, which has its step, is not beside it."""
     source = model_folder(folder).resolve()
     name = f"model-{digest(source)[:16]}"
     place = Path(folder) / "evaluation" / name
     for other in place.parent.glob("model-*"):
         if other.name != name:
             shutil.rmtree(other)
-    if not place.exists():
+    _require_state(source, 'run "ldm train" again')
+    if not all((place / name).is_file() for name in FILES):
+        shutil.rmtree(place, ignore_errors=True)
         with replacing(place) as temporary:
             temporary.mkdir()
             for file in (path for name in FILES if (path := source / name).exists()):
@@ -50,10 +53,16 @@ def pin(folder: Path) -> Path:
 
 
 def pinned(folder: Path) -> Path:
-    """The model that was evaluated. Raises LdmError where none was."""
+    """The model that was evaluated. Raises LdmError where none was or its state.json is lost."""
     for place in (Path(folder) / "evaluation").glob("model-*"):
+        _require_state(place, 'run "ldm evaluate" again')
         return place
     raise LdmError(f'{folder}: no model was evaluated; run "ldm evaluate"')
+
+
+def _require_state(model: Path, remedy: str) -> None:
+    if not (model / STATE).is_file():
+        raise LdmError(f"{model / STATE} is missing, which has the model's step; {remedy}")
 
 
 def key(recipe: Recipe, spec: EnvSpec, model: str) -> str:

@@ -33,6 +33,14 @@ def test_replacing_a_folder(tmp_path):
     assert os.listdir(tmp_path) == ["step-1"]
 
 
+def test_a_folder_where_a_file_belongs_is_named(tmp_path):
+    path = tmp_path / "a.bin"
+    path.mkdir()
+    with pytest.raises(LdmError, match=rf"{path} is a folder, expected a file: remove it"):
+        write_bytes(path, b"new")
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
 def test_a_killed_writer_leaves_nothing_under_the_final_name(tmp_path):
     path = tmp_path / "a.bin"
     killed = run_python(

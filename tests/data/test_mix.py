@@ -216,11 +216,8 @@ def test_a_damaged_mix_is_named(tmp_path):
     assert len(mix.read_block(tmp_path / "mix", shard, limits)) == shard["segments"]
 
 
-@pytest.mark.parametrize("at", [0, 200, -30, -1])
-def test_a_part_that_was_damaged_is_made_again(tmp_path, monkeypatch, at):
-    record(tmp_path / "whole")
-    record(tmp_path / "killed")
-    mix.mix_stage(recipe(), tmp_path / "whole")
+def stop_between_passes(folder, monkeypatch):
+    """Leaves `folder` as a mix that was killed after its first pass does."""
 
     def dying(function, jobs, *_, **__):
         if function is mix.collect:
@@ -230,13 +227,35 @@ def test_a_part_that_was_damaged_is_made_again(tmp_path, monkeypatch, at):
     with monkeypatch.context() as patch:
         patch.setattr(mix, "run_jobs", dying)
         with pytest.raises(KeyboardInterrupt):
-            mix.mix_stage(recipe(), tmp_path / "killed")
+            mix.mix_stage(recipe(), folder)
+
+
+@pytest.mark.parametrize("at", [0, 200, -30, -1])
+def test_a_part_that_was_damaged_is_made_again(tmp_path, monkeypatch, at):
+    record(tmp_path / "whole")
+    record(tmp_path / "killed")
+    mix.mix_stage(recipe(), tmp_path / "whole")
+    stop_between_passes(tmp_path / "killed", monkeypatch)
     for part in (tmp_path / "killed/mix/.parts").glob("*.zip"):
         data = bytearray(part.read_bytes())
         data[at] ^= 4
         part.write_bytes(data)
     mix.mix_stage(recipe(), tmp_path / "killed")
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("key", [b"\xff\xfe", None], ids=["no text", "a folder"])
+def test_a_damaged_key_of_a_stopped_mix_begins_it_anew(tmp_path, monkeypatch, key):
+    record(tmp_path)
+    mix.mix_stage(recipe(), tmp_path)
+    whole = contents(tmp_path)
+    (tmp_path / "mix/manifest.json").unlink()
+    stop_between_passes(tmp_path, monkeypatch)
+    path = tmp_path / "mix/.parts/key"
+    path.unlink()
+    path.mkdir() if key is None else path.write_bytes(key)
+    mix.mix_stage(recipe(), tmp_path)
+    assert contents(tmp_path) == whole
 
 
 @pytest.mark.parametrize(

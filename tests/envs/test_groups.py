@@ -173,6 +173,14 @@ def test_a_wrong_name_names_the_nearest():
         groups.group("nethak")
 
 
+def test_a_lost_lock_is_named(group_of, tmp_path):
+    group_of("relics", "relic==1.0\n")
+    groups.group.cache_clear()
+    (tmp_path / "locks/relics.txt").unlink()
+    with pytest.raises(LdmError, match=rf"no {tmp_path}/locks/relics\.txt"):
+        groups.group("relics")
+
+
 def clash(one: dict[str, str], other: dict[str, str]) -> bool:
     return any(one[package] != other[package] for package in one.keys() & other.keys())
 

@@ -113,6 +113,29 @@ def test_a_damaged_log_or_timing_fails_nothing_and_is_told(recipe, folder, capsy
     assert 7 not in map(int, report.build(recipe, folder)["training"]["loss"])
 
 
+def test_a_pinned_model_that_lost_its_step_is_named_and_pinned_anew(recipe, folder, here):
+    run.evaluate_stage(recipe, folder)
+    before = json.dumps(report.build(recipe, folder))
+    state = rollouts.pinned(folder) / "state.json"
+    state.unlink()
+    for read in (rollouts.pinned, lambda folder: report.build(recipe, folder)):
+        with pytest.raises(LdmError, match=rf'{state} is missing.*run "ldm evaluate" again'):
+            read(folder)
+    run.evaluate_stage(recipe, folder)
+    assert len(here) == 2 and json.dumps(report.build(recipe, folder)) == before
+    (folder / "train/model/state.json").unlink()
+    with pytest.raises(LdmError, match=r"train/model/state\.json is missing"):
+        run.evaluate_stage(recipe, folder)
+
+
+def test_a_lost_result_is_named_by_its_file(recipe, folder):
+    run.evaluate_stage(recipe, folder)
+    path = run.result_path(find(TRAINED[0]), folder)
+    path.unlink()
+    with pytest.raises(LdmError, match=rf'1 of 2 .*\({path.name}\); run "ldm evaluate"'):
+        report.build(recipe, folder)
+
+
 def test_a_run_without_a_model_says_what_to_do(recipe, folder):
     (folder / "train" / "model" / "model.safetensors").unlink()
     with pytest.raises(LdmError, match=r"model\.safetensors is missing.*ldm train"):
