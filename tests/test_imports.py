@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-COMMON = {"ldm.errors", "ldm.config", "ldm.seeds", "ldm.parallel", "ldm.versions"}
+COMMON = {
+    "ldm.errors",
+    "ldm.config",
+    "ldm.recipe_check",
+    "ldm.run",
+    "ldm.seeds",
+    "ldm.parallel",
+    "ldm.versions",
+}
 ENV_TYPES = {"ldm.envs.spaces", "ldm.envs.interface", "ldm.envs.spec"}
 
 # part → the modules of ours that it may import; a name stands for itself and all below it

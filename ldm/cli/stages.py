@@ -1,6 +1,5 @@
 """The stages of the flow as subcommands, all of which take a recipe."""
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import tyro
 
 from ldm.config import Recipe, load_recipe
 from ldm.errors import LdmError
+from ldm.recipe_check import check
 
 STAGES = {
     "reference": "ldm.reference.run",
@@ -86,30 +86,33 @@ class RunRecipe(Stage):
 def read_recipe(command: str, arguments: list[str]) -> Recipe:
     """The recipe named first in `arguments`, with the rest as flags over its values."""
     name, *flags = arguments
-    return tyro.cli(Recipe, default=load_recipe(name), args=flags, prog=f"ldm {command} {name}")
+    recipe = load_recipe(name)
+    return check(tyro.cli(Recipe, default=recipe, args=flags, prog=f"ldm {command} {name}"), name)
 
 
 def run_stages(stages: tuple[str, ...], recipe: Recipe) -> None:
-    """Runs stages in order and keeps how long each took in runs/<name>/seconds.json."""
-    expand = import_module("ldm.envs.catalogue").expand
-    recipe = replace(recipe, environments=expand(recipe.environments))
-    folder = Path("runs") / recipe.name
-    folder.mkdir(parents=True, exist_ok=True)
+    """Runs stages in order, each for what is missing or changed. Raises LdmError, before the first
+    one, for what the run cannot follow or this machine lacks."""
+    run = import_module("ldm.run").Run.of(recipe)
+    run.admit(stages)
+    resolved = resolve(recipe, run.folder)
+    import_module("ldm.envs.installed").require_installed(resolved, stages)
     for stage in stages:
-        run: Callable[[Recipe, Path], None] = getattr(
+        perform: Callable[[Recipe, Path], None] = getattr(
             import_module(STAGES[stage]), f"{stage}_stage"
         )
-        start = time.monotonic()
-        try:
-            run(recipe, folder)
-        finally:
-            _add_seconds(folder / "seconds.json", stage, time.monotonic() - start)
+        run.note(stage)
+        with run.timed(stage):
+            perform(resolved, run.folder)
 
 
-def _add_seconds(path: Path, stage: str, seconds: float) -> None:
-    sealed, known = import_module("ldm.data.sealed"), {}
-    with suppress(LdmError):  # missing or damaged: counted anew
-        known = sealed.read_sealed(path, None, "")
-        del known["checksum"]
-    known[stage] = round(known.get(stage, 0.0) + seconds, 2)
-    sealed.write_sealed(path, known)
+def resolve(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with its patterns of environments expanded, and the weights of those alone."""
+    catalogue = import_module("ldm.envs.catalogue")
+    recipe = replace(recipe, environments=catalogue.expand(recipe.environments))
+    recorded: set[str] = set()
+    with suppress(LdmError):  # nothing is recorded yet, or it is damaged, which the stages tell
+        entries = import_module("ldm.data.manifest").read_manifest(folder / "data")["environments"]
+        recorded = {entry["id"] for entry in entries}
+    check = import_module("ldm.recipe_check")
+    return check.with_own_weights(recipe, recorded, catalogue.load())

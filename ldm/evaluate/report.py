@@ -8,6 +8,7 @@
 """
 
 import platform
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,7 @@ def build(recipe: Recipe, folder: Path) -> dict:
     return {
         "schema": SCHEMA,
         "name": recipe.name,
+        "recipe": asdict(recipe),
         "model": results[0][2]["model"] if results else {},
         **_summaries(scored),
         "not_admitted": [

@@ -5,7 +5,7 @@ from pathlib import Path
 from ldm.config import Recipe, ReferenceConfig
 from ldm.data.atomic import folder_lock
 from ldm.envs.catalogue import find
-from ldm.envs.groups import group
+from ldm.envs.installed import require_groups
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.parallel.jobs import run_jobs
@@ -37,14 +37,6 @@ def reference_stage(recipe: Recipe, folder: Path) -> None:
     for card in cards:
         if not card.admitted:
             console.print(f"not admitted: {card.id}: {card.reason}", style="yellow", markup=False)
-
-
-def require_groups(specs: list[EnvSpec]) -> None:
-    """What is not installed is no environment's failure, so no card may say so."""
-    needed = sorted({spec.group for spec in specs} - {"main"})
-    if missing := [name for name in needed if not group(name).installed]:
-        names = " ".join(missing)
-        raise LdmError(f'run "ldm envs install {names}" first, or leave their environments out')
 
 
 def up_to_date(spec: EnvSpec, config: ReferenceConfig, seed: int, folder: Path) -> bool:

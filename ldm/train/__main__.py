@@ -6,13 +6,13 @@ The flags are those of `ldm train`, e.g. --train.steps 1000.
 import os
 import signal
 import sys
-from pathlib import Path
 
 import tyro
 
 from ldm.config import Recipe, load_recipe
 from ldm.errors import LdmError
 from ldm.parallel.parent import die_with
+from ldm.recipe_check import check
 
 
 def main() -> None:
@@ -22,10 +22,17 @@ def main() -> None:
         if not arguments or arguments[0].startswith("-"):
             raise LdmError("expected a recipe: deepspeed --num_gpus 8 --module ldm.train RECIPE")
         name, *flags = arguments
-        recipe = tyro.cli(Recipe, default=load_recipe(name), args=flags, prog=f"ldm.train {name}")
+        recipe = load_recipe(name)
+        recipe = tyro.cli(Recipe, default=recipe, args=flags, prog=f"ldm.train {name}")
+        check(recipe, name)
+        from ldm.run import Run
         from ldm.train.run import train_stage
 
-        train_stage(recipe, Path("runs") / recipe.name)
+        run = Run.of(recipe)
+        run.admit(("train",))
+        if os.environ.get("RANK", "0") == "0":
+            run.note("train")
+        train_stage(recipe, run.folder)
     except LdmError as error:
         sys.exit(f"ldm, rank {os.environ.get('RANK', 0)}: {error}")
     except KeyboardInterrupt:

@@ -1,0 +1,142 @@
+"""A recipe checked whole, before anything runs: every number's range, names, sizes, weights."""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass, replace
+from typing import NamedTuple
+
+from ldm.config import Recipe
+from ldm.errors import LdmError, nearest
+
+
+class Range(NamedTuple):
+    """Numbers from low to high, both among them unless `without` names "low" or "high"."""
+
+    low: float
+    high: float = math.inf
+    without: str = ""
+
+    def __contains__(self, value: object) -> bool:
+        assert isinstance(value, (int, float))
+        below = value <= self.low if "low" in self.without else value < self.low
+        above = value >= self.high if "high" in self.without else value > self.high
+        return math.isfinite(value) and not below and not above
+
+    def __str__(self) -> str:
+        low = f"more than {self.low:g}" if "low" in self.without else f"{self.low:g}"
+        if math.isinf(self.high):
+            return low if "low" in self.without else f"{low} or more"
+        return f"{low} to {'less than ' if 'high' in self.without else ''}{self.high:g}"
+
+
+POSITIVE, COUNT, ABOVE_ZERO = Range(1), Range(0), Range(0, math.inf, "low")
+SHARE, BELOW_ONE = Range(0, 1), Range(0, 1, "high")
+
+# every number of a recipe; 0 means the same in both engines
+RANGES = {
+    "seed": Range(0, 2**63 - 1),
+    "workers": POSITIVE,
+    "reference.episodes": Range(2),  # an interval needs two
+    "reference.budget_steps": COUNT,
+    "reference.budget_seconds": COUNT,
+    "reference.play_seconds": ABOVE_ZERO,
+    "record.transitions": POSITIVE,
+    "record.shard_transitions": POSITIVE,
+    "record.streams": POSITIVE,
+    "record.noise_share": SHARE,
+    "record.noise": SHARE,
+    "tokens.rows": Range(2, 1 << 28),
+    "tokens.patch": Range(1, 512),
+    "tokens.image_patches": POSITIVE,
+    "tokens.context": Range(2),
+    "tokens.action_bins": Range(2, 1 << 16),
+    "tokens.identity_dropout": SHARE,
+    "mix.streams": POSITIVE,
+    "mix.bin_tokens": Range(2),
+    "train.steps": POSITIVE,
+    "train.lr": ABOVE_ZERO,
+    "train.muon_lr": ABOVE_ZERO,
+    "train.warmup": COUNT,
+    "train.decay": SHARE,
+    "train.final_lr": SHARE,
+    "train.average": BELOW_ONE,
+    "train.weight_decay": COUNT,
+    "train.beta1": BELOW_ONE,
+    "train.beta2": BELOW_ONE,
+    "train.clip": COUNT,
+    "train.micro_batches": POSITIVE,
+    "train.zero_stage": Range(0, 3),
+    "train.checkpoint_every": POSITIVE,
+    "train.keep": POSITIVE,
+    "train.keep_every": COUNT,
+    "train.log_every": POSITIVE,
+    "train.max_seconds": COUNT,
+    "evaluate.episodes": Range(2),
+    "evaluate.streams": POSITIVE,
+}
+NAME = re.compile(r"\w[\w.-]*")
+
+
+def settings(value, prefix: str = "") -> dict[str, object]:
+    """Every setting of a recipe by its dotted key, "train.lr"; tables and lists are one value."""
+    found: dict[str, object] = {}
+    for field in fields(value):
+        own = getattr(value, field.name)
+        key = f"{prefix}{field.name}"
+        found |= settings(own, f"{key}.") if is_dataclass(own) else {key: own}
+    return found
+
+
+def check(recipe: Recipe, where: str = "recipe") -> Recipe:
+    """`recipe` itself. Raises LdmError naming the first key that is wrong, its value, and what it
+    may be; `where` is put before it."""
+    values = settings(recipe)
+    if not NAME.fullmatch(recipe.name):
+        raise LdmError(
+            f"{where}: name is {recipe.name!r}, expected the name of a folder in runs/: letters, "
+            'digits, "_", "-" and ".", no "/", and no "." first'
+        )
+    for key, allowed in RANGES.items():
+        if (value := values[key]) not in allowed:
+            raise LdmError(f"{where}: {key} is {value!r}, expected {allowed}")
+    for name, weight in recipe.mix.weights.items():
+        if weight not in COUNT:
+            raise LdmError(f"{where}: mix.weights of {name} is {weight!r}, expected {COUNT}")
+    if recipe.train.warmup > recipe.train.steps:
+        raise LdmError(
+            f"{where}: train.warmup is {recipe.train.warmup}, expected at most train.steps, "
+            f"{recipe.train.steps}: its peak would never be reached"
+        )
+    if recipe.mix.bin_tokens < recipe.tokens.context:
+        raise LdmError(
+            f"{where}: mix.bin_tokens is {recipe.mix.bin_tokens}, expected at least "
+            f"tokens.context, {recipe.tokens.context}: a bin holds whole segments"
+        )
+    if recipe.mix.streams % recipe.train.micro_batches:
+        raise LdmError(
+            f"{where}: train.micro_batches is {recipe.train.micro_batches}, expected a divisor of "
+            f"mix.streams, {recipe.mix.streams}: a step's batch is one bin of each"
+        )
+    from ldm.model.presets import architecture  # needs numpy, which the bare command does without
+
+    try:
+        architecture(recipe.model.preset, **recipe.model.overrides)
+    except LdmError as error:
+        raise LdmError(f"{where}: model: {error}") from error
+    return recipe
+
+
+def with_own_weights(recipe: Recipe, recorded: set[str], catalogue: Iterable[str]) -> Recipe:
+    """The recipe, its patterns expanded, without weights of environments that it leaves out (flags
+    can narrow `environments`, not take a weight out). recorded: ids of the data that is there
+    already, imported ones too. Raises LdmError where a weight is of nothing known."""
+    known = {*recipe.environments, *recorded}
+    for name in recipe.mix.weights:
+        if name not in known and name not in (everything := {*known, *catalogue}):
+            hint = nearest(name, everything)
+            raise LdmError(
+                f'mix.weights: no environment "{name}" in the catalogue or the data{hint}'
+            )
+    own = {name: weight for name, weight in recipe.mix.weights.items() if name in known}
+    return replace(recipe, mix=replace(recipe.mix, weights=own))
