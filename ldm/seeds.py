@@ -28,7 +28,9 @@ PURPOSES: dict[str, str] = {
     "shuffle": NONE,
     "model": NONE,  # its first weights
     # what it is judged by, or shown in
+    "explore": TRAIN,  # random steps that make known what was not trained on
     "evaluate": TEST,
+    "decode": NONE,  # actions that are sampled
     "bootstrap": NONE,  # intervals
     "play": TEST,
     "restart": NONE,  # a worker that failed starts anew, on the range that it had

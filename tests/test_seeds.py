@@ -19,7 +19,8 @@ USERS = {
     "record/job.py": ({"record", "noise"}, {"record"}),
     "data/mix.py": ({"mix", "shuffle"}, set()),
     "train/run.py": ({"model"}, set()),
-    "evaluate/rollouts.py": ({"evaluate"}, {"evaluate"}),
+    "evaluate/rollouts.py": ({"evaluate", "explore", "decode"}, {"evaluate"}),
+    "evaluate/probe.py": (set(), {"explore"}),
     "evaluate/report.py": ({"bootstrap"}, set()),
     "evaluate/play.py": ({"play"}, {"play"}),
     "evaluate/video.py": (set(), {"play"}),
@@ -64,7 +65,7 @@ def purposes(path: Path, name: str) -> set[str]:
 
 def test_what_shapes_a_model_never_sees_what_it_is_scored_on():
     assert {p for p, split in PURPOSES.items() if split == TEST} == {"score", "evaluate", "play"}
-    shaping = {"probe", "learn", "trial", "record"}
+    shaping = {"probe", "learn", "trial", "record", "explore"}
     assert {p for p, split in PURPOSES.items() if split == TRAIN} == shaping
     for purpose, split in PURPOSES.items():
         if split:

@@ -38,6 +38,8 @@ class Envs:
     def __call__(self) -> None:
         commands = import_module("ldm.envs.commands")
         commands.perform(self.action, self.ids, self.all, self.workers, self.results, self.docs)
+        if self.action == "check" and not self.all:
+            import_module("ldm.evaluate.probe").tell(self.ids)
 
 
 @dataclass
@@ -79,10 +81,12 @@ class Play:
     """Where the episodes start."""
     video: Path | None = None
     """Write the first episode to this file (mp4), where the environment renders."""
+    decode: Literal["facts", "expected", "likeliest", "sampled"] = "facts"
+    """How actions are read from their distributions; facts: as the mix decided for each."""
 
     def __call__(self) -> None:
         import_module("ldm.evaluate.play").play(
-            self.environment, self.model, self.episodes, self.seed, self.video
+            self.environment, self.model, self.episodes, self.seed, self.video, self.decode
         )
 
 

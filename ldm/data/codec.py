@@ -203,7 +203,7 @@ class Codec:
 
     def observation_rows_of(self, observation: Arrays, identity=True) -> Rows:
         rows = len(observation[0])
-        numbers = self._numbers(observation, rows)
+        numbers = self.numbers(observation, rows)
         symbols = self.symbols.rows(observation) if len(self.symbols) else None
         identity = np.where(identity, self.identity_row, -1)
         bags = [[self.patch_rows[p], identity] for p in range(len(self.patch_rows))]
@@ -224,7 +224,8 @@ class Codec:
             self._patches(observation, rows),
         )
 
-    def _numbers(self, observation: Arrays, rows: int) -> np.ndarray:
+    def numbers(self, observation: Arrays, rows: int) -> np.ndarray:
+        """The continuous components as tokens show them, float32 (R, components)."""
         if not self.number_leaves:
             return np.empty((rows, 0), np.float32)
         flat = [np.asarray(observation[i]).reshape(rows, -1) for i in self.number_leaves]

@@ -53,6 +53,12 @@ def lines(environment: dict, config: TokenConfig) -> list[str]:
     return [line(environment["id"], finding) for finding in findings(environment, config)]
 
 
+def known_lines(environment: dict) -> list[str]:
+    """What the mix found, in words, from an entry with facts; none without."""
+    found = environment.get("facts", {}).get("fidelity", [])
+    return [line(environment["id"], finding) for finding in found]
+
+
 def line(id: str, finding: dict) -> str:
     """A finding in words."""
     name = f' "{finding["leaf"]}"' if finding["leaf"] else ""

@@ -25,6 +25,7 @@ from ldm.data.atomic import folder_lock, replacing, write_bytes
 from ldm.data.codec import Codec
 from ldm.data.encoded import Encoded, Limits
 from ldm.data.manifest import WHOLE, read_environment, read_manifest, write_manifest
+from ldm.data.modes import decide
 from ldm.data.samples import Damage, read_tar, write_tar
 from ldm.data.sealed import checksum
 from ldm.data.verify import LIST, read_recorded
@@ -60,7 +61,8 @@ def mix_stage(recipe: Recipe, folder: Path) -> None:
             return
         environments = _chosen(recipe, recorded["environments"])
         _tell_skipped(environments, data)
-        environments = [known(environment, recipe.tokens) for environment in environments]
+        jobs = [(environment, recipe.tokens, data) for environment in environments]
+        environments = run_jobs(known, jobs, recipe.workers, "facts", lambda job: job[0]["id"])
         fidelity.tell(environments, recipe.tokens)
         _clear(mix, settings)
         shards = _shards_per_stream(recipe, environments)
@@ -90,9 +92,16 @@ def mix_stage(recipe: Recipe, folder: Path) -> None:
         shutil.rmtree(mix / PARTS)
 
 
-def known(environment: dict, tokens: TokenConfig) -> dict:
-    """The entry with its facts, which encoding and acting share."""
+def known(environment: dict, tokens: TokenConfig, data: Path) -> dict:
+    """The entry with its facts, which encoding and acting share; how its actions are decoded is
+    decided from its first shard that has not been left out."""
     decided = {**environment, "facts": facts.derive(environment)}
+    codec = Codec(decided, tokens)
+    if codec.components.smooth.any():
+        whole = [s for s in environment["shards"] if WHOLE not in s.get("skip", {})]
+        only = {**environment, "shards": whole[:1]}
+        for _, trajectories in read_environment(data, only):
+            decided["facts"]["decode"] = decide(codec, [t for t in trajectories if len(t)])
     decided["facts"]["fidelity"] = fidelity.findings(decided, tokens)
     return decided
 

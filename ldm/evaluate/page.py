@@ -17,13 +17,15 @@ STAGES = ("reference", "record", "mix", "train", "evaluate", "report")
 
 def page(report: dict) -> str:
     """The page of a report (report.py says what is in it)."""
-    environments, summary = report["environments"], report["summary"]
+    summary = report["summary"]
+    seen = [entry for entry in report["environments"] if not entry["held_out"]]
     template = resources.files("ldm.evaluate").joinpath("report.html").read_text()
-    domains = _count(len({environment["domain"] for environment in environments}), "domain")
-    sections = (_scores, _curve, _held_out, _table, _not_admitted, _training, _time, _provenance)
+    domains = _count(len({environment["domain"] for environment in seen}), "domain")
+    sections = (_scores, _curve, _held_out, _table, _not_admitted, _unseen, _training, _time)
+    sections += (_provenance,)
     return Template(template).substitute(
         title=escape(f"LDM report: {report['name']}"),
-        headline=f"One model acts in {_count(len(environments), 'environment')} of {domains}",
+        headline=f"One model acts in {_count(len(seen), 'environment')} of {domains}",
         subtitle=escape(_subtitle(report)),
         tiles=_tiles(summary),
         sections="\n".join(filter(None, (section(report) for section in sections))),
@@ -83,15 +85,18 @@ def _scores(report: dict) -> str:
 
 
 def _curve(report: dict) -> str:
-    if not report["environments"]:
+    if not report["curve"]:
         return ""
-    figure = f"<figure>{plots.threshold(report['curve'], len(report['environments']))}</figure>"
-    lead = "The share of environments whose score is at or above τ, with its 95% band."
+    figure = f"<figure>{plots.threshold(report['curve'], report['summary']['admitted'])}</figure>"
+    lead = (
+        "The share of the environments seen in training whose score is at or above τ, with its "
+        "95% band."
+    )
     return _section("How many reach which score", figure, lead)
 
 
 def _held_out(report: dict) -> str:
-    held_out, seen = report["held_out"], report["seen"]
+    held_out, seen = report["held_out"], report["summary"]
     if not held_out["admitted"]:
         return ""
     rows = [
@@ -100,7 +105,11 @@ def _held_out(report: dict) -> str:
         if part["admitted"]
     ]
     body = _rows(["base tasks", "environments", "mean", "95% interval"], rows, numbers=(1, 2, 3))
-    return _section("Seen and held-out base tasks", body)
+    lead = (
+        "All figures above are of what was seen in training. What was held out is known to the "
+        "model from random steps alone; its bins are those of the declared bounds."
+    )
+    return _section("Seen and held-out base tasks", body, lead)
 
 
 def _rows(header: list[str], rows: list[list], numbers: Sequence[int] = ()) -> str:
@@ -129,7 +138,7 @@ def _table(report: dict) -> str:
         score = environment["normalised"]
         rows.append(
             [
-                (environment["id"], "held-out data" if environment["held_out_data"] else ""),
+                (environment["id"], _marks(environment)),
                 environment["domain"],
                 environment["policy"],
                 *(_return(environment[who]) for who in ("random", "reference", "ldm")),
@@ -141,6 +150,19 @@ def _table(report: dict) -> str:
         f"{_range([e['episodes'] for e in report['environments']])} episodes in each."
     )
     return _section("Returns", _rows(header, rows, (3, 4, 5, 6)), lead, "long")
+
+
+def _marks(environment: dict) -> str:
+    marks = {"held_out": "held out", "held_out_data": "held-out data"}
+    return ", ".join(text for name, text in marks.items() if environment[name])
+
+
+def _unseen(report: dict) -> str:
+    lines = [line for environment in report["environments"] for line in environment["unseen"]]
+    if not lines:
+        return ""
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return _section("What the model does not see, or not as it is", f"<ul>{items}</ul>", "", "long")
 
 
 def _range(values: list[int]) -> str:

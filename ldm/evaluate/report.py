@@ -1,10 +1,14 @@
 """The report stage: report.json for machines, report.html and a table on the terminal for people.
 
-{"schema": 1, "name", "model": {...}, "environments": [{"id", "domain", "base_task", "held_out",
- "policy", "episodes", "random": {"mean", "ci"}, "reference", "ldm", "normalised"}],
+{"schema": 2, "name", "model": {...}, "environments": [{"id", "domain", "base_task", "held_out",
+ "unseen": lines of fidelity.py, "policy", "episodes", "random": {"mean", "ci"}, "reference",
+ "ldm", "normalised"}],
  "not_admitted": [{"id", "reason"}], "summary": {"admitted", "mean", "median", "iqm", "ci",
- "unclipped", "at_least", "at_least_ci"}, "domains": {domain: summary}, "seen", "held_out":
- summaries, "curve": {...}, "training": {...}, "seconds": {stage: s}, "versions": {...}}
+ "unclipped", "at_least", "at_least_ci"}, "domains": {domain: summary}, "held_out": summary,
+ "curve": {...}, "training": {...}, "seconds": {stage: s}, "versions": {...}}
+
+summary, domains, curve and base_tasks are of environments seen in training; held_out of those that
+the recipe or the mix kept out of it. Nothing is of both.
 """
 
 import platform
@@ -31,7 +35,8 @@ from ldm.reference.admission import Card
 from ldm.seeds import seed_for
 from ldm.versions import versions
 
-SCHEMA = 1
+SCHEMA = 2
+NONE = {"admitted": 0}
 PACKAGES = ("torch", "numpy", "gymnasium")
 POINTS = 300  # of a training curve at most
 
@@ -98,11 +103,12 @@ def _environment(recipe: Recipe, spec: EnvSpec, card: Card, result: dict):
         "id": spec.id,
         "domain": spec.domain,
         "base_task": spec.base_task,
-        "held_out": recipe.holds_out(spec.base_task, spec.held_out),
+        "held_out": recipe.holds_out(spec.base_task, spec.held_out) or not result["trained"],
         "held_out_data": spec.data_driven,
         "policy": card.chosen["id"],
         "episodes": result["episodes"],
         "faults": result["faults"],
+        "unseen": result["unseen"],
         "random": {"mean": random.mean, "ci": list(random.ci)},
         "reference": {"mean": reference.mean, "ci": list(reference.ci)},
         "ldm": scores.sample_mean(returns, rng),
@@ -118,17 +124,18 @@ def _summaries(scored: list[tuple[dict, float, np.ndarray]]) -> dict:
 
     def part(chosen) -> dict:
         index = [i for i, entry in enumerate(environments) if chosen(entry)]
-        return scores.summarise(scores_E[index], resampled_EB[index])
+        return scores.summarise(scores_E[index], resampled_EB[index]) if index else NONE
 
-    domains = sorted({entry["domain"] for entry in environments})
+    seen = [i for i, entry in enumerate(environments) if not entry["held_out"]]
+    domains = sorted({environments[i]["domain"] for i in seen})
+    trained = lambda entry: not entry["held_out"]
     return {
         "environments": environments,
-        "base_tasks": len({entry["base_task"] for entry in environments}),
-        "summary": part(lambda entry: True),
-        "domains": {d: part(lambda entry, d=d: entry["domain"] == d) for d in domains},
-        "seen": part(lambda entry: not entry["held_out"]),
+        "base_tasks": len({environments[i]["base_task"] for i in seen}),
+        "summary": part(trained),
+        "domains": {d: part(lambda e, d=d: trained(e) and e["domain"] == d) for d in domains},
         "held_out": part(lambda entry: entry["held_out"]),
-        "curve": scores.threshold_curve(scores_E, resampled_EB) if scored else None,
+        "curve": scores.threshold_curve(scores_E[seen], resampled_EB[seen]) if seen else None,
     }
 
 

@@ -3,24 +3,25 @@
 import os
 import shutil
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 from ldm.config import Recipe
+from ldm.data import fidelity
 from ldm.data.atomic import replacing
-from ldm.data.manifest import read_manifest
 from ldm.data.sealed import checksum
 from ldm.envs.make import make
 from ldm.envs.rollout import returns
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
-from ldm.policy import Policy, digest
+from ldm.evaluate.probe import probe
+from ldm.policy import digest
 from ldm.policy import load as load_policy
 from ldm.policy.policy import FILES, STATE
 from ldm.seeds import seed_for, split_for
 
-SCHEMA = 1  # rises when the same model and settings give other returns
+SCHEMA = 2  # rises when the same model and settings give other returns
 
 
 def model_folder(folder: Path) -> Path:
@@ -73,16 +74,24 @@ def key(recipe: Recipe, spec: EnvSpec, model: str) -> str:
 def play(recipe: Recipe, spec: EnvSpec, folder: Path) -> dict:
     """Returns of the model in `spec`, on the range held out where it replays data.
 
-    {"id", "key", "model": facts, "episodes", "seed", "returns": [...], "faults", "seconds"}.
+    {"id", "key", "model": facts, "trained": whether on this environment, "unseen": lines of
+    fidelity.py, "episodes", "seed", "returns": [...], "faults", "seconds"}.
+    Of an environment it was not trained on only random steps say what it is like (probe.py).
     The seed is derived for this purpose alone: recording and scoring the reference use others.
     """
     start = time.monotonic()
-    policy = load(Path(folder), spec, recipe.holds_out(spec.base_task, spec.held_out))
+    settings, policy = recipe.evaluate, _loaded(pinned(folder))
+    trained = spec.id in policy.environments
+    if not trained:  # nothing else is known of it from here on
+        probed = seed_for("explore", recipe.seed, spec.id)
+        policy = policy.knowing(probe(spec, probed, settings.probe_steps))
     seed = seed_for("evaluate", recipe.seed, spec.id)
-    streams = min(recipe.evaluate.streams, recipe.evaluate.episodes)
+    decode = "" if settings.decode == "facts" else settings.decode
+    streams = min(settings.streams, settings.episodes)
     env = make(spec, streams, seed, split=split_for("evaluate", spec.data_driven))
     try:
-        scores = returns(env, policy.actor(spec.id, streams), recipe.evaluate.episodes)
+        actor = policy.actor(spec.id, streams, decode, seed_for("decode", recipe.seed, spec.id))
+        scores = returns(env, actor, settings.episodes)
         faults = env.faults
     finally:
         env.close()
@@ -91,22 +100,14 @@ def play(recipe: Recipe, spec: EnvSpec, folder: Path) -> dict:
         "id": spec.id,
         "key": key(recipe, spec, policy.digest),
         "model": policy.facts(),
+        "trained": trained,
+        "unseen": fidelity.known_lines(policy.environments[spec.id]),
         "episodes": len(scores),
         "seed": seed,
         "returns": scores.tolist(),
         "faults": faults,
         "seconds": round(time.monotonic() - start, 2),
     }
-
-
-def load(folder: Path, spec: EnvSpec, held_out: bool) -> Policy:
-    """The model that is pinned. Of what was kept out of its training, the recorded data's manifest
-    tells."""
-    policy = _loaded(pinned(folder))
-    if spec.id in policy.environments or not held_out:
-        return policy
-    recorded = {entry["id"]: entry for entry in read_manifest(folder / "data")["environments"]}
-    return replace(policy, environments=recorded | policy.environments)
 
 
 _loaded = cache(load_policy)  # once a process

@@ -15,6 +15,7 @@ from ldm.policy import digest
 from ldm.reference.admission import Card, read_card
 
 FORM = {"key": str, "model": dict, "episodes": int, "faults": int, "returns": [float]}
+FORM |= {"trained": bool, "unseen": [str]}
 
 
 def evaluate_stage(recipe: Recipe, folder: Path) -> None:

@@ -20,7 +20,8 @@ def show(report: dict, page: Path) -> None:
     for entry in report["not_admitted"]:
         reason = f"not admitted: {entry['id']}: {entry['reason']}"
         console.print(reason, style="dim", highlight=False, markup=False)
-    console.print(f"{headline(report)}\nThe report: {page}", highlight=False, markup=False)
+    for line in (*headlines(report), f"The report: {page}"):
+        console.print(line, highlight=False, markup=False)
 
 
 def table(report: dict) -> Table:
@@ -29,9 +30,10 @@ def table(report: dict) -> Table:
     rows.add_column("environment", overflow="fold")
     for name in ("random", "reference", "model", "score", "95% interval"):
         rows.add_column(name, justify="right", no_wrap=True)
-    order = sorted(report["environments"], key=lambda e: (e["domain"], -e["normalised"]["mean"]))
-    for domain, group in groupby(order, key=lambda e: e["domain"]):
-        rows.add_row(f"[bold]{domain}")
+    part = lambda e: (e["held_out"], e["domain"])
+    order = sorted(report["environments"], key=lambda e: (part(e), -e["normalised"]["mean"]))
+    for (held_out, domain), group in groupby(order, key=part):
+        rows.add_row(f"[bold]{domain}{', held out' if held_out else ''}")
         for row in group:
             score = row["normalised"]
             colour = "green" if score["mean"] >= SOLVED else "yellow"
@@ -41,11 +43,15 @@ def table(report: dict) -> Table:
     return rows
 
 
-def headline(report: dict) -> str:
-    """The summary in a line."""
-    summary = report["summary"]
-    if not summary["admitted"]:
-        return "No environment was admitted."
+def headlines(report: dict) -> list[str]:
+    """A line on what was seen in training and, apart from it, one on what was held out."""
+    parts = [("", report["summary"]), ("held out: ", report["held_out"])]
+    told = [f"{name}{headline(part)}" for name, part in parts if part["admitted"]]
+    return told or ["No environment was admitted."]
+
+
+def headline(summary: dict) -> str:
+    """A summary in a line."""
     return (
         f"{summary['admitted']} environments: mean {summary['mean']:.3f} "
         f"[{span(summary['ci']['mean'], 3)}], median {summary['median']:.3f}, "

@@ -12,6 +12,8 @@ from ldm.kernels.action_loss import action_logits, action_loss
 from ldm.kernels.rms_norm import rms_norm
 from ldm.model.presets import Architecture
 
+PEAK = 4  # classes around the likeliest that belong to its mode: labels are smoothed by 1
+
 
 class ActionHead(nn.Module):
     def __init__(self, architecture: Architecture):
@@ -58,9 +60,24 @@ class ActionHead(nn.Module):
         slots_J: torch.Tensor,
         classes_J: torch.Tensor,
         smooth_J: torch.Tensor,
+        ways_J: torch.Tensor,
+        chance_WJ: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """values_WJ in fp32: the expected class where smooth, else the likeliest class."""
-        logits = self.logits(hidden_WD, slots_J, classes_J)
-        steps = torch.arange(logits.shape[-1], dtype=logits.dtype, device=logits.device)
-        expected_WJ = torch.softmax(logits, dim=-1) @ steps
-        return torch.where(smooth_J != 0, expected_WJ, logits.argmax(-1).to(logits.dtype))
+        """values_WJ in fp32, each component read by its way (int64, one of DECODE's indices).
+
+        EXPECTED: the mean class. LIKELIEST: the likeliest class; where `smooth_J`, the mean of
+        those within PEAK of it. SAMPLED: the class at which the cumulative distribution passes
+        chance_WJ (uniform in [0, 1), needed only there).
+        """
+        logits_WJK = self.logits(hidden_WD, slots_J, classes_J)
+        steps = torch.arange(logits_WJK.shape[-1], dtype=logits_WJK.dtype, device=logits_WJK.device)
+        p_WJK = torch.softmax(logits_WJK, dim=-1)
+        best_WJ1 = logits_WJK.argmax(-1, keepdim=True)
+        reach_J1 = torch.where(smooth_J != 0, PEAK, 0)[:, None]
+        peak_WJK = p_WJK * ((steps - best_WJ1).abs() <= reach_J1)
+        values = [p_WJK @ steps, (peak_WJK @ steps) / peak_WJK.sum(-1), best_WJ1[..., 0]]
+        if chance_WJ is not None:
+            passed_WJ = (p_WJK.cumsum(-1) <= chance_WJ[..., None]).sum(-1)
+            values[2] = torch.minimum(passed_WJ, classes_J - 1)
+        stacked = torch.stack([v.to(logits_WJK.dtype) for v in values])
+        return stacked.gather(0, ways_J.expand_as(stacked[:1]))[0]

@@ -14,6 +14,7 @@ import torch
 
 from ldm.data.batch import Tokens
 from ldm.data.codec import Codec
+from ldm.data.facts import DECODE, EXPECTED, LIKELIEST, SAMPLED
 from ldm.envs.interface import Arrays, TimeStep
 from ldm.model.decoder import Decoder
 from ldm.policy.memory import Memory, select
@@ -22,7 +23,16 @@ from ldm.policy.memory import Memory, select
 class ModelActor:
     """Acts in `num_envs` streams of one environment; made by `Policy.actor`."""
 
-    def __init__(self, id: str, model: Decoder, codec: Codec, num_envs: int, spans_episodes: bool):
+    def __init__(
+        self,
+        id: str,
+        model: Decoder,
+        codec: Codec,
+        num_envs: int,
+        spans_episodes: bool,
+        decode: str = "",
+        seed: int = 0,
+    ):
         self.id, self.num_envs = id, num_envs
         self._model, self._codec, self.spans_episodes = model, codec, spans_episodes
         context, self._device = codec.config.context, model.head.out.device
@@ -36,10 +46,19 @@ class ModelActor:
             torch.from_numpy(np.asarray(part)).to(self._device)
             for part in (parts.slots, parts.classes, parts.smooth)
         ]
+        ways = [decode or way for way in codec.facts["decode"]]
+        if decode == EXPECTED:  # classes have no mean
+            ways = [EXPECTED if smooth else LIKELIEST for smooth in parts.smooth]
+        self._ways_J = torch.tensor([DECODE.index(way) for way in ways], device=self._device)
+        self._chance = np.random.default_rng(seed) if SAMPLED in ways else None
 
     def act(self, timestep: TimeStep) -> Arrays:
-        """The likeliest discrete and the expected continuous action of every stream."""
-        values_WJ = self._model.head.decode(self.read(timestep), *self._components)
+        """The action of every stream, its components read as the environment's facts say."""
+        hidden_WD, chance_WJ = self.read(timestep), None
+        if self._chance is not None:
+            chance = self._chance.random((self.num_envs, len(self._ways_J)), np.float32)
+            chance_WJ = torch.from_numpy(chance).to(self._device)
+        values_WJ = self._model.head.decode(hidden_WD, *self._components, self._ways_J, chance_WJ)
         return self._codec.decode(values_WJ.float().cpu().numpy())
 
     def read(self, timestep: TimeStep) -> torch.Tensor:

@@ -10,7 +10,7 @@ for _ in range(500):
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ldm.data.batch import PATCH_CHANNELS
 from ldm.data.codec import Codec
 from ldm.data.door import read_json, require
 from ldm.data.entry import check_spaces
+from ldm.data.facts import DECODE
 from ldm.data.manifest import MANIFEST_BYTES
 from ldm.data.sealed import read_sealed
 from ldm.errors import LdmError, nearest
@@ -53,11 +54,15 @@ class Policy:
     digest: str
     step: int | None = None
 
-    def actor(self, environment: str, num_envs: int) -> ModelActor:
+    def actor(self, environment: str, num_envs: int, decode: str = "", seed: int = 0) -> ModelActor:
         """A new Actor, with no past, for `num_envs` streams of `environment`.
 
-        Raises LdmError for an environment that the model does not know.
+        decode: "expected", "likeliest" or "sampled" for all components, in place of what the
+        environment's facts say of each; seed: of what is sampled. Raises LdmError for an
+        environment that the model does not know, or another way to decode.
         """
+        if decode not in ("", *DECODE):
+            raise LdmError(f'decode: expected one of {", ".join(DECODE)}, got "{decode}"')
         if environment not in self.environments:
             raise LdmError(
                 f'the model does not know "{environment}"{nearest(environment, self.environments)}'
@@ -72,7 +77,9 @@ class Policy:
         )
         if classes > most:
             raise LdmError(f"{environment}: an action has {classes} classes, the model has {most}")
-        return ModelActor(f"ldm/{self.digest[:12]}", self.model, codec, num_envs, spans)
+        return ModelActor(
+            f"ldm/{self.digest[:12]}", self.model, codec, num_envs, spans, decode, seed
+        )
 
     def agent(self, env: Any, environment: str | None = None) -> Agent:
         """The model in `env` of Gymnasium, stable-baselines3 or `ldm.make`, with no past.
@@ -84,6 +91,11 @@ class Policy:
         id = entry_of(self.environments, found, environment)
         actor = self.actor(id, found.num_envs or 1)
         return Agent(actor, found.observation, found.action, found.num_envs, found.final_shown)
+
+    def knowing(self, entry: dict) -> "Policy":
+        """This policy with an environment that it was not trained on: an entry as a mix has it, or
+        one of random steps (ldm/evaluate/probe.py)."""
+        return replace(self, environments=self.environments | {entry["id"]: entry})
 
     def facts(self) -> dict:
         """What a report says about the model: parameters, sizes, steps, digest."""

@@ -286,3 +286,17 @@ def test_a_mix_with_impossible_numbers_is_named_down_to_the_trajectory(
     place = r"in segment \d+: environment \d, recorded shard \d, trajectory \d, from step \d+"
     with pytest.raises(LdmError, match=rf"shard-00000.tar: {words}.* {place}"):
         mix.read_block(tmp_path / "mix", shard, limits)
+
+
+def test_what_is_held_out_is_never_opened(tmp_path):
+    """Its shards are gone, and nobody misses them."""
+    record(tmp_path)
+    folders = [f for f in (tmp_path / "data").iterdir() if f.is_dir()]
+    for shard in folders[0].iterdir():
+        shard.unlink()
+    gone = next(name for name in NAMES if name.replace("/", "__") == folders[0].name)
+    mix.mix_stage(replace(recipe(), hold_out=[gone]), tmp_path)
+    mixed = [e["id"] for e in read_manifest(tmp_path / "mix", "mix")["environments"]]
+    assert mixed == [name for name in NAMES if name != gone]
+    with pytest.raises(LdmError, match="is missing"):
+        mix.mix_stage(replace(recipe(), hold_out=[]), tmp_path)

@@ -74,7 +74,7 @@ def test_pictures_stay_images_and_are_told_to_shrink():
 def test_a_clock_in_float64_keeps_its_seconds():
     times = 1.7e9 + np.arange(601.0)[:, None]
     data = measured(Box(0, np.inf, (1,), np.float64), Discrete(2), times, np.zeros(600))
-    numbers = Codec(data, TOKENS)._numbers([times], 601)
+    numbers = Codec(data, TOKENS).numbers([times], 601)
     assert len(np.unique(numbers)) == 601
     np.testing.assert_allclose(numbers[:, 0], (np.arange(601) - 300) / np.arange(601).std(), 1e-5)
     assert kinds(data) == []
@@ -85,7 +85,7 @@ def test_a_clock_that_lost_its_seconds_is_told(seconds):
     """No bound says that it is one; within 20 s float32 does not even see it move."""
     times = 1.7e9 + np.arange(seconds + 1.0)[:, None]
     data = measured(Box(-np.inf, np.inf, (1,), np.float64), Discrete(2), times, np.zeros(seconds))
-    numbers = Codec(data, TOKENS)._numbers([times.astype(np.float32)], len(times))
+    numbers = Codec(data, TOKENS).numbers([times.astype(np.float32)], len(times))
     assert len(np.unique(numbers)) == len(np.unique(times.astype(np.float32)))
     assert ("observation", "coarse", ()) in kinds(data)
     assert '"" = "float64"' in fidelity.lines(data, TOKENS)[0]
@@ -94,7 +94,7 @@ def test_a_clock_that_lost_its_seconds_is_told(seconds):
 def test_integers_beyond_float32_keep_their_digits():
     ticks = 2**40 + np.arange(101)[:, None]
     data = measured(Box(0, 2**50, (1,), np.int64), Discrete(2), ticks, np.zeros(100))
-    assert len(np.unique(Codec(data, TOKENS)._numbers([ticks], 101))) == 101
+    assert len(np.unique(Codec(data, TOKENS).numbers([ticks], 101))) == 101
 
 
 @pytest.mark.parametrize("size", [1e-200, 1e-12, 1e-3, 1e12, 1e30])
@@ -103,7 +103,7 @@ def test_whatever_varies_is_seen(size):
     leaf = spaces.numbers("", (2,), source_dtype="float64")
     data = entry(Box(-np.inf, np.inf, (2,), np.float64), Discrete(2))
     data["statistics"]["observation"] = [statistics.Moments.of(x).summary()]
-    numbers = Codec(data, TOKENS)._numbers([x], 3)
+    numbers = Codec(data, TOKENS).numbers([x], 3)
     assert len(np.unique(numbers[:, 0])) == 3 and not numbers[:, 1].any() and leaf.size == 2
 
 

@@ -34,7 +34,7 @@ def entry(id: str) -> dict:
     return {"id": id, **trees, "statistics": statistics | {"reward": numbers}}
 
 
-def write_model(folder, seed: int) -> None:
+def write_model(folder, seed: int, trained=TRAINED) -> None:
     """A small untrained model where training would leave it."""
     torch.manual_seed(seed)
     sizes = {"layers": 1, "width": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "ffn": 16}
@@ -44,7 +44,7 @@ def write_model(folder, seed: int) -> None:
     tokens = dataclasses.asdict(TokenConfig(rows=256, context=16, action_bins=9))
     sizes = dataclasses.asdict(model.architecture)
     (folder / "config.json").write_text(json.dumps({"architecture": sizes, "tokens": tokens}))
-    (folder / "environments.json").write_text(json.dumps([entry(id) for id in TRAINED]))
+    (folder / "environments.json").write_text(json.dumps([entry(id) for id in trained]))
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     files.pop("state.json", None)
     write_sealed(folder / "state.json", {"schema": 2, "step": 120, "files": files})

@@ -1,6 +1,7 @@
 import json
 import pickle
 import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 from made_run import REFUSED, TRAINED, write_model
 
 from ldm.config import EvaluateConfig
+from ldm.data.entry import check_spaces
 from ldm.envs.catalogue import find
 from ldm.errors import LdmError
 from ldm.evaluate import report, rollouts, run
+from ldm.evaluate.probe import probe
 
 
 @pytest.fixture(autouse=True)
@@ -155,20 +158,80 @@ def test_the_seed_is_no_other_stage_s(recipe, folder):
     assert result(folder)["seed"] != a
 
 
-def test_what_was_held_out_is_known_from_the_recorded_data(recipe, folder, monkeypatch):
-    spec = replace(find(TRAINED[0]), id="envpool/other")
-    known = {"environments": [{"id": "envpool/other", "from": "data"}]}
-    monkeypatch.setattr(rollouts, "read_manifest", lambda path: known)
-    rollouts.pin(folder)
-    assert rollouts.load(folder, spec, True).environments["envpool/other"]["from"] == "data"
-    assert "envpool/other" not in rollouts.load(folder, spec, False).environments
+opened: list[str] = []  # paths of files that this process opens, while `watching`
+watching: list[bool] = []
+sys.addaudithook(
+    lambda event, args: opened.append(str(args[0])) if watching and event == "open" else None
+)
+
+
+@pytest.fixture
+def held_out(recipe, folder, here):
+    """A run whose model was not trained on TRAINED[0], recorded with its reference."""
+    model = folder / "train" / "model"
+    write_model(model, seed=0, trained=TRAINED[1:])
+    recorded = folder / "data" / TRAINED[0].replace("/", "__")
+    recorded.mkdir(parents=True)
+    for path in (folder / "data" / "manifest.json", recorded / "shard-00000.tar"):
+        path.write_text("{}")
+    return replace(recipe, hold_out=[find(TRAINED[0]).base_task])
+
+
+def files_opened(action) -> list[str]:
+    opened.clear()
+    watching.append(True)
+    try:
+        action()
+    finally:
+        watching.clear()
+    return opened
+
+
+def test_nothing_recorded_of_what_is_held_out_is_opened_before_it_is_scored(held_out, folder):
+    paths = files_opened(lambda: run.evaluate_stage(held_out, folder))
+    assert any(path.endswith("model.safetensors") for path in paths)  # it sees what is opened
+    assert not [path for path in paths if path.startswith(str(folder / "data"))]
+    got = [result(folder, id) for id in TRAINED]
+    assert [r["trained"] for r in got] == [False, True]
+    scored = report.build(held_out, folder)
+    assert scored["summary"]["admitted"] == scored["held_out"]["admitted"] == 1
+
+
+def test_a_look_at_what_was_recorded_is_noticed(held_out, folder, monkeypatch):
+    def peek(spec, seed, steps):
+        (folder / "data" / "manifest.json").read_text()
+        return probe(spec, seed, steps)
+
+    monkeypatch.setattr(rollouts, "probe", peek)
+    paths = files_opened(lambda: run.evaluate_stage(held_out, folder))
+    assert [path for path in paths if path.startswith(str(folder / "data"))]
+
+
+def test_random_steps_make_known_and_are_the_same_again():
+    spec = find("envpool/Pendulum-v1")
+    first, again, other = probe(spec, 3, 400), probe(spec, 3, 400), probe(spec, 4, 400)
+    assert first == again != other
+    check_spaces(json.loads(json.dumps(first)), "entry")
+    assert first["facts"]["low"] == [-2] and first["facts"]["high"] == [2]
+    assert first["statistics"]["observation"][0]["std"][0] > 0.1
+
+
+def test_another_way_to_decode_is_played_again(recipe, folder, here):
+    run.evaluate_stage(recipe, folder)
+    sampled = replace(recipe, evaluate=replace(recipe.evaluate, decode="sampled"))
+    run.evaluate_stage(sampled, folder)
+    first = result(folder)["returns"]
+    assert len(here) == 4
+    run.result_path(find(TRAINED[0]), folder).unlink()
+    run.evaluate_stage(sampled, folder)
+    assert result(folder)["returns"] == first
 
 
 def test_report_json_has_the_agreed_form(recipe, folder, capsys):
     run.evaluate_stage(recipe, folder)
     report.report_stage(recipe, folder)
     got = json.loads((folder / "report.json").read_text())
-    assert got["schema"] == 1 and got["model"]["parameters"] > 0
+    assert got["schema"] == 2 and got["model"]["parameters"] > 0
     assert [e["id"] for e in got["environments"]] == list(TRAINED)
     for e in got["environments"]:
         assert {"id", "domain", "base_task", "episodes"} <= e.keys()

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -6,9 +7,10 @@ import numpy as np
 import pytest
 from made_run import REFUSED, TRAINED
 
+from ldm.envs.catalogue import find
 from ldm.evaluate import plots, report, run
 from ldm.evaluate.page import number, page
-from ldm.evaluate.table import headline, table
+from ldm.evaluate.table import headlines, table
 
 VOID = {"meta", "link", "br", "img"}
 
@@ -72,13 +74,29 @@ def test_a_bare_report_still_makes_a_page(content):
     content |= {"summary": {"admitted": 0}, "held_out": {"admitted": 0}, "base_tasks": 0}
     content["training"] = {"step": [], "setup": {}}
     assert "No environment was admitted" in read(page(content))
-    assert headline(content) == "No environment was admitted."
+    assert headlines(content) == ["No environment was admitted."]
 
 
-def test_held_out_base_tasks_stand_apart(content):
+def test_held_out_base_tasks_stand_apart(recipe, folder, content):
     assert "held-out base tasks" not in page(content)
-    content["held_out"] = content["summary"]
-    assert "Seen and held-out base tasks" in page(content)
+    recipe = replace(recipe, hold_out=[find(TRAINED[1]).base_task])
+    content = report.build(recipe, folder)
+    scores = [e["normalised"]["mean"] for e in content["environments"]]
+    clipped = [min(max(score, 0), 1) for score in scores]
+    assert [content[part]["mean"] for part in ("summary", "held_out")] == clipped
+    assert list(content["domains"]) == [find(TRAINED[0]).domain] and content["base_tasks"] == 1
+    assert max(content["curve"]["share"]) == 1 and content["summary"]["admitted"] == 1
+    assert content["curve"]["share"][-1] == (scores[0] >= 1)
+    text = page(content)
+    assert "Seen and held-out base tasks" in text and "One model acts in 1 environment of" in text
+    seen, held_out = headlines(content)
+    assert seen.startswith("1 environments") and held_out.startswith("held out: 1 environments")
+
+
+def test_what_the_model_does_not_see_is_told(content):
+    assert "does not see" not in page(content)
+    content["environments"][0]["unseen"] = ["an/Env: action[0]: clipped: <half>"]
+    assert "an/Env: action[0]: clipped: <half>" in read(page(content))
 
 
 def test_dots_stand_where_the_scores_are(content):

@@ -20,21 +20,44 @@ def test_two_components_prefer_different_classes_in_the_same_state(small):
         optimiser.step()
     hidden_LD = model(batch)[labels.tokens_L[::3].long()]
     slots, classes = torch.tensor([0, 2]), torch.tensor([2, 4])
-    values_WJ = model.head.decode(hidden_LD, slots, classes, torch.zeros(2))
+    values_WJ = model.head.decode(hidden_LD, slots, classes, torch.zeros(2), torch.tensor([1, 1]))
     right = values_WJ == torch.stack((sign_L[::3], 1 - sign_L[::3]), 1)
     assert right.float().mean() > 0.9
 
 
-def test_decode_takes_the_mean_where_smooth_and_the_likeliest_class_elsewhere(small):
+def test_each_component_is_decoded_its_own_way(small):
     model = small()
     hidden = torch.randn(6, 32)
-    slots, classes = torch.tensor([1, 3]), torch.tensor([5, 16])
+    slots, classes = torch.tensor([1, 3, 3]), torch.tensor([5, 16, 16])
     logits = model.head.logits(hidden, slots, classes)
-    assert logits.shape == (6, 2, 16) and logits[:, 0, 5:].eq(float("-inf")).all()
-    p = logits[:, 0, :5].double().softmax(-1)
-    values = model.head.decode(hidden, slots, classes, torch.tensor([1, 0]))
-    torch.testing.assert_close(values[:, 0].double(), p @ torch.arange(5.0).double())
+    assert logits.shape == (6, 3, 16) and logits[:, 0, 5:].eq(float("-inf")).all()
+    p = logits.double().softmax(-1)
+    ways, smooth = torch.tensor([0, 1, 2]), torch.tensor([1, 0, 0])
+    chance = torch.linspace(0, 0.999, 6)[:, None].expand(6, 3)
+    values = model.head.decode(hidden, slots, classes, smooth, ways, chance)
+    torch.testing.assert_close(values[:, 0].double(), p[:, 0, :5] @ torch.arange(5.0).double())
     assert torch.equal(values[:, 1], logits[:, 1].argmax(-1).float())
+    before = p[:, 2].cumsum(-1)
+    for row, value in enumerate(values[:, 2].long().tolist()):
+        assert before[row, value] > chance[row, 2] - 1e-6
+        assert value == 0 or before[row, value - 1] <= chance[row, 2] + 1e-6
+
+
+def test_the_likeliest_of_two_modes_is_one_of_them(small, monkeypatch):
+    """Bins 20 ± 1 have 0.6 of the mass, 80 ± 1 the rest: not 44, which has none."""
+    model = small()
+    logits = torch.full((1, 1, 101), -20.0)
+    logits[..., 19:22] = torch.tensor([0.15, 0.3, 0.15]).log()
+    logits[..., 79:82] = torch.tensor([0.1, 0.2, 0.1]).log()
+    monkeypatch.setattr(type(model.head), "logits", lambda *_: logits)
+    read = lambda way, chance=None: model.head.decode(
+        None, torch.zeros(1), torch.tensor([101]), torch.ones(1), torch.tensor([way]), chance
+    ).item()
+    assert read(0) == pytest.approx(44, abs=0.01) and read(1) == pytest.approx(20, abs=0.01)
+    chances = ((torch.arange(999) + 0.5) / 999)[:, None, None]
+    drawn = torch.tensor([read(2, chance) for chance in chances])
+    assert (drawn < 50).float().mean() == pytest.approx(0.6, abs=0.01)
+    assert ((drawn - 20).abs() <= 1).logical_or((drawn - 80).abs() <= 1).all()
 
 
 @pytest.mark.parametrize("components", [1, 3])
