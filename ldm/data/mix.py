@@ -61,8 +61,8 @@ def mix_stage(recipe: Recipe, folder: Path) -> None:
             return
         environments = _chosen(recipe, recorded["environments"])
         _tell_skipped(environments, data)
-        jobs = [(environment, recipe.tokens, data) for environment in environments]
-        environments = run_jobs(known, jobs, recipe.workers, "facts", lambda job: job[0]["id"])
+        asked = [(environment, recipe.tokens, data) for environment in environments]
+        environments = run_jobs(known, asked, recipe.workers, "facts", lambda job: job[0]["id"])
         fidelity.tell(environments, recipe.tokens)
         _clear(mix, settings)
         shards = _shards_per_stream(recipe, environments)

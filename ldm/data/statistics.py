@@ -1,6 +1,7 @@
 """Mean, deviation and range of numbers, a shard at a time; the parts merge in any grouping."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -133,9 +134,9 @@ RANKS = np.concatenate([RANKS, [0.995, 0.998, 0.999, 0.9995, 1]])
 BYTES = 1 << 20  # of an image looked at in one go
 LEVELS = np.array([0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999])
 
-# Of each observation leaf, of each action leaf's labels, and of the reward.
-Statistics = dict[str, list[Moments | Values | Labels | None]]
-KINDS = {  # what is known of a leaf, by role and kind; None of others
+# Of each observation leaf, of each action leaf's labels, and of the reward: one of KINDS or None.
+Statistics = dict[str, list[Any]]
+KINDS: dict[tuple[str, str], Any] = {  # what is known of a leaf, by role and kind; None of others
     ("observation", spaces.CONTINUOUS): Moments,
     ("observation", spaces.IMAGE): Values,
     ("action", spaces.CONTINUOUS): Labels,

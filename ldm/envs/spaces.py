@@ -191,10 +191,10 @@ def _describe_box(space, path: str) -> Leaf:
             "channels)"
         )
     if dtype == np.uint8 and len(shape) in (2, 3):
-        counts = np.asarray(space.high, np.int64) - np.asarray(space.low, np.int64) + 1
-        few = counts.size <= MAX_BOARD_CELLS and counts.max(initial=0) <= MAX_BOARD_VALUES
-        if few:
-            return symbols(path, shape, counts, np.asarray(space.low, np.int64), "Box", "uint8")
+        least = np.asarray(space.low, np.int64)
+        values = np.asarray(space.high, np.int64) - least + 1
+        if values.size <= MAX_BOARD_CELLS and values.max(initial=0) <= MAX_BOARD_VALUES:
+            return symbols(path, shape, values, least, "Box", "uint8")
         last, first = shape[:2], shape[-2:]
         if min(last) >= MIN_IMAGE_SIDE and (len(shape) == 2 or shape[2] <= 16):
             height, width, channels = (*shape, 1)[:3]

@@ -21,8 +21,10 @@ def page(report: dict) -> str:
     seen = [entry for entry in report["environments"] if not entry["held_out"]]
     template = resources.files("ldm.evaluate").joinpath("report.html").read_text()
     domains = _count(len({environment["domain"] for environment in seen}), "domain")
-    sections = (_scores, _curve, _held_out, _table, _not_admitted, _unseen, _training, _time)
-    sections += (_provenance,)
+    sections = (
+        *(_scores, _curve, _held_out, _table, _not_admitted, _unseen),
+        *(_training, _time, _provenance),
+    )
     return Template(template).substitute(
         title=escape(f"LDM report: {report['name']}"),
         headline=f"One model acts in {_count(len(seen), 'environment')} of {domains}",

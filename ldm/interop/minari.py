@@ -304,8 +304,7 @@ class Source:
         exact, parts = spaces.override(tree, rules), []
         for _, _, episode in self._episodes():
             try:
-                parts.append([np.asarray(a) for a in flatten(exact, episode.observations)])
-                parts[-1] = [Moments.of(array) for array in parts[-1]]
+                parts.append([Moments.of(a) for a in flatten(exact, episode.observations)])
             except UNREADABLE:
                 continue  # named when the episode is read in earnest
         if not parts:

@@ -58,7 +58,10 @@ class ModelActor:
         if self._chance is not None:
             chance = self._chance.random((self.num_envs, len(self._ways_J)), np.float32)
             chance_WJ = torch.from_numpy(chance).to(self._device)
-        values_WJ = self._model.head.decode(hidden_WD, *self._components, self._ways_J, chance_WJ)
+        slots_J, classes_J, smooth_J = self._components
+        values_WJ = self._model.head.decode(
+            hidden_WD, slots_J, classes_J, smooth_J, self._ways_J, chance_WJ
+        )
         return self._codec.decode(values_WJ.float().cpu().numpy())
 
     def read(self, timestep: TimeStep) -> torch.Tensor:
