@@ -197,7 +197,7 @@ def test_a_place_plays_with_its_own_seed_on_its_own_range(monkeypatch, tmp_path,
 
     for module in (scoring, rollouts, job):
         monkeypatch.setattr(module, "make", make)
-    monkeypatch.setattr(rollouts, "load", lambda *_: None)
+    monkeypatch.setattr(rollouts, "load", lambda *_: (None, True))
     monkeypatch.setattr(job, "load_reference", lambda *_: None)
     monkeypatch.setattr(job, "hosted_expert", lambda *_: None)
     spec = next(replaying())

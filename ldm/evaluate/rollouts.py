@@ -16,7 +16,7 @@ from ldm.envs.rollout import returns
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.evaluate.probe import probe
-from ldm.policy import digest
+from ldm.policy import Policy, digest
 from ldm.policy import load as load_policy
 from ldm.policy.policy import FILES, STATE
 from ldm.seeds import seed_for, split_for
@@ -80,11 +80,7 @@ def play(recipe: Recipe, spec: EnvSpec, folder: Path) -> dict:
     The seed is derived for this purpose alone: recording and scoring the reference use others.
     """
     start = time.monotonic()
-    settings, policy = recipe.evaluate, _loaded(pinned(folder))
-    trained = spec.id in policy.environments
-    if not trained:  # nothing else is known of it from here on
-        probed = seed_for("explore", recipe.seed, spec.id)
-        policy = policy.knowing(probe(spec, probed, settings.probe_steps))
+    settings, (policy, trained) = recipe.evaluate, load(recipe, spec, folder)
     seed = seed_for("evaluate", recipe.seed, spec.id)
     decode = "" if settings.decode == "facts" else settings.decode
     streams = min(settings.streams, settings.episodes)
@@ -108,6 +104,16 @@ def play(recipe: Recipe, spec: EnvSpec, folder: Path) -> dict:
         "faults": faults,
         "seconds": round(time.monotonic() - start, 2),
     }
+
+
+def load(recipe: Recipe, spec: EnvSpec, folder: Path) -> tuple[Policy, bool]:
+    """The model that is pinned, and whether it was trained on `spec`; where it was not, nothing but
+    random steps tells of it, and no more is learnt of it from here on."""
+    policy = _loaded(pinned(folder))
+    if spec.id in policy.environments:
+        return policy, True
+    seed = seed_for("explore", recipe.seed, spec.id)
+    return policy.knowing(probe(spec, seed, recipe.evaluate.probe_steps)), False
 
 
 _loaded = cache(load_policy)  # once a process
