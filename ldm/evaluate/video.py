@@ -96,7 +96,7 @@ def _episode(spec: EnvSpec, env, policy: Policy, seed: int) -> Iterator[float]:
     observation, reward, ended = env.reset(seed=seed)[0], 0.0, False
     for step in range(spec.horizon + 1):
         flat = _flat(spec, seen, observation)
-        yield float(reward)
+        yield reward
         if ended or step == spec.horizon:
             return
         timestep = TimeStep(
@@ -107,9 +107,11 @@ def _episode(spec: EnvSpec, env, policy: Policy, seed: int) -> Iterator[float]:
             np.zeros(1, bool),
             np.array([not step]),
         )
-        action = actor.act(timestep)
+        asked = zip(spaces.leaves(acted), actor.act(timestep), strict=True)
+        action = [spaces.executable(leaf, array) for leaf, array in asked]
         sample = spaces.unflatten(acted, [array[0] for array in action])
-        observation, reward, terminated, truncated, _ = env.step(sample)
+        observation, paid, terminated, truncated, _ = env.step(sample)
+        reward = float(np.asarray(paid).item())  # libraries of tensors pay in arrays of one number
         ended = terminated or truncated
 
 
