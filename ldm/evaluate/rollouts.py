@@ -13,6 +13,7 @@ from ldm.data.atomic import replacing
 from ldm.data.sealed import checksum
 from ldm.envs.make import make
 from ldm.envs.rollout import returns
+from ldm.envs.source import identity
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.evaluate.probe import probe
@@ -68,7 +69,7 @@ def _require_state(model: Path, remedy: str) -> None:
 
 def key(recipe: Recipe, spec: EnvSpec, model: str) -> str:
     """Names all that an environment's returns depend on; `model` is the digest of its weights."""
-    return checksum([SCHEMA, model, recipe.seed, asdict(recipe.evaluate), spec.identity()])
+    return checksum([SCHEMA, model, recipe.seed, asdict(recipe.evaluate), identity(spec)])
 
 
 def play(recipe: Recipe, spec: EnvSpec, folder: Path) -> dict:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ldm.config import Recipe
 from ldm.data.sealed import checksum, read_sealed
+from ldm.envs.source import identity
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.reference.admission import Card, card_folder
@@ -50,18 +51,18 @@ def plan(recipe: Recipe, spec: EnvSpec, card: Card, folder: Path) -> list[ShardP
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(card_folder(spec, folder).glob("*.safetensors"))
     }
-    identity = {
+    depends = {
         "schema": SCHEMA,
         "seed": recipe.seed,
         "streams": settings.streams,
         "noise": [settings.noise_share, settings.noise],
-        "environment": spec.identity(),
+        "environment": identity(spec),
         "policy": [card.policy, weights],
     }
     shards = []
     for index, begin in enumerate(range(0, settings.transitions, settings.shard_transitions)):
         transitions = min(settings.shard_transitions, settings.transitions - begin)
-        key = checksum({**identity, "index": index, "transitions": transitions})
+        key = checksum({**depends, "index": index, "transitions": transitions})
         path = Path(folder) / "data" / spec.id.replace("/", "__") / f"shard-{index:05d}.tar"
         shards.append(ShardPlan(spec, index, transitions, key, path))
     return shards

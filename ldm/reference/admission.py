@@ -14,6 +14,7 @@ from scipy.special import stdtrit  # scipy.stats takes a second to import, in ev
 
 from ldm.config import ReferenceConfig
 from ldm.data.sealed import read_sealed, write_sealed
+from ldm.envs.source import identity
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.reference import experts
@@ -116,7 +117,7 @@ def card_folder(spec: EnvSpec, folder: Path) -> Path:
 
 def settings_key(spec: EnvSpec, config: ReferenceConfig, seed: int) -> str:
     """Names what a card depends on: another key, another card."""
-    return digest([SCHEMA, seed, settings(config), spec.identity(), experts.names(spec.id)])
+    return digest([SCHEMA, seed, settings(config), identity(spec), experts.names(spec.id)])
 
 
 def settings(config: ReferenceConfig) -> dict[str, float]:

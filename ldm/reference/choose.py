@@ -9,6 +9,7 @@ from pathlib import Path
 from ldm.config import ReferenceConfig
 from ldm.envs.groups import library_versions
 from ldm.envs.interface import Actor
+from ldm.envs.source import identity
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError, MachineError, let_pass
 from ldm.reference import experts
@@ -111,7 +112,7 @@ def blank(spec: EnvSpec, config: ReferenceConfig, seed: int, reason: str) -> Car
         reason=reason,
         key=settings_key(spec, config, seed),
         versions=scored_with(spec),
-        environment=digest(spec.identity()),
+        environment=digest(identity(spec)),
         seed=seed,
         settings=settings(config),
     )

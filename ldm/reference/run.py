@@ -1,17 +1,19 @@
 """The reference stage: a card for every environment of a recipe, and weights where learnt."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from ldm.config import Recipe, ReferenceConfig
 from ldm.data.atomic import folder_lock
 from ldm.envs.catalogue import find
 from ldm.envs.installed import require_groups
+from ldm.envs.source import identity
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.parallel.jobs import run_jobs
 from ldm.parallel.progress import console
 from ldm.reference import experts, zoo
-from ldm.reference.admission import card_folder, read_card, settings_key, write_card
+from ldm.reference.admission import card_folder, digest, read_card, settings_key, write_card
 from ldm.reference.choose import blank, choose
 
 
@@ -28,6 +30,7 @@ def reference_stage(recipe: Recipe, folder: Path) -> None:
     require_groups(specs)
     with folder_lock(Path(folder) / "references"):
         missing = [spec for spec in specs if not up_to_date(spec, config, recipe.seed, folder)]
+        tell_changed(missing, folder)
         missing.sort(key=lambda spec: bool(experts.names(spec.id)) != grows(config))
         jobs = [(spec, config, recipe.seed, folder) for spec in missing]
         run_jobs(
@@ -37,6 +40,16 @@ def reference_stage(recipe: Recipe, folder: Path) -> None:
     for card in cards:
         if not card.admitted:
             console.print(f"not admitted: {card.id}: {card.reason}", style="yellow", markup=False)
+
+
+def tell_changed(specs: list[EnvSpec], folder: Path) -> None:
+    """Names the environments that are others now than when their cards were made."""
+    for spec in specs:
+        with suppress(LdmError):  # no card, or none that can be read
+            card = read_card(spec, folder)
+            if card.environment != digest(identity(spec)):
+                line = f"{spec.id} has changed since its card was made: it is made anew"
+                console.print(line, style="yellow", markup=False, highlight=False)
 
 
 def up_to_date(spec: EnvSpec, config: ReferenceConfig, seed: int, folder: Path) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ldm.config import ReferenceConfig
 from ldm.data.atomic import replacing
 from ldm.envs.groups import library_versions
+from ldm.envs.source import identity
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.reference import experts
@@ -66,7 +67,7 @@ def unfit(card: Card | None, spec: EnvSpec, config: ReferenceConfig) -> str:
     """Why a card does not stand for what a search would find now, or an empty string."""
     if card is None:
         return "no card"
-    if card.environment != digest(spec.identity()):
+    if card.environment != digest(identity(spec)):
         return "the environment is another one now"
     for name, version in library_versions(spec).items():
         if card.versions.get(name) != version:
