@@ -147,7 +147,7 @@ class Log:
         if logged.copied:
             logged.copied.synchronize()
         found = dict(zip(logged.sizes, logged.figures.split(list(logged.sizes.values()))))
-        self._check_finite(logged, found["losses"], found["norms"])
+        self._check_finite(logged, found["losses"], found["norms"], found["losses_E"])
         line = self._line(logged, found)
         if self.main:
             self._append(line)
@@ -187,16 +187,18 @@ class Log:
         self.counts = torch.zeros(4, dtype=torch.int64)  # used, all tokens, transitions, Σ length²
         self.restart_clock()
 
-    def _check_finite(self, logged: Pending, losses: torch.Tensor, norms: torch.Tensor) -> None:
+    def _check_finite(self, logged: Pending, losses, norms, losses_E: torch.Tensor) -> None:
         bad = (~(losses.isfinite() & norms.isfinite())).nonzero()
         if not len(bad):
             return
         at = int(bad[0])
         what, value = ("loss", losses[at]) if not losses[at].isfinite() else ("norm", norms[at])
         step = logged.first + at
+        named = [self.environments[e] for e in (~losses_E.isfinite()).nonzero().flatten().tolist()]
+        where = f" (labels of {', '.join(named)} are not finite)" if named else ""
         raise LdmError(
             f"step {step + 1}: the {'gradient ' * (what == 'norm')}{what} is {float(value)}, "
-            f"expected a finite number; its batch is {self.batch_name(step)}. "
+            f"expected a finite number; its batch is {self.batch_name(step)}{where}. "
             "The last checkpoint is kept: look at that batch, lower "
             "train.lr, or set train.precision=fp32, then run again"
         )

@@ -17,7 +17,7 @@ SIZES = {"matmul_parameters": 1000, "layers": 2, "attention_width": 16}
 def log(tmp_path):
     device = torch.device("cpu")
     engine = SimpleNamespace(name="torch", rank=0, world=1, device=device, precision="bf16")
-    engine.sum = lambda values: values
+    engine.sum, engine.shapes = lambda values: values, {"table": [3, 4], "norm": [4]}
     names = ["toy/a", "toy/b", "toy/c"]
     made = Log(tmp_path, engine, SIZES, names, lambda: 0.0, lambda step: f"bin {step}")
     yield made.open(0, 10)
@@ -41,6 +41,7 @@ def test_a_line_means_over_the_steps_since_the_last(log):
     log.write(3, 2e-3)
     start, first, second = rows(log)
     assert start["event"] == "start" and start["versions"]["torch"] and start["device"]
+    assert start["parameters"] == 16
     assert (first["step"], first["loss"], first["lr"], first["grad_norm"]) == (2, 3.0, 1e-3, 0.5)
     assert first["losses"] == {"toy/a": 4.0, "toy/c": 3.0}  # (1 + 2 + 9) / 3, (3 + 5 + 1) / 3
     assert second["loss"] == 8.0 and second["losses"] == {"toy/a": 1.0, "toy/c": 4.0}
@@ -74,6 +75,12 @@ def test_a_loss_that_is_not_finite_names_its_step_and_batch(log, value):
     with pytest.raises(LdmError, match=rf"step 3: the loss is {value}.*its batch is bin 2"):
         log.write(4, 1e-3)
     assert len(rows(log)) == 2
+
+
+def test_labels_that_are_not_finite_name_their_environment(log):
+    add(log, float("nan"), (1.0, float("nan"), 5.0), (0, 1, 2))
+    with pytest.raises(LdmError, match=r"bin 0 \(labels of toy/b are not finite\)"):
+        log.write(1, 1e-3)
 
 
 def test_a_norm_that_is_not_finite_stops_too_in_whatever_step_it_was(log):
