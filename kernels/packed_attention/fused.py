@@ -56,8 +56,11 @@ def fused_attention(
     qkv: H query heads, then K key heads, then K value heads. With `window` > 0 a token sees itself
     and the window − 1 tokens before it. With `angles`, the (cos_TY, sin_TY) of `rotary_table`, q
     and k are rotated first, as `rotary` does. positions_N: int32 position within the segment, below
-    T. qkv: bf16, fp16 or fp32, any strides with Z contiguous, Z 64 or 128, H a multiple of K. The
-    tiles cover every token: nothing else is written.
+    T. qkv: bf16, fp16 or fp32, any strides with Z contiguous, Z 64 or 128, H a multiple of K.
+
+    The tiles must cover every token: a row in none, of the output and of the gradient, holds
+    whatever memory held before. The packer covers them all, padding included (its own segments);
+    of tensors on the CPU it is checked, on a GPU it would have to wait for the device.
     Raises ValueError, before any launch, naming what was expected and what came.
     """
     validate(qkv_NOZ, key_heads, positions_N, work_list, window, angles)
@@ -110,7 +113,7 @@ def validate(
         raise ValueError(f"positions and work list: expected {qkv_NOZ.device} like qkv")
     # On a GPU this would wait for it in every layer; compiled, it would break the graph.
     if positions_N.device.type == "cpu" and not torch.compiler.is_compiling():
-        _validate_lengths(positions_N, work_list)
+        validate_lengths(positions_N, work_list)
     if window < 0:
         raise ValueError(f"window: expected 0 (none) or a number of tokens, got {window}")
     for name, x in zip(("cos", "sin"), angles or ()):
@@ -121,8 +124,11 @@ def validate(
             raise ValueError(f"{name}: expected positions × {dim // 2}, got {tuple(x.shape)}")
 
 
-def _validate_lengths(positions_N: torch.Tensor, work_list: WorkList) -> None:
-    """Tiles must cover all tokens, and begin and end where segments, or whole tiles of one, do."""
+def validate_lengths(positions_N: torch.Tensor, work_list: WorkList) -> None:
+    """Tiles must cover all tokens, and begin and end where segments, or whole tiles of one, do.
+
+    Raises ValueError where they do not. Waits for a device that holds them.
+    """
     covered = sum(int((x[:, 1] - x[:, 0]).sum()) for x in (work_list.short_Q4, work_list.long_Q4))
     if covered != len(positions_N):
         raise ValueError(

@@ -17,7 +17,9 @@ def attention_tiles(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(short_Q4, long_Q4): int32, of a size that depends on the token count alone.
 
-    cu_seqlens: int32, ascending. empty(shape, dtype): where the arrays come from.
+    They hold every token below cu_seqlens[-1] once, padding segments too: attention writes the rows
+    of its tiles alone. cu_seqlens: int32, ascending. empty(shape, dtype): where the arrays come
+    from.
     """
     sizes = capacities(int(cu_seqlens_S1[-1]))
     short_Q4, long_Q4 = (empty((size, 4), np.dtype(np.int32)) for size in sizes)

@@ -117,6 +117,10 @@ def test_with_fixed_capacities_no_shape_changes_and_nothing_else_does(folder, wo
             most = np.maximum(most, counts)
             shapes.add(tuple(value.shape for value in flat(got).values() if np.ndim(value)))
             assert got.max_seqlen == capacities.longest >= want.max_seqlen
+            for batch in (want, got):  # what attention writes: every token, once
+                tiles = torch.cat([batch.short_tiles_Q4, batch.long_tiles_Q4]).tolist()
+                held = np.concatenate([np.arange(start, end) for start, end, *_ in tiles])
+                np.testing.assert_array_equal(np.sort(held), np.arange(len(batch.positions_N)))
             assert got.label_count == want.label_count
             check_filled(flat(got), flat(want))
     assert len(shapes) == 1
