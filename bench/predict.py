@@ -115,12 +115,20 @@ def trips(line: dict, cut: np.ndarray) -> list[int]:
     return [blocks(start - first, keys), blocks(end - start, keys)]
 
 
+def moved(line: dict) -> float:
+    """Bytes of a launch's tensors; of the one gradient of q, k and v what this kernel writes."""
+    group = line.get("constants", {}).get("GROUP", 1)
+    queries = group / (group + 2)  # of the rows' heads
+    written = {"query_kernel": queries, "key_kernel": 1 - queries}.get(line["kernel"], 1)
+    tensors = line.get("tensors", ())
+    return sum(t["bytes"] * (written if t["name"] == "p_dqkv" else 1) for t in tensors)
+
+
 def kernel(line: dict, part: str, code: dict, tiles: dict[str, np.ndarray]) -> Kernel:
     """A launch over the work list `tiles`, which has the tiles of each class."""
-    moved = sum(t["bytes"] for t in line.get("tensors", ()))
     of_line = (line["phase"], line["kernel"], part)
     if not line.get("module"):
-        return Kernel(*of_line, 0, 0, 0, moved, line.get("flops", 0), False)
+        return Kernel(*of_line, 0, 0, 0, moved(line), line.get("flops", 0), False)
     constants = line["constants"]
     short = line["kernel"].startswith("short") or constants.get("TILE") == SHORT
     chosen, tile = tiles["short" if short else "long"], SHORT if short else LONG
@@ -136,7 +144,7 @@ def kernel(line: dict, part: str, code: dict, tiles: dict[str, np.ndarray]) -> K
     share = float((chosen[:, 1] - chosen[:, 0]).sum()) / TOKENS
     return Kernel(
         *of_line, line["programs"], len(cut) * heads, instructions * heads * line["warps"],
-        moved * share, 0, any(counts),
+        moved(line) * share, 0, any(counts),
     )  # fmt: skip
 
 

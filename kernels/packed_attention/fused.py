@@ -215,13 +215,13 @@ def _rotate(qkv_NOZ, positions_N, classes, cos_TY, sin_TY, s: Sizes) -> torch.Te
     anything. Without angles no tokens."""
     heads = s.heads + s.key_heads
     tokens = 0 if cos_TY is None else len(positions_N)
-    rotated_NJZ = qkv_NOZ.new_empty(tokens, heads, s.dim)
+    qk_NJZ, rotated_NJZ = qkv_NOZ[:, :heads], qkv_NOZ.new_empty(tokens, heads, s.dim)
     chosen = s.configuration("rotate")
     for tiles_Q4, tile in classes if cos_TY is not None else ():
         rows = min(chosen.BM, tile)
         launch(
             rotate_kernel, tiles_Q4.shape[0] * heads * (tile // rows), chosen.warps, chosen.stages,
-            qkv_NOZ, rotated_NJZ, positions_N, tiles_Q4, cos_TY, sin_TY, *qkv_NOZ.stride()[:2],
+            qk_NJZ, rotated_NJZ, positions_N, tiles_Q4, cos_TY, sin_TY, *qk_NJZ.stride()[:2],
             HEADS=heads, Z=s.dim, TILE=tile, BM=rows, UPCAST=s.upcast,
         )  # fmt: skip
     return rotated_NJZ

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ldm.bench.machine_code import innermost
-from ldm.bench.predict import MACHINES, layer, parts, pieces, summary, trips
+from ldm.bench.predict import MACHINES, layer, moved, parts, pieces, summary, trips
 
 # µs a layer of 65,536 tokens, forward then backward, each H100 then H200, as audited by hand.
 AUDITED = {
@@ -33,6 +33,17 @@ def test_the_audited_launches_are_told_apart():
     assert found.count(("forward", "attention")) == 5
     assert found.count(("backward", "attention")) == 10
     assert found.count(("backward", "assembly")) == 5
+
+
+@pytest.mark.parametrize("group", [1, 4])
+def test_the_one_gradient_is_moved_once_by_the_two_passes_that_write_it(group):
+    tensors = [{"name": "p_do", "bytes": 7}, {"name": "p_dqkv", "bytes": 90}]
+    facts = {"constants": {"GROUP": group}, "tensors": tensors}
+    query, key, short = (
+        moved(facts | {"kernel": f"{name}_kernel"}) - 7 for name in ("query", "key", "short")
+    )
+    assert query + key == pytest.approx(90) and short == 90
+    assert query == pytest.approx({1: 30, 4: 60}[group])  # heads of q, of q, k and v
 
 
 CODE = """
