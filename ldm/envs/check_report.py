@@ -183,8 +183,9 @@ have variants of it.
 are finite and below a million; the library's own environment, built in a process of its own and
 played without our border, gives the same observations, rewards and ends to the last bit under the
 same seed and actions, and got actions of the same types and values, which nobody had written to 50
-steps later (docs/decisions/0009-border-to-environments.md); or it does not repeat itself, and the
-file says so; terminated and truncated are apart; the episode after an end starts at once; no
+steps later (docs/decisions/0009-border-to-environments.md); where the file has a `like_library` of
+null the two were not compared, as where the library does not repeat itself; terminated and
+truncated are apart; the episode after an end starts at once; no
 process is left.
 
 {domains}
