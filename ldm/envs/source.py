@@ -2,7 +2,7 @@
 
 A library of the catalogue is pinned, and its behaviour is what `ldm envs check` has seen. A user's
 own environment changes between two runs, so its key covers the adapter and the module that `make`
-names ("package.module:Class"), and every module of the user's that those import. What stands in the
+names, or `options`, and every module of the user's that those import. What stands in the
 Python installation, or in ours, is no user's.
 """
 
@@ -23,23 +23,36 @@ INSTALLED = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "pu
 
 def identity(spec: EnvSpec) -> dict:
     """The entry's own identity, with "source" where there is source of the user's."""
-    roots = (spec.adapter if spec.adapter.endswith(".py") else "", module_of(spec))
-    source = _digest(*roots) if any(roots) else ""
+    adapter = spec.adapter if spec.adapter.endswith(".py") else ""
+    source = _digest(adapter, modules_of(spec))
     return spec.identity() | ({"source": source} if source else {})
 
 
-def module_of(spec: EnvSpec) -> str:
-    """The top of the module that `make` names, empty where it names none, or one of a group."""
-    if spec.group != "main" or spec.backend != "worker" or ":" not in spec.make:
-        return ""
-    return spec.make.partition(":")[0].partition(".")[0]
+def modules_of(spec: EnvSpec) -> tuple[str, ...]:
+    """The tops of the modules that `make` and `options` name ("package.module:Name", and `module`);
+    none where they are a group's."""
+    if spec.group != "main" or spec.backend != "worker":
+        return ()
+    named = {part for part in _texts([spec.make, spec.options]) if ":" in part}
+    if isinstance(module := spec.options.get("module"), str):
+        named.add(module)
+    return tuple(sorted({part.partition(":")[0].partition(".")[0] for part in named}))
+
+
+def _texts(value) -> Iterator[str]:
+    """All texts in plain data."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 @cache  # a process sees one state of the source, as it imports one
-def _digest(adapter: str, module: str) -> str:
+def _digest(adapter: str, modules: tuple[str, ...]) -> str:
     """SHA-256 of all files of the user's, by name and content; empty where there is none."""
     waiting = [Path(adapter)] if adapter else []
-    waiting += _files(module)
+    waiting += [file for module in modules for file in _files(module)]
     seen: dict[Path, bytes] = {}
     while waiting:
         path = waiting.pop().resolve()
@@ -72,7 +85,7 @@ def _files(module: str) -> list[Path]:
     """The files of a top-level module of the user's: itself, or all of its package."""
     try:
         found = importlib.util.find_spec(module) if module else None
-    except (ImportError, ValueError):
+    except (ImportError, ValueError):  # not a module's name, or not here
         return []
     if found is None or not (places := found.submodule_search_locations or [found.origin]):
         return []

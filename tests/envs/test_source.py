@@ -64,6 +64,19 @@ def test_an_edit_of_what_it_is_made_of_makes_everything_anew(folder, file):
     assert keys(folder) == before
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"make": "Bandit-v0", "options": {"module": "my_environments"}},
+        {"make": "Bandit-v0", "options": {"wrappers": ["my_environments:Bandit"]}},
+        {"make": "my_environments.inner:Bandit"},
+    ],
+)
+def test_a_module_counts_however_it_is_named(folder, fields):
+    spec = EnvSpec(**{**vars(SPEC), **fields})
+    assert source.identity(spec)["source"] == source.identity(SPEC)["source"]
+
+
 def test_an_edit_of_anything_else_changes_nothing(folder):
     before = keys(folder)
     (folder / "unrelated.py").write_text("x = 2\n")
