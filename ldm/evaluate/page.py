@@ -10,7 +10,7 @@ from ldm.evaluate import plots
 SCORE_RULE = (
     "The score is the mean return on a scale where random actions are 0 and the policy that the "
     "model learned from is 1. Means over environments are taken over scores clipped to [0, 1]; "
-    "intervals are 95%, over episodes (bootstrap)."
+    "intervals are 95%, over episodes; one episode, or returns all alike, have none."
 )
 STAGES = ("reference", "record", "mix", "train", "evaluate", "report")
 
@@ -59,17 +59,18 @@ def _tiles(summary: dict) -> str:
         for key, name in (("mean", "mean normalised score"), ("median", "median"))
     ]
     for level, name in (("0.95", "at 0.95 or above"), ("1.0", "equal to the reference or better")):
-        low, high = summary["at_least_ci"][level]
-        tiles.append(
-            (f"{summary['at_least'][level]} of {admitted}", name, f"{low:.0f} to {high:.0f}")
-        )
+        around = span(summary["at_least_ci"][level], 0)
+        tiles.append((f"{summary['at_least'][level]} of {admitted}", name, around))
     return "".join(
         f'<div class="tile"><b>{value}</b>{name}<span>95% interval {span}</span></div>'
         for value, name, span in tiles
     )
 
 
-def span(ci: Sequence[float], digits: int = 2) -> str:
+def span(ci: Sequence[float] | None, digits: int = 2) -> str:
+    """An interval in words, empty where so few episodes have none."""
+    if ci is None:
+        return "no interval"
     return f"{ci[0]:.{digits}f} to {ci[1]:.{digits}f}"
 
 
@@ -172,6 +173,8 @@ def _range(values: list[int]) -> str:
 
 
 def _return(score: dict) -> tuple[str, str]:
+    if score["ci"] is None:
+        return number(score["mean"]), "all alike or one"
     half = (score["ci"][1] - score["ci"][0]) / 2
     return number(score["mean"]), f"± {number(half)}"
 

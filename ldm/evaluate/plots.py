@@ -71,7 +71,8 @@ def dots(environments: list[dict]) -> str:
 
 
 def _dot_row(environment: dict, y: float, at: Scale, bounds: tuple[float, float]) -> str:
-    score, (lo, hi) = environment["normalised"]["mean"], environment["normalised"]["ci"]
+    score = environment["normalised"]["mean"]
+    lo, hi = environment["normalised"]["ci"] or (score, score)
     css, x = ("dot" if score >= SOLVED else "dot open"), at(score)
     if bounds[0] <= score <= bounds[1]:
         mark = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" class="{css}"/>'

@@ -111,7 +111,7 @@ def _environment(recipe: Recipe, spec: EnvSpec, card: Card, result: dict):
         "unseen": result["unseen"],
         "random": {"mean": random.mean, "ci": list(random.ci)},
         "reference": {"mean": reference.mean, "ci": list(reference.ci)},
-        "ldm": scores.sample_mean(returns, rng),
+        "ldm": scores.sample_mean(returns),
         "normalised": {"mean": score, "ci": scores.interval(resampled_B)},
     }
     return entry, score, resampled_B

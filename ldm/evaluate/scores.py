@@ -5,11 +5,11 @@
 R are mean returns. Means over environments are taken over values clipped to [0, 1]: one bad
 environment must not outweigh a hundred good ones, nor a lucky one hide a bad one.
 
-Intervals are 95% percentile intervals over RESAMPLES draws of every mean, environments fixed: the
-stratified bootstrap of Agarwal et al. 2021 ("Deep reinforcement learning at the edge of the
-statistical precipice"), which is also where the IQM comes from. The model's mean is drawn by
-resampling its returns; the two others from the Student distribution whose interval stands on the
-admission card.
+Intervals are 95%, environments fixed: percentiles over RESAMPLES draws of every mean, in the manner
+of the stratified bootstrap of Agarwal et al. 2021 ("Deep reinforcement learning at the edge of the
+statistical precipice"), which is also where the IQM comes from. Each mean is drawn from a Student
+distribution that is stretched on either side to the mean's own interval (admission.mean_interval).
+A single episode has no interval, and no summary that it is in has one.
 
 Shapes: E environments, B resamples.
 """
@@ -19,7 +19,7 @@ from scipy.stats import t as student
 from scipy.stats import trim_mean
 
 from ldm.errors import LdmError
-from ldm.reference.admission import Score
+from ldm.reference.admission import Score, mean_interval
 
 RESAMPLES = 2000
 LEVELS = ("0.8", "0.95", "1.0")
@@ -27,27 +27,29 @@ THRESHOLDS = np.round(np.linspace(0, 1, 101), 2)
 ROUNDING = 1e-9  # equal returns must count as "at least 1.0" whatever order they were summed in
 
 
-def resampled_means(returns: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Means of RESAMPLES bootstrap samples of `returns` (episodes,), float64 (B,)."""
-    return returns[rng.integers(0, len(returns), (RESAMPLES, len(returns)))].mean(1)
-
-
-def interval(resampled: np.ndarray) -> list[float]:
-    """The 95% percentile interval along the last axis."""
+def interval(resampled: np.ndarray) -> list[float] | None:
+    """The 95% percentile interval along the last axis; None where a draw is NaN."""
+    if np.isnan(resampled).any():
+        return None
     return np.percentile(resampled, (2.5, 97.5), axis=-1).T.tolist()
 
 
-def sample_mean(returns: np.ndarray, rng: np.random.Generator) -> dict:
-    """`{"mean", "ci": [lo, hi]}` of the returns of independent episodes."""
+def sample_mean(returns: np.ndarray) -> dict:
+    """`{"mean", "ci": [lo, hi]}` of the returns of independent episodes; "ci" is None where they
+    are one, or all alike."""
     returns = np.asarray(returns, np.float64)
-    return {"mean": float(returns.mean()), "ci": interval(resampled_means(returns, rng))}
+    found = mean_interval(returns)
+    return {"mean": float(returns.mean()), "ci": found and list(found)}
 
 
 def drawn_means(score: Score, rng: np.random.Generator) -> np.ndarray:
-    """RESAMPLES draws of the mean that `score` estimates, float64 (B,)."""
+    """RESAMPLES draws of the mean that `score` estimates, float64 (B,); NaN for one episode."""
     freedom = score.episodes - 1
-    scale = (score.ci[1] - score.mean) / student.ppf(0.975, freedom)
-    return score.mean + scale * rng.standard_t(freedom, RESAMPLES)
+    if freedom < 1:
+        return np.full(RESAMPLES, np.nan)
+    t_B = rng.standard_t(freedom, RESAMPLES)
+    below, above = score.mean - score.ci[0], score.ci[1] - score.mean
+    return score.mean + np.where(t_B < 0, below, above) * t_B / student.ppf(0.975, freedom)
 
 
 def normalise(
@@ -65,7 +67,8 @@ def normalise(
             f"{random.mean:g}; such an environment has no score: run `ldm reference` again"
         )
     low_B, high_B = drawn_means(random, rng), drawn_means(reference, rng)
-    mean_B = resampled_means(returns, rng)
+    mean = float(returns.mean())
+    mean_B = drawn_means(Score(mean, mean_interval(returns) or (mean, mean), len(returns)), rng)
     # Admission keeps the gap away from zero; a draw that reaches it anyway stays finite.
     gap_B = np.maximum(high_B - low_B, 1e-6 * gap)
     return float((returns.mean() - random.mean) / gap), (mean_B - low_B) / gap_B
@@ -85,22 +88,26 @@ def summarise(scores_E: np.ndarray, resampled_EB: np.ndarray) -> dict:
         "median": lambda x: np.median(x, 0),
         "iqm": lambda x: trim_mean(x, 0.25, axis=0),
     }
+    whole = not np.isnan(resampled_EB).any()
+    spread = lambda resampled: interval(resampled) if whole else None
     levels = {name: float(name) - ROUNDING for name in LEVELS}
     return {
         "admitted": len(scores_E),
         **{name: float(f(clipped_E)) for name, f in statistics.items()},
-        "ci": {name: interval(f(clipped_EB)) for name, f in statistics.items()},
+        "ci": {name: spread(f(clipped_EB)) for name, f in statistics.items()},
         "unclipped": {name: float(f(scores_E)) for name, f in statistics.items()},
         "at_least": {name: int((scores_E >= level).sum()) for name, level in levels.items()},
         "at_least_ci": {
-            name: interval((resampled_EB >= level).sum(0)) for name, level in levels.items()
+            name: spread((resampled_EB >= level).sum(0)) for name, level in levels.items()
         },
     }
 
 
 def threshold_curve(scores_E: np.ndarray, resampled_EB: np.ndarray) -> dict:
-    """Share of environments at or above τ, for τ in THRESHOLDS, with its 95% interval."""
+    """Share of environments at or above τ, for τ in THRESHOLDS, with its 95% interval, to
+    which environments of one episode add nothing."""
     levels_T = THRESHOLDS - ROUNDING
+    resampled_EB = np.where(np.isnan(resampled_EB), np.asarray(scores_E)[:, None], resampled_EB)
     share_T = (np.asarray(scores_E)[:, None] >= levels_T).mean(0)
     share_TB = np.stack([(resampled_EB >= level).mean(0) for level in levels_T])
     low, high = np.percentile(share_TB, (2.5, 97.5), axis=1)

@@ -4,7 +4,7 @@ from scipy import stats
 
 from ldm.errors import LdmError
 from ldm.evaluate import scores
-from ldm.reference.admission import Score, score
+from ldm.reference.admission import Score, mean_interval, score
 
 
 @pytest.fixture
@@ -47,12 +47,34 @@ def test_the_interval_has_the_spread_of_all_three_means(rng):
     assert lo < got < hi
 
 
-def test_the_mean_of_returns_has_a_bootstrap_interval(rng):
-    returns = rng.exponential(2.0, 300)
-    got = scores.sample_mean(returns, rng)
-    known = stats.bootstrap((returns,), np.mean, method="percentile", rng=1).confidence_interval
-    assert got["mean"] == returns.mean()
-    assert got["ci"] == pytest.approx([known.low, known.high], abs=0.03)
+def test_the_mean_of_returns_has_the_interval_of_admission(rng):
+    returns = rng.normal(3, 2, 40)
+    got = scores.sample_mean(returns)
+    assert got == {"mean": returns.mean(), "ci": list(mean_interval(returns))}
+
+
+@pytest.mark.parametrize("returns", [[3.0], [3.0, 3.0, 3.0]])
+def test_one_episode_or_returns_all_alike_have_no_interval(returns):
+    assert scores.sample_mean(returns) == {"mean": 3.0, "ci": None}
+
+
+def test_a_single_episode_takes_the_interval_from_its_score_and_every_summary(rng):
+    random, reference = score(rng.normal(0, 1, 30)), score(rng.normal(5, 1, 30))
+    one = scores.normalise(random, reference, [3.0], rng)
+    many = scores.normalise(random, reference, rng.normal(3, 1, 30), rng)
+    assert scores.interval(one[1]) is None and scores.interval(many[1])
+    both = np.array([one[0], many[0]]), np.stack([one[1], many[1]])
+    summary = scores.summarise(*both)
+    assert set(summary["ci"].values()) == set(summary["at_least_ci"].values()) == {None}
+    assert 0 < summary["mean"] < 1 and summary["admitted"] == 2
+    assert np.isfinite(scores.threshold_curve(*both)["low"]).all()
+
+
+def test_the_draws_have_the_interval_that_they_are_drawn_from(rng):
+    returns = rng.exponential(size=12)
+    mean, ci = returns.mean(), mean_interval(returns)
+    drawn = np.concatenate([scores.drawn_means(Score(mean, ci, 12), rng) for _ in range(50)])
+    np.testing.assert_allclose(scores.interval(drawn), ci, rtol=0.03)
 
 
 def test_one_environment_cannot_outweigh_the_others():
