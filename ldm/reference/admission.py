@@ -119,7 +119,8 @@ def mean_interval(returns: np.ndarray) -> tuple[float, float] | None:
     if ((returns == low) | (returns == high)).all():
         k = int((returns == high).sum())
         ends = betaincinv([k, k + 1], [n - k + 1, n - k], [0.025, 0.975])
-        return tuple((low + (high - low) * ends).tolist())
+        least, most = (low + (high - low) * ends).tolist()
+        return least, most
     mean, error = returns.mean(), returns.std(ddof=1) / n**0.5
     rows = returns[np.random.default_rng(0).integers(0, n, (RESAMPLES, n))]
     errors = rows.std(1, ddof=1) / n**0.5
