@@ -87,8 +87,9 @@ def _files(module: str) -> list[Path]:
         found = importlib.util.find_spec(module) if module else None
     except (ImportError, ValueError):  # not a module's name, or not here
         return []
-    if found is None or not (places := found.submodule_search_locations or [found.origin]):
+    if found is None:
         return []
+    places = found.submodule_search_locations or [found.origin or ""]
     paths = [Path(place).resolve() for place in places if place and Path(place).exists()]
     mine = [p for p in paths if not any(p.is_relative_to(home) for home in (OURS, *INSTALLED))]
     return [file for p in mine for file in (sorted(p.rglob("*.py")) if p.is_dir() else [p])]
