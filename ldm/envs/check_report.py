@@ -71,10 +71,9 @@ def _counts(specs: list[EnvSpec], results: dict[str, Check]) -> dict:
 def _environment(spec: EnvSpec, result: Check) -> dict:
     """Its labels and what was seen; what is as usual (see USUAL) is left out."""
     labels = ("id", "domain", "base_task", "modality", "horizon", "licence", "group", "held_out")
-    seen = ("reason", "deterministic", "terminated", "truncated", "rewards", "digest")
-    seen += ("like_library",)
+    seen = ("reason", "deterministic", "like_library", "terminated", "truncated", "rewards")
     facts = {name: getattr(spec, name) for name in labels}
-    facts |= {name: getattr(result, name) for name in seen}
+    facts |= {name: getattr(result, name) for name in (*seen, "digest")}
     return {name: value for name, value in facts.items() if value != USUAL.get(name)}
 
 
