@@ -24,6 +24,7 @@ setup(
             "recipes/*.toml",
             "envs/catalogue/*.toml",
             "envs/locks/*.txt",
+            "envs/locks/builders/*.txt",
             "evaluate/*.html",
             "zoo/*/*.json",
             "zoo/*/*.safetensors",

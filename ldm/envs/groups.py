@@ -1,11 +1,13 @@
 """Groups: libraries whose pins disagree with ours live in virtual environments of their own.
 
-locks/<group>.txt is a group's lock, in the form of `pip freeze`: every package it needs, pinned
-exactly. Its first line, a comment, says what the group is for. A lock is complete, so it is
-installed as it stands (--no-deps): what a library wrongly claims to need does not matter.
+locks/<group>.txt is a group's lock: every package it needs, pinned exactly, with the SHA-256 of
+each file that it may be installed from (lock.py writes them). Its first line, a comment, says what
+the group is for. A lock is complete, so it is installed as it stands (--no-deps): what a library
+wrongly claims to need does not matter. Where packages come as sources, locks/builders/<group>.txt
+pins what builds them in the same form; it is installed first, and nothing else is fetched to build.
 
 An installed group is the folder <cache>/ldm/groups/<group>-<key> with a file `installed` in it,
-written last. The key is a hash of the lock and of Python's version, so a lock that changed never
+written last. The key is a hash of the locks and of Python's version, so a lock that changed never
 meets an older installation.
 """
 
@@ -13,6 +15,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +25,7 @@ from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError, nearest
 
 LOCKS = Path(__file__).with_name("locks")
+HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,12 @@ class Group:
         return self.folder / "bin" / "python"
 
     @property
+    def build(self) -> Path | None:
+        """The lock of what builds its sources, None where all are wheels."""
+        path = self.lock.parent / "builders" / self.lock.name
+        return path if path.exists() else None
+
+    @property
     def installed(self) -> bool:
         return self.marker.exists() and self.python.exists()  # it links to the Python it is of
 
@@ -60,24 +70,32 @@ def group(name: str) -> Group:
             'see "ldm envs groups"'
         )
     lock = LOCKS / f"{name}.txt"
+    text = _text(lock)
+    build = LOCKS / "builders" / lock.name
+    known = f"{platform.python_version()}\n{text}{_text(build) if build.exists() else ''}"
+    key = hashlib.sha256(known.encode()).hexdigest()[:12]
+    about = text.partition("\n")[0].lstrip("# ")
+    return Group(name, about, lock, read_pins(lock, text), _cache() / f"{name}-{key}")
+
+
+def _text(lock: Path) -> str:
     try:
-        text = lock.read_text()
+        return lock.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise LdmError(f"{lock} cannot be read ({error}); take it from the sources anew") from error
-    key = hashlib.sha256(f"{platform.python_version()}\n{text}".encode()).hexdigest()[:12]
-    about = text.partition("\n")[0].lstrip("# ")
-    return Group(name, about, lock, _pins(lock, text), _cache() / f"{name}-{key}")
 
 
-def _pins(lock: Path, text: str) -> dict[str, str]:
+def read_pins(lock: Path, text: str) -> dict[str, str]:
+    """package → version of a lock's text. Raises LdmError naming the line that is no pin."""
     pins = {}
     for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
+        content = line.removesuffix("\\").strip()
+        if not content or line.startswith("#") or HASH.fullmatch(content):
             continue
-        package, equals, pinned = line.partition("==")
+        package, equals, pinned = content.partition("==")
         if not equals:
             raise LdmError(f'{lock.name}:{number}: expected "package==version", got "{line}"')
-        pins[_plain(package.strip())] = pinned.strip()
+        pins[_plain(package.strip())] = pinned.partition(" --hash")[0].strip()
     return pins
 
 

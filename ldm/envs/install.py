@@ -9,6 +9,7 @@ its pip as well, so two never write to one folder, even when the first `ldm` was
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from ldm.envs.groups import Group
 from ldm.errors import LdmError
 from ldm.parallel.progress import console, progress_bar
 
+# of pip: the package, what its lock says, what came
+MISMATCH = re.compile(r"^ +(?P<package>[^\s:]+)[^\n]*:\n(?:[^\n]*\n)*? +Got +(?P<got>\w+)", re.M)
 TAIL = 12  # lines of a failed command that the error repeats
 
 
@@ -57,13 +60,16 @@ def install(group: Group) -> None:
 
 def commands(group: Group) -> list[list[str]]:
     """What makes the environment: uv where it is there, else venv and our own pip."""
-    lock, folder, python = str(group.lock), str(group.folder), str(group.python)
+    folder, python = str(group.folder), str(group.python)
     if uv := shutil.which("uv"):
         create = [uv, "venv", "--python", sys.executable, folder]
-        return [create, [uv, "pip", "install", "--python", python, "--no-deps", "-r", lock]]
-    create = [sys.executable, "-m", "venv", "--without-pip", folder]
-    pip = [sys.executable, "-m", "pip", "--python", python, "--no-input", "--no-color"]
-    return [create, [*pip, "install", "--no-deps", "-r", lock]]
+        tool = [uv, "pip", "install", "--python", python]
+    else:
+        create = [sys.executable, "-m", "venv", "--without-pip", folder]
+        tool = [sys.executable, "-m", "pip", "--python", python, "--no-input", "--no-color"]
+        tool += ["install"]
+    tool += ["--no-deps", "--require-hashes", "--no-build-isolation"]
+    return [create, *([*tool, "-r", str(lock)] for lock in (group.build, group.lock) if lock)]
 
 
 @contextmanager
@@ -100,6 +106,12 @@ def _run(command: list[str], group: Group, lock: int) -> None:
             last.append(line.rstrip())
             found = line.lstrip().startswith(("Collecting ", "+ "))  # pip, uv
             bar.update(task, advance=found, note=line.strip()[:60])
+    if process.returncode and (wrong := MISMATCH.search("\n".join(last))):
+        raise LdmError(
+            f"{group.name} was not installed: {wrong['package']} has SHA-256 {wrong['got'][:12]}…, "
+            f"not one that {group.lock} names; "
+            f'see where your index has it from, or run "python -m ldm.envs.lock {group.name}"'
+        )
     if process.returncode:
         raise LdmError(
             f"{group.name} could not be installed: {' '.join(command)}\nended with "
