@@ -46,6 +46,7 @@ RANGES = {
     "record.streams": POSITIVE,
     "record.noise_share": SHARE,
     "record.noise": SHARE,
+    "evaluate.probe_steps": POSITIVE,
     "tokens.rows": Range(2, 1 << 28),
     "tokens.patch": Range(1, 512),
     "tokens.image_patches": POSITIVE,

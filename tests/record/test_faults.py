@@ -109,7 +109,7 @@ def admit(folder: Path, spec: EnvSpec) -> None:
         key="",
         random=Score(0.0, (-1.0, 1.0), 8),
         reference=Score(9.0, (8.0, 10.0), 8),
-        policy={"id": actor.id, "kind": "learnt", "hosted": None, "sha256": weights},
+        policy={"id": actor.id, "kind": "learnt", "hosted": None, "weights": weights},
     )
     write_card(card, target / "card.json")
 

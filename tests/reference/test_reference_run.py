@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ldm.config import Recipe, ReferenceConfig
+from ldm.envs import installed
 from ldm.envs.catalogue import find
 from ldm.errors import LdmError
 from ldm.reference import experts, learn, run
@@ -91,7 +92,7 @@ def test_the_stage_makes_only_what_is_missing_and_makes_it_the_same(tmp_path):
 
 
 def test_a_group_that_is_not_installed_is_no_failure_of_its_environments(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "group", lambda name: SimpleNamespace(installed=False))
+    monkeypatch.setattr(installed, "group", lambda name: SimpleNamespace(installed=False))
     spec = replace(find(CATCH), group="elsewhere")
     monkeypatch.setattr(run, "find", lambda id: spec)
     with pytest.raises(LdmError, match="ldm envs install elsewhere"):

@@ -125,8 +125,8 @@ def test_the_reference_beats_random(id):
     actor = experts.find(id).factory(spec)
     env = make(spec, 8, 3)
     try:
-        reference = returns(env, actor, 8)
-        random = returns(env, RandomActor(env.action, 0), 8)
+        reference = returns(env, actor, 24)
+        random = returns(env, RandomActor(env.action, 0), 24)
     finally:
         env.close()
     assert objection(score(random), score(reference)) == ""
