@@ -113,8 +113,6 @@ def verify(operation: Operation) -> None:
             f"{missing[0]} is not there, and no speed is measured untested: run from a checkout"
         )
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--import-mode=append"]
-    if operation.gpu:  # speeds there are of bf16, and hang on no test of another precision
-        command += ["-k", "not float32 and not fp32"]
     result = subprocess.run(
         [*command, *operation.tests], cwd=rows.ROOT, capture_output=True, text=True
     )

@@ -434,7 +434,7 @@ def outcome(folder: Path, kind: Kind, names: tuple[str, ...], expected) -> tuple
         return ("clear" if named else "FILE NOT NAMED"), text
     except MemoryError as error:
         return "MEMORY", repr(error)
-    except BaseException as error:
+    except (Exception, SystemExit) as error:  # Ctrl-C stops the fuzzer
         where = traceback.extract_tb(error.__traceback__)[-1]
         return "TRACEBACK", f"{error!r} at {where.filename}:{where.lineno}"
     if json.dumps(found, default=str) == expected:
