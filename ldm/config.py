@@ -113,7 +113,10 @@ class Recipe:
     """Every setting of a run, from environments to report. Flags override the recipe's values."""
 
     name: str  # also the folder: runs/<name>
-    environments: list[str]  # ids of the catalogue, "library/name", or patterns, "library/*"
+    # ids of the catalogue, "library/name", patterns, "library/*", or your own, "gym:package:Id-v0"
+    environments: list[str]
+    # TOML files, or folders of them, with environments of your own; found from the recipe
+    catalogue: list[str] = field(default_factory=list)
     # base tasks that are recorded and scored, but never trained on: "rule" (those that the
     # catalogue marks), names or patterns of their own
     hold_out: list[str] = field(default_factory=lambda: ["rule"])
@@ -155,11 +158,16 @@ def load_recipe(name: str) -> Recipe:
         raise LdmError(f"recipe {name}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LdmError(f"recipe {name} is not TOML: {error}") from error
-    recipe = build(Recipe, data, str(name))
-    if not recipe.reference.zoo:
-        return recipe
-    found = str(path.parent / recipe.reference.zoo)  # a recipe's paths are found from the recipe
-    return replace(recipe, reference=replace(recipe.reference, zoo=found))
+    return _with_own_paths(build(Recipe, data, str(name)), path.parent)
+
+
+def _with_own_paths(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with its paths found from itself, in `folder`."""
+    reference = recipe.reference
+    if reference.zoo:
+        reference = replace(reference, zoo=str(folder / reference.zoo))
+    own = [str(folder / name) for name in recipe.catalogue]
+    return replace(recipe, reference=reference, catalogue=own)
 
 
 def build(cls, data: dict, where: str):

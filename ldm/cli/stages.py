@@ -109,10 +109,10 @@ def run_stages(stages: tuple[str, ...], recipe: Recipe) -> None:
 def resolve(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with its patterns of environments expanded, and the weights of those alone."""
     catalogue = import_module("ldm.envs.catalogue")
-    recipe = replace(recipe, environments=catalogue.expand(recipe.environments))
+    recipe = replace(recipe, environments=catalogue.expand(recipe.environments, recipe.catalogue))
     recorded: set[str] = set()
     with suppress(LdmError):  # nothing is recorded yet, or it is damaged, which the stages tell
         entries = import_module("ldm.data.manifest").read_manifest(folder / "data")["environments"]
         recorded = {entry["id"] for entry in entries}
     check = import_module("ldm.recipe_check")
-    return check.with_own_weights(recipe, recorded, catalogue.load())
+    return check.with_own_weights(recipe, recorded, catalogue.load(tuple(recipe.catalogue)))

@@ -25,7 +25,8 @@ class Envs:
 
     action: tyro.conf.Positional[Literal["list", "show", "check", "groups", "install"]]
     ids: tyro.conf.Positional[list[str]] = field(default_factory=list)
-    """Environments, "library/name", patterns, "nasim/*", or groups."""
+    """Environments, "library/name", patterns, "nasim/*", your own, "gym:my_pkg:Env-v0" or a TOML of
+    them, "./mine.toml"; or groups."""
     all: bool = False
     """Check the whole catalogue."""
     workers: int = 2
@@ -39,7 +40,7 @@ class Envs:
         commands = import_module("ldm.envs.commands")
         commands.perform(self.action, self.ids, self.all, self.workers, self.results, self.docs)
         if self.action == "check" and not self.all:
-            import_module("ldm.evaluate.probe").tell(self.ids)
+            import_module("ldm.evaluate.probe").tell(commands.named(self.ids))
 
 
 @dataclass

@@ -12,7 +12,7 @@ from ldm.envs.interface import TimeStep, VectorEnv
 from ldm.envs.make import make
 from ldm.envs.processes import marked
 from ldm.envs.rollout import RandomActor
-from ldm.envs.spec import EnvSpec
+from ldm.envs.spec import EnvSpec, modality_of
 from ldm.envs.trace import SEED, STEPS, STREAMS, Trace
 from ldm.errors import LdmError
 
@@ -182,14 +182,6 @@ def _require_spaces(spec: EnvSpec, env: VectorEnv) -> None:
             f'action "{leaf.path}": whole numbers up to {max(finite, default=0):.0f}, of which '
             f"float32 holds those up to {WIDEST} alone: scale them down in an adapter",
         )
-
-
-def modality_of(kinds: set[str]) -> str:
-    """EnvSpec.modality of an observation whose leaves are of these kinds."""
-    if spaces.TEXT in kinds:
-        return "text" if spaces.IMAGE not in kinds else "mixed"
-    names = {spaces.CONTINUOUS: "vector", spaces.DISCRETE: "symbols", spaces.IMAGE: "image"}
-    return names[next(iter(kinds))] if len(kinds) == 1 else "mixed"
 
 
 def _require_timestep(env: VectorEnv, timestep: TimeStep) -> None:

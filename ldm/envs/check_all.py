@@ -19,6 +19,7 @@ from pathlib import Path
 from ldm.envs.check import Check, check_environment
 from ldm.envs.groups import group
 from ldm.envs.processes import MARK, kill_marked
+from ldm.envs.source import identity
 from ldm.envs.spec import EnvSpec
 from ldm.parallel.jobs import run_jobs
 
@@ -59,7 +60,7 @@ def key(spec: EnvSpec) -> str:
     """Names what a result depends on."""
     adapter = ADAPTERS / f"{spec.adapter}.py"  # a path ends in .py already
     source = (adapter if adapter.exists() else Path(spec.adapter)).read_bytes()
-    facts = [SCHEMA, spec.identity(), spec.modality, versions(spec)]
+    facts = [SCHEMA, identity(spec), spec.modality, versions(spec)]
     if spec.backend == "worker":
         facts.append(hashlib.sha256(source).hexdigest())
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

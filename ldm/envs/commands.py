@@ -8,13 +8,14 @@ from rich.console import Console
 from rich.table import Table
 
 from ldm.envs import check_report, spaces
-from ldm.envs.catalogue import excluded, expand, load
+from ldm.envs.catalogue import excluded, expand, find, load
 from ldm.envs.check import Check
 from ldm.envs.check_all import check_all
 from ldm.envs.groups import Group, group, names
 from ldm.envs.install import install, installation
 from ldm.envs.make import make
-from ldm.envs.spec import DOMAINS, EnvSpec
+from ldm.envs.own import GYM
+from ldm.envs.spec import EnvSpec, domain_order
 from ldm.errors import LdmError
 
 DETAILED = 40  # environments a table has a row for; more are counted
@@ -38,7 +39,7 @@ def perform(
         return
     if action != "list" and not ids and not everything:
         raise LdmError(f"ldm envs {action}: name environments or patterns, or say --all")
-    specs = [load()[id] for id in expand(ids or ["*"])]
+    specs = named(ids, asked=action != "list")
     if action == "list":
         console.out(_listing(specs), highlight=False)
         console.print(_counts(specs))
@@ -49,6 +50,21 @@ def perform(
         if docs and not everything:
             raise LdmError("ldm envs check --docs writes about the whole catalogue: say --all too")
         _check(specs, workers, results, docs)
+
+
+def named(ids: list[str], asked: bool = True) -> list[EnvSpec]:
+    """The environments that ids, patterns and files of a user's own name; all where none is named.
+
+    asked: whether those of a user's own are built where only they can say what they are like.
+    Raises LdmError.
+    """
+    files = tuple(name for name in ids if name.endswith(".toml") or Path(name).is_dir())
+    known = load(files)
+    own = [id for id in known if id not in load()] if files else []
+    others = [name for name in ids if name not in files]
+    chosen = [*own, *(expand(others or ["*"], files) if others or not files else [])]
+    keep = lambda id: not asked and not id.startswith(GYM)
+    return [known[id] if keep(id) else find(id, files) for id in dict.fromkeys(chosen)]
 
 
 def _groups(groups: list[Group]) -> Table:
@@ -65,7 +81,7 @@ def _groups(groups: list[Group]) -> Table:
 def _listing(specs: list[EnvSpec]) -> str:
     """Plain text: rich takes seconds for thousands of rows."""
     rows = [("environment", "domain", "base task", "observes", "horizon", "licence", "")]
-    for spec in sorted(specs, key=lambda s: (DOMAINS.index(s.domain), s.id)):
+    for spec in sorted(specs, key=lambda s: (domain_order(s.domain), s.id)):
         facts = (spec.domain, spec.base_task, spec.modality, str(spec.horizon), spec.licence)
         rows.append((spec.id, *facts, "held out" if spec.held_out else ""))
     widths = [max(map(len, column)) for column in zip(*rows)]
@@ -77,7 +93,7 @@ def _listing(specs: list[EnvSpec]) -> str:
 def _counts(specs: list[EnvSpec]) -> Table:
     table = Table("domain", "base tasks", "configurations", box=None, title_justify="left")
     per_domain = Counter(spec.domain for spec in specs)
-    for domain in (d for d in DOMAINS if d in per_domain):
+    for domain in sorted(per_domain, key=domain_order):
         tasks = {spec.base_task for spec in specs if spec.domain == domain}
         table.add_row(domain, str(len(tasks)), str(per_domain[domain]))
     table.add_row("all", str(len({(s.domain, s.base_task) for s in specs})), str(len(specs)))

@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from ldm.config import Recipe
-from ldm.envs.catalogue import find
+from ldm.envs import catalogue
 from ldm.envs.groups import group
 from ldm.envs.spec import EnvSpec
 from ldm.errors import EXTRAS, MachineError, missing, plain
@@ -16,7 +16,7 @@ def require_installed(recipe: Recipe, stages: tuple[str, ...]) -> None:
     """Raises MachineError naming what to install: what lacks is no environment's fault, so no card
     may ever say so."""
     if {*PLAYING} & {*stages}:
-        specs = [find(id) for id in recipe.environments]
+        specs = catalogue.of(recipe)
         require_groups(specs)
         for spec in specs:
             if spec.group == "main":

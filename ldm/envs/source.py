@@ -23,19 +23,20 @@ INSTALLED = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "pu
 
 def identity(spec: EnvSpec) -> dict:
     """The entry's own identity, with "source" where there is source of the user's."""
-    adapter = spec.adapter if spec.adapter.endswith(".py") else ""
-    source = _digest(adapter, modules_of(spec))
+    files = tuple(name for name in (spec.adapter, *spec.experts) if name.endswith(".py"))
+    source = _digest(files, modules_of(spec))
     return spec.identity() | ({"source": source} if source else {})
 
 
 def modules_of(spec: EnvSpec) -> tuple[str, ...]:
-    """The tops of the modules that `make` and `options` name ("package.module:Name", and `module`);
-    none where they are a group's."""
+    """The tops of the modules that `make` and `options` name ("package.module:Name", and `module`),
+    and of its experts; none where they are a group's."""
     if spec.group != "main" or spec.backend != "worker":
         return ()
     named = {part for part in _texts([spec.make, spec.options]) if ":" in part}
     if isinstance(module := spec.options.get("module"), str):
         named.add(module)
+    named |= {name for name in spec.experts if not name.endswith(".py")}
     return tuple(sorted({part.partition(":")[0].partition(".")[0] for part in named}))
 
 
@@ -49,9 +50,9 @@ def _texts(value) -> Iterator[str]:
 
 
 @cache  # a process sees one state of the source, as it imports one
-def _digest(adapter: str, modules: tuple[str, ...]) -> str:
+def _digest(files: tuple[str, ...], modules: tuple[str, ...]) -> str:
     """SHA-256 of all files of the user's, by name and content; empty where there is none."""
-    waiting = [Path(adapter)] if adapter else []
+    waiting = [Path(name) for name in files]
     waiting += [file for module in modules for file in _files(module)]
     seen: dict[Path, bytes] = {}
     while waiting:

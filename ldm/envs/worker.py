@@ -154,6 +154,12 @@ def scalar(reward) -> float:
     return float(value.item())
 
 
+def declared_horizon(env) -> int | None:
+    """The time limit that Gymnasium, or the environment itself, says it has."""
+    limit = getattr(getattr(env, "spec", None), "max_episode_steps", None)
+    return int(limit) if limit else None
+
+
 def load_adapter(name: str):
     """The module adapters/<name>.py (the file, where `name` is a path) under its own name."""
     path = Path(name) if name.endswith(".py") else HERE / "adapters" / f"{name}.py"
@@ -184,6 +190,7 @@ def serve(sock) -> None:
                 host = Host(message)
                 reply["observation"] = spaces.to_json(host.observation)
                 reply["action"] = spaces.to_json(host.action)
+                reply["horizon"] = declared_horizon(host.envs[0])
             elif call == "close":
                 host.close()
             elif call == "account":
@@ -193,8 +200,11 @@ def serve(sock) -> None:
                 {"reset": host.reset, "step": host.step, "watch": host.watch}[call]()
         except (Misfit, spaces.UnsupportedSpace) as error:
             reply = {"kind": "space", "error": str(error)}
-        except BaseException:  # a process boundary: whatever the library raises goes to the parent
-            reply = {"kind": "exception", "error": own_traceback()}
+        except BaseException as error:  # a process boundary: whatever the library raises
+            if getattr(error, "told", False):  # by an adapter
+                reply = {"kind": "told", "error": str(error)}
+            else:
+                reply = {"kind": "exception", "error": own_traceback()}
         channel.send(sock, reply)
 
 

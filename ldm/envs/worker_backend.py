@@ -88,7 +88,7 @@ class WorkerEnv:
                 described.append(worker.start(self._config, seeds, self._memory))
             except Fault as fault:
                 _require_packages(spec, fault)
-                if fault.kind == "space":
+                if fault.kind in ("space", "told"):
                     raise LdmError(f"{spec.id} cannot be built: {fault}") from None
                 raise LdmError(
                     f"{spec.id} cannot be built:\n{fault}\nadapter: {spec.adapter}"
@@ -99,6 +99,7 @@ class WorkerEnv:
                 f"{spec.id}: two instances have different spaces; fix them by its `options` in "
                 f"catalogue/{spec.library}.toml"
             )
+        self.declared_horizon: int | None = described[0].get("horizon")
         trees = (spaces.from_json(described[0][key]) for key in ("observation", "action"))
         self.observation, self.action = trees
         leaves = spaces.leaves(self.observation), spaces.leaves(self.action)

@@ -25,9 +25,10 @@ OURS = ("PYTHONPATH", "PYTHONHOME")  # they would lead a foreign interpreter to 
 class Fault(Exception):
     """What went wrong in a worker: `kind` to count it by, and words.
 
-    exception: the library raised. crash: the process died. orphan: it died, and what it had started
-    went on. hang: no answer in time. leak: more memory than allowed. nan: an observation or reward
-    is NaN or infinite. space: a sample does not fit the declared space.
+    exception: the library raised. told: an adapter says what it lacks. crash: the process died.
+    orphan: it died, and what it had started went on. hang: no answer in time. leak: more memory
+    than allowed. nan: an observation or reward is NaN or infinite. space: a sample does not fit the
+    declared space.
     """
 
     def __init__(self, kind: str, words: str):

@@ -11,7 +11,6 @@ import numpy as np
 from ldm.config import TokenConfig
 from ldm.data import facts, fidelity, statistics
 from ldm.envs import spaces
-from ldm.envs.catalogue import expand, find
 from ldm.envs.interface import TimeStep
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor
@@ -49,10 +48,10 @@ def probe(spec: EnvSpec, seed: int, steps: int) -> dict:
     return entry | {"facts": facts.derive(entry) | {"fidelity": []}}
 
 
-def tell(names: list[str], steps: int = CHECKED) -> None:
+def tell(specs: list[EnvSpec], steps: int = CHECKED) -> None:
     """Prints what a model would not see of some environments, by random steps of each."""
     tokens = TokenConfig()
-    fidelity.tell((probe(find(id), 0, steps) for id in expand(names)), tokens)
+    fidelity.tell((probe(spec, 0, steps) for spec in specs), tokens)
 
 
 def _observed(tree: spaces.Tree, seen: list[TimeStep]) -> list:

@@ -22,7 +22,7 @@ from ldm.data.atomic import write_bytes, write_json
 from ldm.data.door import require
 from ldm.data.lines import read_lines
 from ldm.data.sealed import read_sealed
-from ldm.envs.spec import EnvSpec
+from ldm.envs.spec import EnvSpec, slug
 from ldm.errors import LdmError
 from ldm.evaluate import scores
 from ldm.evaluate.page import page
@@ -73,7 +73,7 @@ def build(recipe: Recipe, folder: Path) -> dict:
         raise LdmError(
             f"{len(missing)} of {len(admitted)} environments have not been evaluated with model "
             f"{model[:12]} and these settings, {missing[0]} for one "
-            f'({missing[0].replace("/", "__")}.json); run "ldm evaluate"'
+            f'({slug(missing[0])}.json); run "ldm evaluate"'
         )
     scored = [_environment(recipe, *each) for each in results]
     return {

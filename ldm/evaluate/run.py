@@ -6,8 +6,8 @@ from ldm.config import Recipe
 from ldm.data.atomic import folder_lock
 from ldm.data.door import require
 from ldm.data.sealed import read_sealed, write_sealed
-from ldm.envs.catalogue import find
-from ldm.envs.spec import EnvSpec
+from ldm.envs import catalogue
+from ldm.envs.spec import EnvSpec, slug
 from ldm.errors import LdmError
 from ldm.evaluate.rollouts import SCHEMA, key, pin, play
 from ldm.parallel.jobs import run_jobs
@@ -37,12 +37,11 @@ def evaluate_stage(recipe: Recipe, folder: Path) -> None:
 
 def cards(recipe: Recipe, folder: Path) -> list[tuple[EnvSpec, Card]]:
     """The environments of a recipe with their admission cards. Raises LdmError where one lacks."""
-    specs = [find(id) for id in dict.fromkeys(recipe.environments)]
-    return [(spec, read_card(spec, folder)) for spec in specs]
+    return [(spec, read_card(spec, folder)) for spec in catalogue.of(recipe)]
 
 
 def result_path(spec: EnvSpec, folder: Path) -> Path:
-    return Path(folder) / "evaluation" / f"{spec.id.replace('/', '__')}.json"
+    return Path(folder) / "evaluation" / f"{slug(spec.id)}.json"
 
 
 def read(recipe: Recipe, spec: EnvSpec, folder: Path, model: str) -> dict | None:

@@ -9,7 +9,7 @@ import numpy as np
 from ldm.data.manifest import read_environment
 from ldm.data.tools import episode_returns
 from ldm.data.verify import read_recorded
-from ldm.envs import spaces
+from ldm.envs import spaces, spec
 from ldm.errors import DISTRIBUTION
 
 # Sizes as Hugging Face names them, by rows.
@@ -43,7 +43,7 @@ for batch in pyarrow.dataset.dataset("FOLDER/data/{slug}").to_batches():
 
 
 def slug(entry: dict) -> str:
-    return entry["id"].replace("/", "__")
+    return spec.slug(entry["id"])
 
 
 def card(folder: Path, form: str = "") -> str:

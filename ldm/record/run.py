@@ -13,7 +13,7 @@ from ldm.config import Recipe
 from ldm.data import fidelity, statistics
 from ldm.data.atomic import folder_lock
 from ldm.data.manifest import write_manifest
-from ldm.envs.catalogue import find
+from ldm.envs import catalogue
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.parallel.jobs import run_jobs
@@ -34,7 +34,7 @@ def record_stage(recipe: Recipe, folder: Path) -> None:
     """
     data = Path(folder) / "data"
     with folder_lock(data):
-        specs = [find(id) for id in dict.fromkeys(recipe.environments)]
+        specs = catalogue.of(recipe)
         cards = [read_card(spec, folder) for spec in specs]
         admitted = [(spec, card) for spec, card in zip(specs, cards) if card.admitted]
         if not admitted:

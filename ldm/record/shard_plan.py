@@ -7,7 +7,7 @@ from pathlib import Path
 from ldm.config import Recipe
 from ldm.data.sealed import checksum, read_sealed
 from ldm.envs.source import identity
-from ldm.envs.spec import EnvSpec
+from ldm.envs.spec import EnvSpec, slug
 from ldm.errors import LdmError
 from ldm.reference.admission import Card, card_folder
 
@@ -63,6 +63,6 @@ def plan(recipe: Recipe, spec: EnvSpec, card: Card, folder: Path) -> list[ShardP
     for index, begin in enumerate(range(0, settings.transitions, settings.shard_transitions)):
         transitions = min(settings.shard_transitions, settings.transitions - begin)
         key = checksum({**depends, "index": index, "transitions": transitions})
-        path = Path(folder) / "data" / spec.id.replace("/", "__") / f"shard-{index:05d}.tar"
+        path = Path(folder) / "data" / slug(spec.id) / f"shard-{index:05d}.tar"
         shards.append(ShardPlan(spec, index, transitions, key, path))
     return shards

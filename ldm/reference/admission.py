@@ -18,7 +18,7 @@ from scipy.special import (
 from ldm.config import ReferenceConfig
 from ldm.data.sealed import read_sealed, write_sealed
 from ldm.envs.source import identity
-from ldm.envs.spec import EnvSpec
+from ldm.envs.spec import EnvSpec, slug
 from ldm.errors import LdmError
 from ldm.reference import experts
 
@@ -148,12 +148,14 @@ def objection(random: Score, reference: Score) -> str:
 
 
 def card_folder(spec: EnvSpec, folder: Path) -> Path:
-    return Path(folder) / "references" / spec.id.replace("/", "__")
+    return Path(folder) / "references" / slug(spec.id)
 
 
 def settings_key(spec: EnvSpec, config: ReferenceConfig, seed: int) -> str:
     """Names what a card depends on: another key, another card."""
-    return digest([SCHEMA, seed, settings(config), identity(spec), experts.names(spec.id)])
+    return digest(
+        [SCHEMA, seed, settings(config), identity(spec), experts.names(spec.id, spec.experts)]
+    )
 
 
 def settings(config: ReferenceConfig) -> dict[str, float]:

@@ -42,7 +42,7 @@ def judge(spec: EnvSpec, config: ReferenceConfig, seed: int, home: Path) -> Card
     card = blank(spec, config, seed, "no expert")
     card = replace(card, deterministic=is_deterministic(spec, seed_for("probe", seed, spec.id)))
     with closing(Scorer(spec, config, seed)) as scorer:
-        for expert in experts.find_all(spec.id):
+        for expert in experts.find_all(spec.id, spec.experts):
             if not card.admitted:
                 card = try_expert(spec, expert, scorer, card)
         if not card.admitted:

@@ -44,7 +44,7 @@ def load_reference(spec: EnvSpec, folder: Path) -> Actor:
 def named_expert(spec: EnvSpec, id: str) -> tuple[Actor | None, list[str]]:
     """The expert of `spec` that acts under the id, or None and the ids that there are."""
     found = []
-    for expert in experts.find_all(spec.id):
+    for expert in experts.find_all(spec.id, spec.experts):
         actor = expert.factory(spec)
         if actor.id == id:
             return actor, [id]

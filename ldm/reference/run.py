@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ldm.config import Recipe, ReferenceConfig
 from ldm.data.atomic import folder_lock
-from ldm.envs.catalogue import find
+from ldm.envs import catalogue
 from ldm.envs.installed import require_groups
 from ldm.envs.source import identity
 from ldm.envs.spec import EnvSpec
@@ -26,12 +26,12 @@ def reference_stage(recipe: Recipe, folder: Path) -> None:
     works in the folder, or the disk is full.
     """
     config = recipe.reference
-    specs = [find(id) for id in dict.fromkeys(recipe.environments)]
+    specs = catalogue.of(recipe)
     require_groups(specs)
     with folder_lock(Path(folder) / "references"):
         missing = [spec for spec in specs if not up_to_date(spec, config, recipe.seed, folder)]
         tell_changed(missing, folder)
-        missing.sort(key=lambda spec: bool(experts.names(spec.id)) != grows(config))
+        missing.sort(key=lambda spec: bool(experts.names(spec.id, spec.experts)) != grows(config))
         jobs = [(spec, config, recipe.seed, folder) for spec in missing]
         run_jobs(
             admit, jobs, recipe.workers, "reference", lambda job: job[0].id, recipe.runner, lost

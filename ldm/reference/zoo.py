@@ -14,7 +14,7 @@ from ldm.config import ReferenceConfig
 from ldm.data.atomic import replacing
 from ldm.envs.groups import library_versions
 from ldm.envs.source import identity
-from ldm.envs.spec import EnvSpec
+from ldm.envs.spec import EnvSpec, slug
 from ldm.errors import LdmError
 from ldm.reference import experts
 from ldm.reference.admission import (
@@ -34,8 +34,8 @@ LARGEST = 300_000  # bytes of a policy that the zoo keeps
 
 
 def card_path(spec: EnvSpec, zoo: Path) -> Path:
-    library, _, name = spec.id.partition("/")
-    return zoo / library / f"{name.replace('/', '__')}.json"
+    name = slug(spec.id.removeprefix(f"{spec.library}/"))
+    return zoo / spec.library / f"{name}.json"
 
 
 def weights_path(spec: EnvSpec, zoo: Path) -> Path:
@@ -74,7 +74,7 @@ def unfit(card: Card | None, spec: EnvSpec, config: ReferenceConfig) -> str:
             return f"made with {name} {card.versions.get(name)}, {version} is here"
     if not card.admitted:
         tried = {trial["candidate"] for trial in card.trials}
-        if new := set(experts.names(spec.id)) - tried:
+        if new := set(experts.names(spec.id, spec.experts)) - tried:
             return f"not tried: {', '.join(sorted(new))}"
     if not card.admitted or card.chosen["kind"] == "learnt":
         for name in ("budget_steps", "budget_seconds"):

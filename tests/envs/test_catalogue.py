@@ -102,7 +102,7 @@ def test_an_id_stands_once(tmp_path, monkeypatch):
     (tmp_path / "b.toml").write_text(GOOD)
     monkeypatch.setattr(catalogue, "FOLDER", tmp_path)
     with pytest.raises(LdmError, match="twice"):
-        catalogue.load.__wrapped__()
+        catalogue._ours.__wrapped__()
 
 
 def test_a_base_task_is_of_one_domain(tmp_path, monkeypatch):
@@ -111,13 +111,13 @@ def test_a_base_task_is_of_one_domain(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(catalogue, "FOLDER", tmp_path)
     with pytest.raises(LdmError, match='"Maze" is of domain games elsewhere, here of driving'):
-        catalogue.load.__wrapped__()
+        catalogue._ours.__wrapped__()
 
 
 def test_what_is_excluded_says_why(tmp_path, monkeypatch):
     (tmp_path / "a.toml").write_text(GOOD + '[excluded]\n"lab/Pit-v0" = "it never ends"\n')
     monkeypatch.setattr(catalogue, "FOLDER", tmp_path)
-    for function in ("load", "excluded"):
+    for function in ("load", "_ours", "excluded"):
         monkeypatch.setattr(catalogue, function, getattr(catalogue, function).__wrapped__)
     with pytest.raises(LdmError, match="lab/Pit-v0 is not in the catalogue: it never ends"):
         catalogue.find("lab/Pit-v0")

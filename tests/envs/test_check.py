@@ -4,7 +4,8 @@ import pytest
 
 from ldm.envs import spaces
 from ldm.envs.catalogue import find
-from ldm.envs.check import check_environment, modality_of
+from ldm.envs.check import check_environment
+from ldm.envs.spec import modality_of
 
 LIBRARIES = {
     "envpool": ["envpool/FrozenLake-v1", "envpool/Knapsack-v1", "envpool/MiniGrid-Empty-5x5-v0"],

@@ -32,7 +32,7 @@ def no_learner(monkeypatch):
 
 
 def replace_expert(monkeypatch, actor):
-    monkeypatch.setattr(experts, "find_all", lambda id: [Expert(lambda spec: actor)])
+    monkeypatch.setattr(experts, "find_all", lambda id, own=(): [Expert(lambda spec: actor)])
 
 
 def test_a_good_expert_is_admitted_and_loads(tmp_path):
@@ -94,7 +94,7 @@ def test_the_stage_makes_only_what_is_missing_and_makes_it_the_same(tmp_path):
 def test_a_group_that_is_not_installed_is_no_failure_of_its_environments(tmp_path, monkeypatch):
     monkeypatch.setattr(installed, "group", lambda name: SimpleNamespace(installed=False))
     spec = replace(find(CATCH), group="elsewhere")
-    monkeypatch.setattr(run, "find", lambda id: spec)
+    monkeypatch.setattr(run.catalogue, "of", lambda recipe: [spec])
     with pytest.raises(LdmError, match="ldm envs install elsewhere"):
         run.reference_stage(Recipe("t", [CATCH], reference=CONFIG), tmp_path)
     assert not card_folder(spec, tmp_path).exists()

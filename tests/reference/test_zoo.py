@@ -37,7 +37,7 @@ def original(tmp_path_factory):
     folder = tmp_path_factory.mktemp("original")
     config = replace(CONFIG, zoo=str(folder / "zoo"), grow_zoo=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experts, "find_all", lambda id: [])
+        patch.setattr(experts, "find_all", lambda id, own=(): [])
         run.admit(LEARNT, replace(config, budget_steps=6000, budget_seconds=600.0), 0, folder)
     run.admit(SPEC, config, 0, folder)
     return folder
