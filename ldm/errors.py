@@ -27,7 +27,7 @@ EXTRAS = {  # distributions that our code names → the extra that brings them, 
         "envs",
     ),
     **dict.fromkeys(("stable-baselines3", "sb3-contrib"), "reference"),
-    **dict.fromkeys(("minari", "h5py", "pillow", "pyarrow"), "interop"),
+    **dict.fromkeys(("minari", "h5py", "pillow", "pyarrow", "av", "google-crc32c"), "interop"),
     "ray": "ray",
     "deepspeed": "deepspeed",
 }

@@ -25,7 +25,7 @@ RULES = {
     "kernels": {"ldm.kernels", "ldm._native.layout"},
     "ldm/envs": COMMON | {"ldm.envs"},
     "ldm/data": COMMON | ENV_TYPES | {"ldm.data", "ldm._native"},
-    "ldm/interop": COMMON | ENV_TYPES | {"ldm.data", "ldm.interop"},
+    "ldm/interop": COMMON | {"ldm.envs", "ldm.data", "ldm.interop"},
     "ldm/reference": COMMON | {"ldm.envs", "ldm.reference", "ldm.data"},
     "ldm/record": COMMON | {"ldm.envs", "ldm.reference", "ldm.data", "ldm.record"},
     "ldm/model": COMMON | {"ldm.model", "ldm.kernels", "ldm.data.batch"},

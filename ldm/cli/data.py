@@ -115,23 +115,25 @@ class DataExport:
 
 @dataclass
 class DataImport:
-    """Make recorded data of Minari datasets, to mix and train on; labels are the actions.
+    """Make recorded data of others' datasets: Minari, D4RL's HDF5, NumPy archives, LeRobot v3, RLDS
+    as TFDS has it, JAT, TD-MPC2. What lies there says which; labels are the actions.
 
-    `ldm data import D4RL/door/expert-v2 --domain robotics --out runs/door/data`, then `ldm mix`."""
+    `ldm data import door.hdf5 --as gymnasium-robotics/AdroitHandDoor-v1 --out runs/door/data`, then
+    `ldm run imported --name door`: a model that acts, and its report."""
 
     datasets: tyro.conf.Positional[list[str]]
-    """Ids of Minari's local datasets (minari download ID), or their folders."""
-    domain: Literal[
-        "robotics", "driving", "inventory", "cybersecurity", "trading", "energy", "games"
-    ]
-    """What they are about."""
+    """Files, folders, or ids of Minari's local datasets (minari download ID)."""
     out: _Out
-    """Where the result goes; it must not exist."""
+    """Where the result goes; it must not exist. runs/NAME/data is where a run looks."""
+    tied: Annotated[str, tyro.conf.arg(name="as", metavar="ENV")] = ""
+    """The environment that the data is of, "library/name": a model trained on it can act there."""
+    domain: str = ""
+    """What the data is about (robotics, games, ...), where it is tied to no environment."""
     skip_broken: bool = False
     """Leave out episodes that are broken; each is named."""
 
     def __call__(self) -> None:
-        _do_data("load", self.datasets, self.domain, self.out, self.skip_broken)
+        _do_data("load", self.datasets, self.out, self.domain, self.tied, self.skip_broken)
 
 
 @dataclass

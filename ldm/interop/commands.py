@@ -121,10 +121,10 @@ def export(form: str, data: str, out: Path, namespace: str) -> None:
     print(f"{out}: {total:,} transitions; {out}/README.md is the card and says how to load it")
 
 
-def load(names: list[str], domain: str, out: Path, skip_broken: bool) -> None:
-    from ldm.interop import minari
+def load(names: list[str], out: Path, domain: str, tied: str, skip_broken: bool) -> None:
+    from ldm.interop import imported
 
-    told = _told("import", None, lambda p: minari.load(names, domain, out, p, skip_broken))
+    told = _told("import", None, lambda p: imported.load(names, out, domain, tied, p, skip_broken))
     for line in told[:LISTED]:
         print(line)
     if len(told) > LISTED:

@@ -17,8 +17,8 @@ from ldm.data.manifest import read_manifest, write_manifest
 from ldm.data.verify import verify
 from ldm.envs import spaces
 from ldm.errors import LdmError
+from ldm.interop import imported, parquet
 from ldm.interop import minari as ours
-from ldm.interop import parquet
 
 NAME = "test/maze-v0"
 
@@ -85,9 +85,9 @@ def test_a_broken_episode_is_named_and_may_be_left_out(tmp_path, dataset, name, 
     replace(dataset(), 2, name, change)
     place = f"Minari dataset {NAME}, episode 2: .*{words}"
     with pytest.raises(LdmError, match=f"{place}.*--skip-broken"):
-        ours.load([NAME], "robotics", tmp_path / "in")
+        imported.load([NAME], tmp_path / "in", "robotics")
     assert not (tmp_path / "in").exists()
-    (line,) = ours.load([NAME], "robotics", tmp_path / "in", skip_broken=True)
+    (line,) = imported.load([NAME], tmp_path / "in", "robotics", skip_broken=True)
     assert line.startswith(f"left out: Minari dataset {NAME}, episode 2: ")
     (entry,) = read_manifest(tmp_path / "in")["environments"]
     assert (entry["episodes"], entry["transitions"]) == (3, 90)
@@ -98,7 +98,7 @@ def test_a_horizon_that_episodes_exceed_is_told_and_mended(tmp_path, dataset):
     spec = copy.deepcopy(gymnasium.spec("CartPole-v1"))
     spec.max_episode_steps = 100
     dataset((200, 50), env=spec)
-    (line,) = ours.load([NAME], "robotics", tmp_path / "in")
+    (line,) = imported.load([NAME], tmp_path / "in", "robotics")
     assert "ends episodes after 100 steps, the longest here has 200" in line
     (entry,) = read_manifest(tmp_path / "in")["environments"]
     assert entry["horizon"] == 200
@@ -107,7 +107,7 @@ def test_a_horizon_that_episodes_exceed_is_told_and_mended(tmp_path, dataset):
 def test_actions_beyond_their_bounds_are_told_with_their_place(tmp_path, dataset):
     dataset((50, 60), scale=3.0)
     told: list[str] = []
-    lines = ours.load([NAME], "robotics", tmp_path / "in")
+    lines = imported.load([NAME], tmp_path / "in", "robotics")
     assert verify(tmp_path / "in", told=told) == []
     for found, place in ((lines, ""), (told, r"minari__test__maze-v0/shard-00000.tar, trajectory")):
         beyond = [line for line in found if "the furthest" in line]
@@ -120,7 +120,7 @@ def test_actions_beyond_their_bounds_are_told_with_their_place(tmp_path, dataset
 def test_weights_name_the_environments_of_imported_data(tmp_path, dataset, monkeypatch):
     dataset()
     monkeypatch.setattr(mix, "run_jobs", lambda f, jobs, *_, **__: [f(*job) for job in jobs])
-    ours.load([NAME], "robotics", tmp_path / "data")
+    imported.load([NAME], tmp_path / "data", "robotics")
     tokens, weights = TokenConfig(context=64), {f"minari/{NAME}": 2.0}
     streams = MixConfig(streams=1, bin_tokens=256, weights=weights)
     mix.mix_stage(Recipe("run", [], tokens=tokens, mix=streams), tmp_path)
@@ -152,7 +152,7 @@ def test_names_that_hdf5_cannot_hold_come_back_equal(tmp_path, monkeypatch):
     dataset = minari.load_dataset(name)
     assert set(dataset[0].observations) == {"a%2Fb", "a", "%", "50%252F", "ü . ü"}
     assert set(dataset.observation_space.spaces) == set(dataset[0].observations)
-    assert ours.load([name], "games", tmp_path / "back") == []
+    assert imported.load([name], tmp_path / "back", "games") == []
     (again,) = read_manifest(tmp_path / "back")["environments"]
     assert again["observation"] == entry["observation"]
     assert same_data(tmp_path / "data", entry, tmp_path / "back", again)

@@ -12,6 +12,7 @@ from ldm.data.manifest import read_manifest
 from ldm.data.verify import verify
 from ldm.envs import spaces
 from ldm.errors import LdmError
+from ldm.interop import imported
 from ldm.interop import minari as ours
 from ldm.interop.gym_spaces import to_space
 
@@ -55,7 +56,7 @@ def _row(batch, i):
 
 def test_it_comes_back_equal(exported):
     folder, entries, names = exported
-    ours.load(names, "games", folder / "back")
+    imported.load(names, folder / "back", "games")
     assert verify(folder / "back") == []
     back = read_manifest(folder / "back")["environments"]
     for entry, again in zip(entries, back, strict=True):
@@ -82,7 +83,7 @@ def test_a_dataset_of_others_comes_in_with_its_spaces(tmp_path, monkeypatch):
         "cartpole/mixed-v1", episodes, env="CartPole-v1", algorithm_name="PPO",
         observation_space=gym.spaces.Box(-np.inf, np.inf, (4,), np.float64),
     )  # fmt: skip
-    ours.load(["cartpole/mixed-v1"], "robotics", tmp_path / "in")
+    imported.load(["cartpole/mixed-v1"], tmp_path / "in", "robotics")
     (entry,) = read_manifest(tmp_path / "in")["environments"]
     assert verify(tmp_path / "in") == []
     expected = {
@@ -119,8 +120,8 @@ def test_what_cannot_be_is_said(exported):
     with pytest.raises(LdmError, match=r"exists: remove it, or take another --namespace"):
         ours.export(folder / "data", folder / "minari", "test")
     with pytest.raises(LdmError, match=r"no Minari dataset other-v0 in .*minari download other-v0"):
-        ours.load(["other-v0"], "games", folder / "in")
+        imported.load(["other-v0"], folder / "in", "games")
     with pytest.raises(LdmError, match="named twice"):
-        ours.load([names[0], names[0]], "games", folder / "in")
+        imported.load([names[0], names[0]], folder / "in", "games")
     assert not (folder / "in").exists()
     assert sorted(os.listdir(folder / "minari")) == ["test"]
