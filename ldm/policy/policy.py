@@ -1,4 +1,4 @@
-"""What users load and call: a trained model that acts in any environment it knows.
+"""What users load and call: a trained model that acts in any environment.
 
 import ldm
 
@@ -30,7 +30,9 @@ from ldm.errors import LdmError, nearest
 from ldm.model.decoder import Decoder
 from ldm.model.presets import Architecture
 from ldm.policy.actor import ModelActor
-from ldm.policy.agent import Agent, entry_of, wrapped
+from ldm.policy.agent import Agent
+from ldm.policy.unknown import explore
+from ldm.policy.wrapped import known_as, names, wrapped
 
 WEIGHTS, CONFIG, ENVIRONMENTS = "model.safetensors", "config.json", "environments.json"
 SCHEMA = 2  # of state.json
@@ -81,16 +83,30 @@ class Policy:
             f"ldm/{self.digest[:12]}", self.model, codec, num_envs, spans, decode, seed
         )
 
-    def agent(self, env: Any, environment: str | None = None) -> Agent:
+    def agent(
+        self,
+        env: Any,
+        environment: str | None = None,
+        decode: str = "",
+        seed: int = 0,
+        probe_steps: int = 2000,
+    ) -> Agent:
         """The model in `env` of Gymnasium, stable-baselines3 or `ldm.make`, with no past.
 
         environment: the id under which the model knows it, where its name and spaces do not tell.
-        Raises LdmError for an environment that the model does not know.
+        decode, seed: as for `actor`. What the model was not trained on is made known by
+        `probe_steps` random steps in `env`, which then has to be reset; a line says so. Raises
+        LdmError for an environment that it cannot act in.
         """
         found = wrapped(env)
-        id = entry_of(self.environments, found, environment)
-        actor = self.actor(id, found.num_envs or 1)
-        return Agent(actor, found.observation, found.action, found.num_envs, found.final_shown)
+        policy, id = self, known_as(self.environments, found, environment)
+        if not id:
+            why = "the model was not trained on it"
+            if other := [known for known in self.environments if found.name in names(known)]:
+                why = f"the model knows {other[0]} with other spaces"
+            entry = explore(env, found, seed, probe_steps, why)
+            policy, id = self.knowing(entry), entry["id"]
+        return Agent(policy.actor(id, found.streams, decode, seed), found)
 
     def knowing(self, entry: dict) -> "Policy":
         """This policy with an environment that it was not trained on: an entry as a mix has it, or

@@ -24,6 +24,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def package(folder, monkeypatch):
     """The package where this process, and workers, find it."""
+    experts.find("")  # all of ours are registered
     monkeypatch.setattr(experts, "_experts", dict(experts._experts))
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ["PYTHONPATH"]]))

@@ -11,6 +11,8 @@ from ldm.envs.interface import TimeStep
 from ldm.envs.make import make
 from ldm.errors import LdmError
 from ldm.policy.policy import Policy
+from ldm.policy.unknown import explore
+from ldm.policy.wrapped import wrapped
 from tests.policy.made_timesteps import SPACES, entry
 
 
@@ -161,9 +163,77 @@ def test_an_environment_of_ours(model, tokens):
     env.close()
 
 
+KINDS = {
+    "gymnasium": Walk,
+    "vector": lambda: SyncVectorEnv([Walk] * 2),
+    "stable-baselines3": lambda: vec_env([Walk] * 2),
+    "ours": lambda: make("envpool/CartPole-v1", 2, 0),
+}
+
+
+def vec_env(makers: list):
+    return pytest.importorskip("stable_baselines3.common.vec_env").DummyVecEnv(makers)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unknown_environment_is_explored_then_frozen(kind, model, tokens, capsys):
+    made = policy(model, tokens, "mixed")
+
+    entries = [explore(env, wrapped(env), 0, 30, "new") for env in (KINDS[kind](), KINDS[kind]())]
+    assert entries[0] == entries[1]
+    env = KINDS[kind]()
+    agent = made.agent(env, probe_steps=30)
+    assert ": 30 random steps in it say what it is like" in capsys.readouterr().err
+    observation = env.reset() if kind in ("ours", "stable-baselines3") else env.reset(seed=1)[0]
+    for _ in range(12):
+        action = agent.act(observation)
+        if kind == "ours":
+            observation = env.step(action)
+            continue
+        observation, reward, done, cut = env.step(action)[:4]
+        cut = np.zeros_like(done) if kind == "stable-baselines3" else cut
+        agent.observe(reward, done, cut)
+        if kind == "gymnasium" and (done or cut):
+            observation, _ = env.reset()
+    assert list(made.environments) == ["test/mixed"]
+
+
+def test_an_environment_of_a_known_name_with_other_spaces_is_explored(model, tokens, capsys):
+    made, env = policy(model, tokens, "mixed"), Walk()
+    env.spec = gymnasium.envs.registration.EnvSpec("mixed", Walk)
+    made.agent(env, probe_steps=8)
+    assert "the model knows test/mixed with other spaces: 8 random steps" in capsys.readouterr().err
+
+
+def test_what_an_unknown_environment_shows_is_checked(model, tokens):
+    class Bad(Walk):
+        def step(self, action):
+            observation, _, *rest = super().step(action)
+            return observation, float("nan"), *rest
+
+    with pytest.raises(LdmError, match="Bad: the reward of random step 1 is NaN"):
+        policy(model, tokens, "mixed").agent(Bad(), probe_steps=8)
+
+
+@pytest.mark.parametrize("way", ["likeliest", "sampled", "expected"])
+def test_how_actions_are_read_can_be_overridden(way, model, tokens):
+    made, env = policy(model, tokens, "mixed"), Walk("mixed")
+    agent = made.agent(env, "test/mixed", way, 5)
+    actor = made.actor("test/mixed", 1, way, 5)
+    observation, _ = env.reset(seed=3)
+    flat = agent.env.flat(observation)
+    no, rest = np.zeros(1, bool), agent._last
+    expected = actor.act(TimeStep(flat, rest, np.zeros(1), no, no, ~no))
+    agent.act(observation)
+    for got, wanted in zip(agent._last, expected):
+        assert np.array_equal(got, wanted)
+
+
 def test_what_cannot_be_right_is_an_error_in_words(model, tokens):
     made, env = policy(model, tokens, "vector"), Walk()
-    with pytest.raises(LdmError, match=r"knows no environments .* one of test/vector"):
+    made.environments["other/Two"] = made.environments["more/Two"] = entry("vector")
+    env.spec = gymnasium.envs.registration.EnvSpec("Two", Walk)
+    with pytest.raises(LdmError, match=r'knows 2 environments "Two".* one of other/Two, more/Two'):
         made.agent(env)
     with pytest.raises(LdmError, match=r'does not know "test/vektor" \(nearest: "test/vector"\)'):
         made.agent(env, environment="test/vektor")
