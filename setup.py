@@ -23,6 +23,7 @@ setup(
             "py.typed",
             "recipes/*.toml",
             "envs/catalogue/*.toml",
+            "envs/digests.json",
             "envs/locks/*.txt",
             "envs/locks/builders/*.txt",
             "evaluate/*.html",

@@ -3,7 +3,7 @@
     runs/<name>/recipe.json    {"recipe": every setting, "stages": {stage: settings that shape it}}
     runs/<name>/seconds.json   how long each stage took
 
-A stage keeps what it has made under a key of its own. What a run adds is that a setting which
+A stage keeps what it has made under a key (`key`). What a run adds is that a setting which
 changed is named, before anything runs, and then followed or refused:
 
   followed  where the stages that it shapes are run: they make anew what it changes
@@ -17,12 +17,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ldm.config import Recipe
-from ldm.data.sealed import read_sealed, write_sealed
+from ldm.data.sealed import checksum, read_sealed, write_sealed
 from ldm.errors import LdmError
 from ldm.parallel.progress import console
 from ldm.recipe_check import settings
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SCHEMA = 1
 FOLDERS = {
@@ -50,6 +54,8 @@ FREE = {
     "train.checkpoint_every", "train.keep", "train.keep_every", "train.log_every",
     "train.max_seconds",
 }  # fmt: skip
+# settings that say how much of it there is: what is there stays, what lacks is added
+COUNTED = {"record.transitions", "record.shard_transitions"}
 LONGER = {"train.steps"}  # what a trained model can follow
 
 
@@ -143,6 +149,19 @@ class Run:
         except (LdmError, KeyError) as error:
             console.print(f"{error}", style="yellow", markup=False, highlight=False)
             return {}
+
+
+def key(stage: str, seed: int, section: "DataclassInstance", **inputs: object) -> str:
+    """Names all that a result of a stage depends on: with another key it is made anew.
+
+    section: the stage's part of the recipe; its settings that are FREE or COUNTED do not enter.
+    inputs: what else it is made from, as plain data."""
+    own = {
+        name: value
+        for name, value in asdict(section).items()
+        if f"{stage}.{name}" not in FREE | COUNTED
+    }
+    return checksum({"stage": stage, "seed": seed, "settings": own, **inputs})
 
 
 def plain(recipe: Recipe) -> dict[str, object]:

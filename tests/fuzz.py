@@ -36,6 +36,7 @@ from ldm.data.sealed import checksum, write_sealed
 from ldm.data.shards import read_shard, write_shard
 from ldm.data.verify import read_recorded, verify
 from ldm.envs import groups, install
+from ldm.envs.behaviour import identity
 from ldm.envs.catalogue import find
 from ldm.errors import LdmError
 from ldm.evaluate import report, rollouts
@@ -116,7 +117,7 @@ def make_run(folder: Path) -> None:
         shutil.copyfile(source, target)
     card = json.loads(zoo.card_path(find(LEARNT), folder / "zoo").read_bytes())
     card.pop("checksum", None)
-    card["environment"] = zoo.digest(find(LEARNT).identity())
+    card["environment"] = zoo.digest(identity(find(LEARNT)))
     card["versions"] |= groups.library_versions(find(LEARNT))
     write_sealed(zoo.card_path(find(LEARNT), folder / "zoo"), card)
     scores = {"score": 1.5, "scores": [1.0, 2.0], "steps": 100, "seconds": 2.0, "failure": ""}

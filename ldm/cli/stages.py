@@ -96,7 +96,11 @@ def run_stages(stages: tuple[str, ...], recipe: Recipe) -> None:
     run = import_module("ldm.run").Run.of(recipe)
     run.admit(stages)
     resolved = resolve(recipe, run.folder)
-    import_module("ldm.envs.installed").require_installed(resolved, stages)
+    installed = import_module("ldm.envs.installed")
+    installed.require_installed(resolved, stages)
+    if {*installed.PLAYING} & {*stages}:
+        specs = import_module("ldm.envs.catalogue").of(resolved)
+        import_module("ldm.envs.behaviour").learn(specs, resolved.workers)
     for stage in stages:
         perform: Callable[[Recipe, Path], None] = getattr(
             import_module(STAGES[stage]), f"{stage}_stage"

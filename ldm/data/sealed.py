@@ -22,20 +22,16 @@ def write_sealed(path: Path, content: dict) -> str:
     return digest
 
 
-def read_sealed(
-    path: Path, schema: int | None, again: str, most: int = JSON_BYTES, unsealed: bool = False
-) -> dict:
+def read_sealed(path: Path, schema: int | None, again: str, most: int = JSON_BYTES) -> dict:
     """What `write_sealed` wrote, its "checksum" among it.
 
-    unsealed: takes one that was written without a checksum. Raises LdmError, ending in `again`,
-    where it is missing, not JSON, of another schema, or not what was written.
+    Raises LdmError, ending in `again`, where it is missing, not JSON, of another schema, or not
+    what was written.
     """
     content = read_json(path, again, most)
     if not isinstance(content, dict) or content.get("schema") != schema:
         found = content.get("schema") if isinstance(content, dict) else type(content).__name__
         raise LdmError(f"{path}: expected schema {schema}, got {found}; {again}")
-    if unsealed and "checksum" not in content:
-        return content
     said = content.get("checksum")
     found = checksum({k: v for k, v in content.items() if k != "checksum"})
     if said != found:

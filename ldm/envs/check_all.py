@@ -16,10 +16,10 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ldm.envs import source
 from ldm.envs.check import Check, check_environment
 from ldm.envs.groups import group
 from ldm.envs.processes import MARK, kill_marked
-from ldm.envs.source import identity
 from ldm.envs.spec import EnvSpec
 from ldm.parallel.jobs import run_jobs
 
@@ -59,10 +59,10 @@ def known(specs: list[EnvSpec], path: Path) -> list[Check | None]:
 def key(spec: EnvSpec) -> str:
     """Names what a result depends on."""
     adapter = ADAPTERS / f"{spec.adapter}.py"  # a path ends in .py already
-    source = (adapter if adapter.exists() else Path(spec.adapter)).read_bytes()
-    facts = [SCHEMA, identity(spec), spec.modality, versions(spec)]
+    text = (adapter if adapter.exists() else Path(spec.adapter)).read_bytes()
+    facts = [SCHEMA, spec.identity(), source.digest(spec), spec.modality, versions(spec)]
     if spec.backend == "worker":
-        facts.append(hashlib.sha256(source).hexdigest())
+        facts.append(hashlib.sha256(text).hexdigest())
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

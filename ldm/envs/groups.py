@@ -21,6 +21,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ldm.envs import source
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError, nearest
 
@@ -75,7 +76,7 @@ def group(name: str) -> Group:
     known = f"{platform.python_version()}\n{text}{_text(build) if build.exists() else ''}"
     key = hashlib.sha256(known.encode()).hexdigest()[:12]
     about = text.partition("\n")[0].lstrip("# ")
-    return Group(name, about, lock, read_pins(lock, text), _cache() / f"{name}-{key}")
+    return Group(name, about, lock, read_pins(lock, text), cache_folder("groups") / f"{name}-{key}")
 
 
 def _text(lock: Path) -> str:
@@ -103,9 +104,9 @@ def _plain(package: str) -> str:
     return package.lower().replace("_", "-")
 
 
-def _cache() -> Path:
+def cache_folder(name: str) -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "ldm" / "groups"
+    return Path(home) / "ldm" / name
 
 
 def interpreter(name: str) -> str:
@@ -117,8 +118,9 @@ def interpreter(name: str) -> str:
 
 
 def library_versions(spec: EnvSpec) -> dict[str, str]:
-    """Package → version, of those behind an environment; empty for our own."""
-    found = {}
+    """Distribution → version, of those behind an environment, and of the installed modules that its
+    entry names; empty for our own."""
+    found = source.installed_versions(spec)
     for package in spec.packages or [spec.library]:
         with contextlib.suppress(PackageNotFoundError, KeyError):  # a library of our own
             if spec.group == "main":

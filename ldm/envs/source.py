@@ -1,17 +1,17 @@
-"""What an environment's results are keyed by: its entry, and for a user's own also its source.
+"""The files that an environment is made of.
 
-A library of the catalogue is pinned, and its behaviour is what `ldm envs check` has seen. A user's
-own environment changes between two runs, so its key covers the adapter and the module that `make`
-names, or `options`, and every module of the user's that those import. What stands in the
-Python installation, or in ours, is no user's.
+Of a user's own: the adapter and the module that `make` names, or `options`, and every module of the
+user's that those import. What stands in the Python installation, or in ours, is no user's.
 """
 
 import ast
 import hashlib
 import importlib.util
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 from ldm.envs.spec import EnvSpec
@@ -21,11 +21,40 @@ OURS = Path(__file__).resolve().parents[1]
 INSTALLED = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
 
 
-def identity(spec: EnvSpec) -> dict:
-    """The entry's own identity, with "source" where there is source of the user's."""
+def digest(spec: EnvSpec) -> str:
+    """SHA-256 of a user's own source, of experts too; empty where there is none."""
     files = tuple(name for name in (spec.adapter, *spec.experts) if name.endswith(".py"))
-    source = _digest(files, modules_of(spec))
-    return spec.identity() | ({"source": source} if source else {})
+    return _digest(files, modules_of(spec))
+
+
+def own(spec: EnvSpec) -> bool:
+    """Whether the environment itself, not only an expert for it, is made of a user's source."""
+    return bool(digest(replace(spec, experts=[])))
+
+
+def installed_versions(spec: EnvSpec) -> dict[str, str]:
+    """Distribution → version of the installed modules that an entry names."""
+    named = modules_of(spec)
+    return {home: version(home) for name in named for home in _homes().get(name, [])}
+
+
+@cache
+def _homes() -> Mapping[str, list[str]]:
+    """Top-level module → the distributions that it is from."""
+    return packages_distributions()
+
+
+@cache
+def shipped(adapter: Path) -> dict[str, str]:
+    """File → SHA-256: an adapter of ours, and what it imports of ours."""
+    waiting, seen = [adapter], {}
+    while waiting:
+        path = waiting.pop()
+        text = path.read_bytes()
+        seen[path.name] = hashlib.sha256(text).hexdigest()
+        ours = [OURS.parent / f"{name.replace('.', '/')}.py" for name in _imports(text, path)]
+        waiting += [file for file in ours if file.is_file() and file.name not in seen]
+    return seen
 
 
 def modules_of(spec: EnvSpec) -> tuple[str, ...]:
@@ -64,22 +93,23 @@ def _digest(files: tuple[str, ...], modules: tuple[str, ...]) -> str:
         except OSError as error:
             raise LdmError(f"{path}: {error.strerror}: an environment's source") from error
         for name in _imports(seen[path], path):
-            waiting += _files(name)
+            waiting += _files(name.partition(".")[0])
     parts = sorted((path.name, hashlib.sha256(text).hexdigest()) for path, text in seen.items())
     return hashlib.sha256(repr(parts).encode()).hexdigest() if parts else ""
 
 
 def _imports(text: bytes, path: Path) -> Iterator[str]:
-    """The tops of the modules that a file imports anywhere."""
+    """The modules that a file imports anywhere."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError) as error:
         raise LdmError(f"{path}: {error}") from error
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _files(module: str) -> list[Path]:

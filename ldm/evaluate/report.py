@@ -67,7 +67,7 @@ def build(recipe: Recipe, folder: Path) -> dict:
     """The report of a run as plain JSON data."""
     known, model = cards(recipe, folder), digest(pinned(folder))
     admitted = [(spec, card) for spec, card in known if card.admitted]
-    known_results = [(spec, card, read(recipe, spec, folder, model)) for spec, card in admitted]
+    known_results = [(spec, card, read(recipe, card, folder, model)) for spec, card in admitted]
     results = [(spec, card, result) for spec, card, result in known_results if result]
     if missing := [spec.id for spec, _, result in known_results if not result]:
         raise LdmError(

@@ -3,23 +3,22 @@
 import os
 import shutil
 import time
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 from ldm.config import Recipe
 from ldm.data import fidelity
 from ldm.data.atomic import replacing
-from ldm.data.sealed import checksum
 from ldm.envs.make import make
 from ldm.envs.rollout import returns
-from ldm.envs.source import identity
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.evaluate.probe import probe
 from ldm.policy import Policy, digest
 from ldm.policy import load as load_policy
 from ldm.policy.policy import FILES, STATE
+from ldm.reference.admission import read_card
+from ldm.run import key as run_key
 from ldm.seeds import seed_for, split_for
 
 SCHEMA = 2  # rises when the same model and settings give other returns
@@ -67,9 +66,11 @@ def _require_state(model: Path, remedy: str) -> None:
         raise LdmError(f"{model / STATE} is missing, which has the model's step; {remedy}")
 
 
-def key(recipe: Recipe, spec: EnvSpec, model: str) -> str:
-    """Names all that an environment's returns depend on; `model` is the digest of its weights."""
-    return checksum([SCHEMA, model, recipe.seed, asdict(recipe.evaluate), identity(spec)])
+def key(recipe: Recipe, environment: str, model: str) -> str:
+    """Names all that an environment's returns depend on. environment: as its card names it; model:
+    the digest of its weights."""
+    inputs = {"model": model, "environment": environment}
+    return run_key("evaluate", recipe.seed, recipe.evaluate, schema=SCHEMA, **inputs)
 
 
 def play(recipe: Recipe, spec: EnvSpec, folder: Path) -> dict:
@@ -95,7 +96,7 @@ def play(recipe: Recipe, spec: EnvSpec, folder: Path) -> dict:
     return {
         "schema": SCHEMA,
         "id": spec.id,
-        "key": key(recipe, spec, policy.digest),
+        "key": key(recipe, read_card(spec, folder).environment, policy.digest),
         "model": policy.facts(),
         "trained": trained,
         "unseen": fidelity.known_lines(policy.environments[spec.id]),

@@ -12,7 +12,7 @@ from ldm.errors import LdmError
 from ldm.evaluate.rollouts import SCHEMA, key, pin, play
 from ldm.parallel.jobs import run_jobs
 from ldm.policy import digest
-from ldm.reference.admission import Card, read_card
+from ldm.reference.admission import Card, current_card, read_card
 
 FORM = {"key": str, "model": dict, "episodes": int, "faults": int, "returns": [float]}
 FORM |= {"trained": bool, "unseen": [str]}
@@ -21,15 +21,17 @@ FORM |= {"trained": bool, "unseen": [str]}
 def evaluate_stage(recipe: Recipe, folder: Path) -> None:
     """Writes `folder`/evaluation/<slug>.json for what is missing or was played by another model.
 
-    Raises LdmError where there is no model, no card, or no environment is admitted.
+    Raises LdmError where there is no model, no card or one of before its environment changed, or
+    no environment is admitted.
     """
     folder = Path(folder)
     with folder_lock(folder / "evaluation"):
-        admitted = [spec for spec, card in cards(recipe, folder) if card.admitted]
+        known = [(spec, current_card(spec, folder)) for spec in catalogue.of(recipe)]
+        admitted = [(spec, card) for spec, card in known if card.admitted]
         if not admitted:
             raise LdmError(f"{recipe.name}: no environment is admitted; see {folder}/references")
         model = digest(pin(folder))
-        missing = [spec for spec in admitted if not _whole(recipe, spec, folder, model)]
+        missing = [s for s, card in admitted if not _whole(recipe, card, folder, model)]
         missing.sort(key=lambda spec: -spec.horizon)
         jobs = [(spec, recipe, folder) for spec in missing]
         run_jobs(_job, jobs, recipe.workers, "evaluate", label=lambda job: job[0].id)
@@ -40,16 +42,17 @@ def cards(recipe: Recipe, folder: Path) -> list[tuple[EnvSpec, Card]]:
     return [(spec, read_card(spec, folder)) for spec in catalogue.of(recipe)]
 
 
-def result_path(spec: EnvSpec, folder: Path) -> Path:
-    return Path(folder) / "evaluation" / f"{slug(spec.id)}.json"
+def result_path(id: str, folder: Path) -> Path:
+    return Path(folder) / "evaluation" / f"{slug(id)}.json"
 
 
-def read(recipe: Recipe, spec: EnvSpec, folder: Path, model: str) -> dict | None:
-    """What `rollouts.play` gave for the model of that digest and these settings, or None.
+def read(recipe: Recipe, card: Card, folder: Path, model: str) -> dict | None:
+    """What `rollouts.play` gave for the model of that digest in the environment that the card is
+    of, with these settings, or None.
 
     Raises LdmError where the result was damaged.
     """
-    path, again = result_path(spec, folder), 'delete it and run "ldm evaluate" again'
+    path, again = result_path(card.id, folder), 'delete it and run "ldm evaluate" again'
     if not path.exists():
         return None
     result = read_sealed(path, SCHEMA, again)
@@ -57,15 +60,15 @@ def read(recipe: Recipe, spec: EnvSpec, folder: Path, model: str) -> dict | None
         require(result, FORM, "result")
     except ValueError as error:
         raise LdmError(f"{path}: {error}; {again}") from None
-    return result if result.get("key") == key(recipe, spec, model) else None
+    return result if result.get("key") == key(recipe, card.environment, model) else None
 
 
-def _whole(recipe: Recipe, spec: EnvSpec, folder: Path, model: str) -> bool:
+def _whole(recipe: Recipe, card: Card, folder: Path, model: str) -> bool:
     try:
-        return read(recipe, spec, folder, model) is not None
+        return read(recipe, card, folder, model) is not None
     except LdmError:
         return False  # played again
 
 
 def _job(spec: EnvSpec, recipe: Recipe, folder: Path) -> None:
-    write_sealed(result_path(spec, folder), play(recipe, spec, folder))
+    write_sealed(result_path(spec.id, folder), play(recipe, spec, folder))

@@ -20,7 +20,7 @@ from ldm.parallel.jobs import run_jobs
 from ldm.parallel.progress import console
 from ldm.record.job import Tally, record_shards
 from ldm.record.shard_plan import ShardPlan, plan
-from ldm.reference.admission import Card, read_card
+from ldm.reference.admission import Card, current_card
 
 JOB_SHARDS = 4  # of an environment that one job records at most
 
@@ -29,13 +29,13 @@ def record_stage(recipe: Recipe, folder: Path) -> None:
     """Records what is missing of `recipe` into `folder`/data and writes its manifest.
 
     An environment in quarantine is named and left out; the next run tries it again.
-    Raises LdmError where an environment has no admission card, none is admitted, another run works
-    in the folder, or the disk is full.
+    Raises LdmError where an environment has no admission card, or one of before it changed, none
+    is admitted, another run works in the folder, or the disk is full.
     """
     data = Path(folder) / "data"
     with folder_lock(data):
         specs = catalogue.of(recipe)
-        cards = [read_card(spec, folder) for spec in specs]
+        cards = [current_card(spec, folder) for spec in specs]
         admitted = [(spec, card) for spec, card in zip(specs, cards) if card.admitted]
         if not admitted:
             raise LdmError(f"{recipe.name}: no environment is admitted; see {folder}/references")

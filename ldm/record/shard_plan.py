@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ldm.config import Recipe
-from ldm.data.sealed import checksum, read_sealed
-from ldm.envs.source import identity
+from ldm.data.sealed import read_sealed
+from ldm.envs.behaviour import identity
 from ldm.envs.spec import EnvSpec, slug
 from ldm.errors import LdmError
 from ldm.reference.admission import Card, card_folder
+from ldm.run import key
 
 SCHEMA = 2  # rises when the same recipe gives other shards, or other statistics of them
 
@@ -53,16 +54,14 @@ def plan(recipe: Recipe, spec: EnvSpec, card: Card, folder: Path) -> list[ShardP
     }
     depends = {
         "schema": SCHEMA,
-        "seed": recipe.seed,
-        "streams": settings.streams,
-        "noise": [settings.noise_share, settings.noise],
         "environment": identity(spec),
         "policy": [card.policy, weights],
     }
     shards = []
     for index, begin in enumerate(range(0, settings.transitions, settings.shard_transitions)):
         transitions = min(settings.shard_transitions, settings.transitions - begin)
-        key = checksum({**depends, "index": index, "transitions": transitions})
+        named = {"index": index, "transitions": transitions}
+        name = key("record", recipe.seed, settings, **depends, **named)
         path = Path(folder) / "data" / slug(spec.id) / f"shard-{index:05d}.tar"
-        shards.append(ShardPlan(spec, index, transitions, key, path))
+        shards.append(ShardPlan(spec, index, transitions, name, path))
     return shards

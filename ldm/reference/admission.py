@@ -17,10 +17,11 @@ from scipy.special import (
 
 from ldm.config import ReferenceConfig
 from ldm.data.sealed import read_sealed, write_sealed
-from ldm.envs.source import identity
+from ldm.envs.behaviour import identity
 from ldm.envs.spec import EnvSpec, slug
 from ldm.errors import LdmError
 from ldm.reference import experts
+from ldm.run import key
 
 SCHEMA = 2
 # A resample without the one episode that differs has next to no deviation, and t without end.
@@ -46,8 +47,8 @@ class Card:
     key: hash of all that the card was made from (`settings_key`). policy: {"id", "kind": one of
     KINDS, "hosted": name or None, "weights": SHA-256 of a learnt policy's file}. reward_range:
     smallest and largest reward of a step that was seen. deterministic: the same seed and actions
-    gave the same trajectory twice. environment: digest of `EnvSpec.identity`. seed, settings: what
-    to repeat it with (the fields SETTINGS of the configuration). trials: every expert and
+    gave the same trajectory twice. environment: digest of `behaviour.identity`. seed, settings:
+    what to repeat it with (the fields SETTINGS of the configuration). trials: every expert and
     learner that was tried, with what became of it. source: "run", or "zoo" where the card was made
     before. seconds: measured; it and the trials may differ between runs.
     """
@@ -153,9 +154,8 @@ def card_folder(spec: EnvSpec, folder: Path) -> Path:
 
 def settings_key(spec: EnvSpec, config: ReferenceConfig, seed: int) -> str:
     """Names what a card depends on: another key, another card."""
-    return digest(
-        [SCHEMA, seed, settings(config), identity(spec), experts.names(spec.id, spec.experts)]
-    )
+    inputs = {"environment": identity(spec), "experts": experts.names(spec.id, spec.experts)}
+    return key("reference", seed, config, schema=SCHEMA, **inputs)
 
 
 def settings(config: ReferenceConfig) -> dict[str, float]:
@@ -185,13 +185,23 @@ def read_card(spec: EnvSpec, folder: Path) -> Card:
     return card
 
 
+def current_card(spec: EnvSpec, folder: Path) -> Card:
+    """The card of `spec` as it is now. Raises LdmError where it was made of another environment."""
+    card = read_card(spec, folder)
+    if card.environment != digest(identity(spec)):
+        raise LdmError(
+            f"{spec.id} has changed since its card in {folder}/references was made: "
+            'run "ldm reference" again'
+        )
+    return card
+
+
 def load_card(path: Path) -> Card:
     """The card at `path`. Raises FileNotFoundError, or LdmError where it is malformed."""
     if not path.exists():
         raise FileNotFoundError(path)
-    # Cards of the zoo were written without a checksum before.
-    data = read_sealed(path, SCHEMA, "delete it and run ldm reference", unsealed=True)
-    data.pop("checksum", None)
+    data = read_sealed(path, SCHEMA, "delete it and run ldm reference")
+    del data["checksum"]
     return parse_card(data, str(path))
 
 

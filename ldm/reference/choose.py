@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ldm.config import ReferenceConfig
+from ldm.envs.behaviour import identity
 from ldm.envs.groups import library_versions
 from ldm.envs.interface import Actor
-from ldm.envs.source import identity
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError, MachineError, let_pass
 from ldm.reference import experts

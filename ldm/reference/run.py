@@ -6,8 +6,8 @@ from pathlib import Path
 from ldm.config import Recipe, ReferenceConfig
 from ldm.data.atomic import folder_lock
 from ldm.envs import catalogue
+from ldm.envs.behaviour import identity
 from ldm.envs.installed import require_groups
-from ldm.envs.source import identity
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.parallel.jobs import run_jobs

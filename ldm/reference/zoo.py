@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ldm.config import ReferenceConfig
 from ldm.data.atomic import replacing
+from ldm.envs.behaviour import identity
 from ldm.envs.groups import library_versions
-from ldm.envs.source import identity
 from ldm.envs.spec import EnvSpec, slug
 from ldm.errors import LdmError
 from ldm.reference import experts
@@ -67,11 +67,11 @@ def unfit(card: Card | None, spec: EnvSpec, config: ReferenceConfig) -> str:
     """Why a card does not stand for what a search would find now, or an empty string."""
     if card is None:
         return "no card"
-    if card.environment != digest(identity(spec)):
-        return "the environment is another one now"
     for name, version in library_versions(spec).items():
         if card.versions.get(name) != version:
             return f"made with {name} {card.versions.get(name)}, {version} is here"
+    if card.environment != digest(identity(spec)):
+        return "the environment is another one now"
     if not card.admitted:
         tried = {trial["candidate"] for trial in card.trials}
         if new := set(experts.names(spec.id, spec.experts)) - tried:

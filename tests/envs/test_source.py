@@ -6,12 +6,13 @@ import pytest
 
 from ldm.config import Recipe, RecordConfig, ReferenceConfig
 from ldm.envs import source
+from ldm.envs.behaviour import identity
 from ldm.envs.catalogue import load
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.evaluate import rollouts
 from ldm.record.shard_plan import plan
-from ldm.reference.admission import Card, settings_key
+from ldm.reference.admission import Card, digest, settings_key
 
 ENVIRONMENT = """
 import my_rules
@@ -45,11 +46,12 @@ def keys(tmp_path) -> set[str]:
     """Of a card, a shard and an evaluation; all asked anew, as another process would."""
     source._digest.cache_clear()
     recipe = Recipe("x", [SPEC.id], record=RecordConfig(transitions=10))
-    card = Card(SPEC.id, "games", "Bandit", "MIT", False, "x", "")
+    name = digest(identity(SPEC))
+    card = Card(SPEC.id, "games", "Bandit", "MIT", False, "x", "", environment=name)
     return {
         settings_key(SPEC, ReferenceConfig(), 0),
         plan(recipe, SPEC, card, tmp_path)[0].key,
-        rollouts.key(recipe, SPEC, "model"),
+        rollouts.key(recipe, card.environment, "model"),
     }
 
 
@@ -74,7 +76,7 @@ def test_an_edit_of_what_it_is_made_of_makes_everything_anew(folder, file):
 )
 def test_a_module_counts_however_it_is_named(folder, fields):
     spec = EnvSpec(**{**vars(SPEC), **fields})
-    assert source.identity(spec)["source"] == source.identity(SPEC)["source"]
+    assert source.digest(spec) == source.digest(SPEC) != ""
 
 
 def test_an_edit_of_anything_else_changes_nothing(folder):
@@ -91,7 +93,7 @@ def test_an_adapter_of_the_users_counts_too(folder):
     for text in ("def reward(action): return 1.0\n", "def reward(action): return 2.0\n"):
         (folder / "my_rules.py").write_text(text)
         source._digest.cache_clear()
-        seen.add(source.identity(spec)["source"])
+        seen.add(source.digest(spec))
     assert len(seen) == 2
 
 
@@ -101,5 +103,5 @@ def test_source_that_cannot_be_read_is_named(folder):
         keys(folder)
 
 
-def test_the_catalogue_is_keyed_as_it_was():
-    assert all(source.identity(spec) == spec.identity() for spec in load().values())
+def test_nothing_of_the_catalogue_is_a_users():
+    assert not any(map(source.digest, load().values()))

@@ -10,11 +10,12 @@ from safetensors.torch import save_file
 from ldm.config import TokenConfig
 from ldm.data.sealed import write_sealed
 from ldm.envs import spaces
+from ldm.envs.behaviour import identity
 from ldm.envs.catalogue import find
 from ldm.envs.make import make
 from ldm.model.decoder import Decoder
 from ldm.model.presets import architecture
-from ldm.reference.admission import Card, Score
+from ldm.reference.admission import Card, Score, digest
 
 TRAINED = ("envpool/CartPole-v1", "envpool/Catch-v0")
 REFUSED = "envpool/FrozenLake-v1"
@@ -60,6 +61,7 @@ def card(id: str, admitted: bool) -> Card:
         admitted=admitted,
         reason="" if admitted else "reference <b>0.1</b> is not above random 0.1",
         key="k",
+        environment=digest(identity(spec)),
         random=Score(-0.9, (-1.0, -0.8), 64),
         reference=Score(200.0, (190.0, 210.0), 64) if admitted else Score(-0.9, (-1, -0.8), 64),
         policy={"id": "scripted/x@1", "kind": "scripted", "hosted": None},

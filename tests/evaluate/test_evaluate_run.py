@@ -31,7 +31,7 @@ def here(monkeypatch):
 
 
 def result(folder, id=TRAINED[0]):
-    return json.loads(run.result_path(find(id), folder).read_text())
+    return json.loads(run.result_path(id, folder).read_text())
 
 
 def test_every_admitted_environment_is_played_once(recipe, folder, here):
@@ -48,7 +48,7 @@ def test_every_admitted_environment_is_played_once(recipe, folder, here):
 def test_what_was_lost_alone_is_played_again_and_alike(recipe, folder, here):
     run.evaluate_stage(recipe, folder)
     first = result(folder)
-    run.result_path(find(TRAINED[0]), folder).write_text("{")
+    run.result_path(TRAINED[0], folder).write_text("{")
     run.evaluate_stage(recipe, folder)
     assert here[2:] == [TRAINED[0]]
     measured = {"seconds": 0, "checksum": ""}
@@ -82,7 +82,7 @@ def test_a_report_is_on_the_model_that_was_evaluated(recipe, folder, here, capsy
 
 def test_results_of_two_models_are_refused_by_name(recipe, folder):
     run.evaluate_stage(recipe, folder)
-    other = run.result_path(find(TRAINED[1]), folder)
+    other = run.result_path(TRAINED[1], folder)
     kept = other.read_bytes()
     write_model(folder / "train" / "model", seed=1)
     run.evaluate_stage(recipe, folder)
@@ -93,7 +93,7 @@ def test_results_of_two_models_are_refused_by_name(recipe, folder):
 
 def test_a_changed_digit_of_a_result_is_named(recipe, folder, here):
     run.evaluate_stage(recipe, folder)
-    path = run.result_path(find(TRAINED[0]), folder)
+    path = run.result_path(TRAINED[0], folder)
     first = path.read_text()
     path.write_text(first.replace('"faults": 0', '"faults": 1'))
     with pytest.raises(LdmError, match=rf'{path.name} was changed .*run "ldm evaluate" again'):
@@ -133,7 +133,7 @@ def test_a_pinned_model_that_lost_its_step_is_named_and_pinned_anew(recipe, fold
 
 def test_a_lost_result_is_named_by_its_file(recipe, folder):
     run.evaluate_stage(recipe, folder)
-    path = run.result_path(find(TRAINED[0]), folder)
+    path = run.result_path(TRAINED[0], folder)
     path.unlink()
     with pytest.raises(LdmError, match=rf'1 of 2 .*\({path.name}\); run "ldm evaluate"'):
         report.build(recipe, folder)
@@ -222,7 +222,7 @@ def test_another_way_to_decode_is_played_again(recipe, folder, here):
     run.evaluate_stage(sampled, folder)
     first = result(folder)["returns"]
     assert len(here) == 4
-    run.result_path(find(TRAINED[0]), folder).unlink()
+    run.result_path(TRAINED[0], folder).unlink()
     run.evaluate_stage(sampled, folder)
     assert result(folder)["returns"] == first
 

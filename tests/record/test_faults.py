@@ -16,9 +16,10 @@ import torch
 from ldm.config import Recipe, RecordConfig
 from ldm.data.manifest import read_environment, read_manifest
 from ldm.envs import spaces
+from ldm.envs.behaviour import identity
 from ldm.envs.spec import EnvSpec
 from ldm.record import run as record_run
-from ldm.reference.admission import Card, Score, card_folder, write_card
+from ldm.reference.admission import Card, Score, card_folder, digest, write_card
 from ldm.reference.flat import Flattener
 from ldm.reference.network import NetworkActor
 
@@ -107,6 +108,7 @@ def admit(folder: Path, spec: EnvSpec) -> None:
         admitted=True,
         reason="",
         key="",
+        environment=digest(identity(spec)),
         random=Score(0.0, (-1.0, 1.0), 8),
         reference=Score(9.0, (8.0, 10.0), 8),
         policy={"id": actor.id, "kind": "learnt", "hosted": None, "weights": weights},

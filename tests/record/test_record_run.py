@@ -18,6 +18,7 @@ from ldm.config import Recipe, RecordConfig
 from ldm.data.atomic import folder_lock
 from ldm.data.manifest import read_environment, read_manifest
 from ldm.data.sealed import write_sealed
+from ldm.envs.behaviour import identity
 from ldm.envs.catalogue import find
 from ldm.envs.worker_backend import Quarantined
 from ldm.errors import LdmError
@@ -26,7 +27,7 @@ from ldm.record.job import record_shards
 from ldm.record.run import parts, record_stage
 from ldm.record.shard_plan import plan as plan_shards
 from ldm.reference import experts
-from ldm.reference.admission import Card, Score, card_folder, read_card, write_card
+from ldm.reference.admission import Card, Score, card_folder, digest, read_card, write_card
 
 IDS = ["envpool/CartPole-v1", "envpool/Pendulum-v1"]
 RECIPE = Recipe(
@@ -56,6 +57,7 @@ def admit(folder: Path, id: str, admitted: bool = True, seconds: float = 1.0) ->
         admitted=admitted,
         reason="" if admitted else "reference is not above random",
         key="",
+        environment=digest(identity(spec)),
         random=Score(0.0, (-1.0, 1.0), 8),
         reference=Score(9.0, (8.0, 10.0), 8),
         policy=policy,
