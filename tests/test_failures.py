@@ -1,5 +1,6 @@
 """What the machine lacks is told in one line, and nothing is left behind or written off for it."""
 
+import contextlib
 import errno
 import os
 import pickle
@@ -17,12 +18,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from ldm.config import ReferenceConfig
+from ldm.config import Recipe, ReferenceConfig
 from ldm.data.atomic import folder_lock, write_json
+from ldm.envs import installed
 from ldm.envs.catalogue import find
+from ldm.envs.make import make
+from ldm.envs.rollout import RandomActor
+from ldm.envs.spec import EnvSpec
 from ldm.errors import EXTRAS, LdmError, MachineError, machine_error, plain
 from ldm.parallel import ray_pool
 from ldm.reference import choose as choosing
+from ldm.reference import run as reference_run
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-c", "from ldm.cli import main; main()"]
@@ -80,7 +86,7 @@ def test_what_the_machine_lacks_is_no_verdict_about_an_environment(monkeypatch, 
 
     spec = find("inventory/LostSales-v0")
     expert = choosing.experts.find_all(spec.id)[0]._replace(factory=fails)
-    monkeypatch.setattr(choosing.experts, "find_all", lambda id: [expert])
+    monkeypatch.setattr(choosing.experts, "find_all", lambda *_: [expert])
     config = ReferenceConfig(episodes=2, budget_steps=0)
     with pytest.raises(MachineError):
         choosing.choose(spec, config, 0, tmp_path)
@@ -93,6 +99,121 @@ def test_a_worker_that_lacks_a_package_is_no_verdict(tmp_path):
 
     with pytest.raises(MachineError, match="a_package_that_nobody_has"):
         choosing.choose(replace(spec, adapter=str(adapter)), ReferenceConfig(), 0, tmp_path)
+
+
+SHOP = """
+import pathlib
+import gymnasium
+
+class Shop(gymnasium.Env):
+    observation_space = action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self):
+        pathlib.Path(__file__).with_name("prices.txt").read_text()
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return 0, {}
+
+    def step(self, action):
+        if not int(pathlib.Path(__file__).with_name("prices.txt").read_text()):
+            raise ValueError("not a price")
+        return int(action), float(action), True, False, {}
+"""
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """(an environment of an installed library, the library's file that it reads at every step)."""
+    package, facts = tmp_path / "lib/shop", tmp_path / "lib/shop-1.0.dist-info"
+    for folder in (package, facts):
+        folder.mkdir(parents=True)
+    (package / "__init__.py").write_text(SHOP)
+    (package / "prices.txt").write_text("3")
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: shop\nVersion: 1.0\n")
+    gone = "shop/__pycache__/__init__.cpython-311.pyc,,\n../../bin/shop,,\n"
+    (facts / "RECORD").write_text(f"shop/__init__.py,,{len(SHOP)}\nshop/prices.txt,,1\n{gone}")
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"), prepend=os.pathsep)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    spec = EnvSpec(
+        "shop/Shop",
+        "shop",
+        "shop:Shop",
+        "worker",
+        "games",
+        "symbols",
+        "Shop",
+        1,
+        "MIT",
+        adapter="gym",
+    )
+    return spec, package / "prices.txt"
+
+
+def test_a_library_that_lost_a_file_gives_no_verdict(shop, tmp_path):
+    spec, prices = shop
+    config = ReferenceConfig(episodes=4, budget_steps=0)
+    whole = choosing.choose(spec, config, 0, tmp_path / "home")
+    assert (whole.admitted, whole.reason) == (False, "no expert; no budget to learn")
+    lost = r"prices\.txt of the package shop is gone or empty"
+    for damage in (lambda: prices.write_text(""), prices.unlink):
+        damage()
+        with pytest.raises(MachineError, match=lost):
+            choosing.choose(spec, config, 0, tmp_path / "home")
+    with pytest.raises(MachineError, match=lost):
+        make(spec, 1, 0)
+
+
+def test_a_library_that_loses_a_file_while_it_plays_gives_no_verdict(shop):
+    spec, prices = shop
+    with contextlib.closing(make(spec, 1, 0)) as env:
+        timestep, actor = env.reset(), RandomActor(env.action, 0)
+        prices.unlink()
+        with pytest.raises(MachineError, match=r"--force-reinstall --no-deps shop==1\.0"):
+            for _ in range(20):
+                timestep = env.step(actor.act(timestep))
+
+
+def test_an_environment_that_fails_in_a_whole_library_is_its_own_fault(shop, tmp_path):
+    spec, prices = shop
+    prices.write_text("0")
+    card = choosing.choose(spec, ReferenceConfig(episodes=4, budget_steps=0), 0, tmp_path / "home")
+    assert not card.admitted and "not a price" in card.reason
+
+
+def test_learners_that_are_not_installed_are_asked_for_before_anything_plays(monkeypatch, tmp_path):
+    monkeypatch.setattr(installed, "find_spec", lambda name: None)
+    recipe = Recipe("x", ["envpool/AcrobotSwingup-v1", "inventory/LostSales-v0"])
+    monkeypatch.setattr(reference_run, "run_jobs", None)
+    with pytest.raises(MachineError, match=r"\[reference\]"):
+        reference_run.reference_stage(recipe, tmp_path)
+    ended = replace(recipe, environments=recipe.environments[1:])  # has an expert
+    with pytest.raises(TypeError):
+        reference_run.reference_stage(ended, tmp_path)
+
+
+def test_a_core_installation_says_so_before_it_loads_torch(tmp_path):
+    code = """
+import importlib.metadata as m, sys
+real = m.Distribution.from_name.__func__
+def without(cls, name):
+    if name == "envpool":
+        raise m.PackageNotFoundError(name)
+    return real(cls, name)
+m.Distribution.from_name = classmethod(without)
+from ldm.cli import dispatch
+try:
+    dispatch(["run", "quickstart"])
+finally:
+    print(*sys.modules)
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert '"envpool" is not installed' in found.stderr.splitlines()[-1]
+    assert not {"torch", "gymnasium", "scipy"} & {*found.stdout.split()}
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

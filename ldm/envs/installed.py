@@ -1,11 +1,16 @@
-"""Whether this machine has the packages that a recipe needs: said before its first stage."""
+"""Whether this machine has the packages that a recipe needs: said before its first stage; and
+whether they are whole: asked before anything bad is said of an environment."""
 
-from importlib.metadata import PackageNotFoundError, version
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distributions, version
 from importlib.util import find_spec
+from pathlib import Path
 
 from ldm.config import Recipe
 from ldm.envs import catalogue
-from ldm.envs.groups import group
+from ldm.envs.groups import group, library_versions
 from ldm.envs.spec import EnvSpec
 from ldm.errors import EXTRAS, MachineError, missing, plain
 
@@ -45,3 +50,36 @@ def require_packages(spec: EnvSpec) -> None:
 def require_module(name: str) -> None:
     if find_spec(name) is None:
         raise missing(name)
+
+
+def require_whole(spec: EnvSpec) -> None:
+    """Raises MachineError where a file that pip installed with an environment's libraries, or with
+    what those need, is gone or empty: that says nothing of the environment."""
+    for home in _behind(spec):
+        for file in home.files or ():
+            if file.suffix == ".pyc" or ".." in file.parts:  # made anew; outside of the libraries
+                continue
+            path = Path(str(home.locate_file(file)))
+            if not path.is_file() or (file.size and not path.stat().st_size):
+                remedy = (
+                    f"pip install --force-reinstall --no-deps {home.name}=={home.version}"
+                    if spec.group == "main"
+                    else f"delete {group(spec.group).folder} and run ldm envs install {spec.group}"
+                )
+                raise MachineError(
+                    f"{spec.id}: {path} of the package {home.name} is gone or empty: {remedy}"
+                )
+
+
+def _behind(spec: EnvSpec) -> Iterator[Distribution]:
+    """The installed distributions of an environment's libraries, then those that they require."""
+    places = sys.path
+    if spec.group != "main":
+        places = [str(path) for path in group(spec.group).folder.glob("lib/python*/site-packages")]
+    known = {plain(home.name): home for home in distributions(path=places) if home.name}
+    named = [plain(name) for name in library_versions(spec)]
+    first = [known[name] for name in dict.fromkeys(named) if name in known]
+    yield from first
+    needed = [re.match(r"[\w.-]+", line) for home in first for line in home.requires or ()]
+    more = dict.fromkeys(plain(found[0]) for found in needed if found)
+    yield from (known[name] for name in more if name in known and name not in named)

@@ -19,6 +19,7 @@ from itertools import pairwise
 import numpy as np
 
 from ldm.envs import channel, groups, spaces
+from ldm.envs.installed import require_whole
 from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.envs.worker_process import CLOSE_SECONDS, Fault, WorkerProcess
@@ -89,6 +90,7 @@ class WorkerEnv:
                 described.append(worker.start(self._config, seeds, self._memory))
             except Fault as fault:
                 _require_packages(spec, fault)
+                require_whole(spec)
                 if fault.kind in ("space", "told"):
                     raise LdmError(f"{spec.id} cannot be built: {fault}") from None
                 raise LdmError(
@@ -221,6 +223,7 @@ class WorkerEnv:
     def _quarantined(self, why: str) -> Quarantined:
         counts = ", ".join(f"{count} {kind}" for kind, count in self.fault_kinds.items())
         spec = self.spec
+        require_whole(spec)
         return Quarantined(
             f"{spec.id} {why}\n(faults so far: {counts}) Take it out of the recipe, or mend its "
             f"adapter ({spec.adapter}) and see that `ldm envs check {spec.id}` passes.",

@@ -9,6 +9,7 @@ from pathlib import Path
 from ldm.config import ReferenceConfig
 from ldm.envs.behaviour import identity
 from ldm.envs.groups import library_versions
+from ldm.envs.installed import require_whole
 from ldm.envs.interface import Actor
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError, MachineError, let_pass
@@ -24,7 +25,8 @@ SEARCH = "search"  # folder of a search that is not over
 
 def choose(spec: EnvSpec, config: ReferenceConfig, seed: int, home: Path) -> Card:
     """The card of `spec`: of its first expert that is admitted, or else of a learnt policy, whose
-    weights are then in `home`. Never raises for what is wrong with the environment."""
+    weights are then in `home`. Never raises for what is wrong with the environment; MachineError
+    where it cannot be told from what is wrong with the installation."""
     start = time.monotonic()
     (home / WEIGHTS).unlink(missing_ok=True)  # of an older card
     try:
@@ -33,6 +35,8 @@ def choose(spec: EnvSpec, config: ReferenceConfig, seed: int, home: Path) -> Car
         raise
     except LdmError as error:
         card = blank(spec, config, seed, str(error))
+    if not card.admitted:
+        require_whole(spec)
     shutil.rmtree(home / SEARCH, ignore_errors=True)
     return replace(card, seconds=round(time.monotonic() - start, 2))
 

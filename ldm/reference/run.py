@@ -7,7 +7,7 @@ from ldm.config import Recipe, ReferenceConfig
 from ldm.data.atomic import folder_lock
 from ldm.envs import catalogue
 from ldm.envs.behaviour import identity
-from ldm.envs.installed import require_groups
+from ldm.envs.installed import require_groups, require_module, require_whole
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.parallel.jobs import run_jobs
@@ -32,6 +32,8 @@ def reference_stage(recipe: Recipe, folder: Path) -> None:
         missing = [spec for spec in specs if not up_to_date(spec, config, recipe.seed, folder)]
         tell_changed(missing, folder)
         missing.sort(key=lambda spec: bool(experts.names(spec.id, spec.experts)) != grows(config))
+        if any(must_learn(spec, config) for spec in missing):
+            require_module("stable_baselines3")
         jobs = [(spec, config, recipe.seed, folder) for spec in missing]
         run_jobs(
             admit, jobs, recipe.workers, "reference", lambda job: job[0].id, recipe.runner, lost
@@ -57,6 +59,13 @@ def up_to_date(spec: EnvSpec, config: ReferenceConfig, seed: int, folder: Path) 
     if not has_card(spec, config, seed, folder):
         return False
     return not grows(config) or zoo.holds(spec, config, Path(config.zoo))
+
+
+def must_learn(spec: EnvSpec, config: ReferenceConfig) -> bool:
+    """Whether there is neither an expert to try nor a card to take."""
+    if not config.budget_steps or experts.names(spec.id, spec.experts):
+        return False
+    return not config.zoo or not zoo.holds(spec, config, Path(config.zoo))
 
 
 def grows(config: ReferenceConfig) -> bool:
@@ -89,6 +98,7 @@ def admit(spec: EnvSpec, config: ReferenceConfig, seed: int, folder: Path) -> No
 
 def lost(spec: EnvSpec, config: ReferenceConfig, seed: int, folder: Path) -> None:
     """The card of an environment that killed its process, again and again."""
+    require_whole(spec)
     reason = "its process died, twice: a crash in the simulator, or too little memory"
     write_card(blank(spec, config, seed, reason), card_folder(spec, folder) / "card.json")
     if grows(config):
