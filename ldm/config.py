@@ -21,6 +21,9 @@ class ReferenceConfig:
     play_seconds: float = 600.0  # seconds that scoring one policy may take
     zoo: str = ""  # folder of references found before, taken where they fit; from the recipe
     grow_zoo: bool = False  # put what is found into that folder too
+    # environment → a reference of your own: "sb3:file.zip" (found from the recipe),
+    # "my.module:function", or "data", what the recorded data earned
+    policies: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,6 @@ class EvaluateConfig:
 
     episodes: int = 40  # episodes an environment
     streams: int = 40  # environments stepped together
-    cache_gib: float = (
-        4.0  # keys and values that a process holds at most; fewer streams fit in less
-    )
     # how actions are read from their distributions; facts: as the mix decided for each component
     decode: Literal["facts", "expected", "likeliest", "sampled"] = "facts"
     probe_steps: int = 2000  # random steps that make known what the model was not trained on
@@ -169,6 +169,11 @@ def _with_own_paths(recipe: Recipe, folder: Path) -> Recipe:
     reference = recipe.reference
     if reference.zoo:
         reference = replace(reference, zoo=str(folder / reference.zoo))
+    policies = {
+        id: f"sb3:{folder / policy[4:]}" if str(policy).startswith("sb3:") else policy
+        for id, policy in reference.policies.items()
+    }
+    reference = replace(reference, policies=policies)
     own = [str(folder / name) for name in recipe.catalogue]
     return replace(recipe, reference=reference, catalogue=own)
 

@@ -75,7 +75,6 @@ RANGES = {
     "train.max_seconds": COUNT,
     "evaluate.episodes": Range(2),
     "evaluate.streams": POSITIVE,
-    "evaluate.cache_gib": ABOVE_ZERO,
 }
 NAME = re.compile(r"\w[\w.-]*")
 
@@ -105,6 +104,9 @@ def check(recipe: Recipe, where: str = "recipe") -> Recipe:
     for name, weight in recipe.mix.weights.items():
         if weight not in COUNT:
             raise LdmError(f"{where}: mix.weights of {name} is {weight!r}, expected {COUNT}")
+    for name, policy in recipe.reference.policies.items():
+        if not isinstance(policy, str):
+            raise LdmError(f"{where}: reference.policies of {name} is {policy!r}, expected a text")
     if recipe.train.warmup > recipe.train.steps:
         raise LdmError(
             f"{where}: train.warmup is {recipe.train.warmup}, expected at most train.steps, "
@@ -142,3 +144,16 @@ def with_own_weights(recipe: Recipe, recorded: set[str], catalogue: Iterable[str
             )
     own = {name: weight for name, weight in recipe.mix.weights.items() if name in known}
     return replace(recipe, mix=replace(recipe.mix, weights=own))
+
+
+def require_policies(recipe: Recipe, catalogue: Iterable[str]) -> None:
+    """Raises LdmError where a reference is given to an environment that is nowhere; flags may leave
+    an environment of the recipe out."""
+    for name in recipe.reference.policies:
+        if name not in (known := {*recipe.environments, *catalogue}) and not name.startswith(
+            "gym:"
+        ):
+            raise LdmError(
+                f'reference.policies: no environment "{name}" in the recipe or the catalogue'
+                f"{nearest(name, known)}"
+            )

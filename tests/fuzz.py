@@ -150,7 +150,7 @@ def _stop_between_passes(recipe, run: Path, target: Path) -> None:
     shutil.copytree(run / "data", target / "data")
 
     def stopped(function, jobs, *_, **__):
-        if function is mix.collect_job:
+        if function is mix.collect:
             raise KeyboardInterrupt
         return [function(*job) for job in jobs]
 

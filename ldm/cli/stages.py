@@ -118,5 +118,6 @@ def resolve(recipe: Recipe, folder: Path) -> Recipe:
     with suppress(LdmError):  # nothing is recorded yet, or it is damaged, which the stages tell
         entries = import_module("ldm.data.manifest").read_manifest(folder / "data")["environments"]
         recorded = {entry["id"] for entry in entries}
-    check = import_module("ldm.recipe_check")
-    return check.with_own_weights(recipe, recorded, catalogue.load(tuple(recipe.catalogue)))
+    check, known = import_module("ldm.recipe_check"), catalogue.load(tuple(recipe.catalogue))
+    check.require_policies(recipe, known)
+    return check.with_own_weights(recipe, recorded, known)

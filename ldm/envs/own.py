@@ -14,13 +14,17 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points, metadata, packages_distributions
+from importlib.metadata import (
+    EntryPoint,
+    entry_points,
+    metadata,
+    version,
+)
 from importlib.util import find_spec
 from pathlib import Path
 
 from ldm.config import build
-from ldm.envs import spaces
+from ldm.envs import source, spaces
 from ldm.envs.spec import EnvSpec, modality_of
 from ldm.errors import LdmError
 
@@ -131,12 +135,12 @@ def _asked(spec: EnvSpec) -> EnvSpec:
 
 def _distributions(module: str) -> list[str]:
     """The packages that a module came with; none where it was not installed."""
-    return sorted(set(_by_module().get(module, [])))
+    return sorted(set(source.homes().get(module, [])))
 
 
-@cache
-def _by_module() -> dict[str, list[str]]:
-    return dict(packages_distributions())
+def versions_of(module: str) -> dict[str, str]:
+    """Distribution → version of what a module came with."""
+    return {name: version(name) for name in _distributions(module)}
 
 
 def _licence(packages: list[str]) -> str:

@@ -35,11 +35,11 @@ def own(spec: EnvSpec) -> bool:
 def installed_versions(spec: EnvSpec) -> dict[str, str]:
     """Distribution → version of the installed modules that an entry names."""
     named = modules_of(spec)
-    return {home: version(home) for name in named for home in _homes().get(name, [])}
+    return {home: version(home) for name in named for home in homes().get(name, [])}
 
 
 @cache
-def _homes() -> Mapping[str, list[str]]:
+def homes() -> Mapping[str, list[str]]:
     """Top-level module → the distributions that it is from."""
     return packages_distributions()
 
@@ -55,6 +55,11 @@ def shipped(adapter: Path) -> dict[str, str]:
         ours = [OURS.parent / f"{name.replace('.', '/')}.py" for name in _imports(text, path)]
         waiting += [file for file in ours if file.is_file() and file.name not in seen]
     return seen
+
+
+def of_modules(modules: tuple[str, ...]) -> str:
+    """SHA-256 of top-level modules of the user's; empty where they are installed ones."""
+    return _digest((), modules)
 
 
 def modules_of(spec: EnvSpec) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ policy and the shard's number. Beside each stands a small record of how it was m
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ldm.parallel.jobs import run_jobs
 from ldm.parallel.progress import console
 from ldm.record.job import Tally, record_shards
 from ldm.record.shard_plan import ShardPlan, plan
+from ldm.reference import recorded
 from ldm.reference.admission import Card, current_card
 
 JOB_SHARDS = 4  # of an environment that one job records at most
@@ -28,7 +30,8 @@ JOB_SHARDS = 4  # of an environment that one job records at most
 def record_stage(recipe: Recipe, folder: Path) -> None:
     """Records what is missing of `recipe` into `folder`/data and writes its manifest.
 
-    An environment in quarantine is named and left out; the next run tries it again.
+    An environment in quarantine is named and left out; the next run tries it again. Data that was
+    imported stays as it is, and is the reference of its environments: their cards join it.
     Raises LdmError where an environment has no admission card, or one of before it changed, none
     is admitted, another run works in the folder, or the disk is full.
     """
@@ -39,6 +42,8 @@ def record_stage(recipe: Recipe, folder: Path) -> None:
         admitted = [(spec, card) for spec, card in zip(specs, cards) if card.admitted]
         if not admitted:
             raise LdmError(f"{recipe.name}: no environment is admitted; see {folder}/references")
+        there = [{**e, "card": card.facts()} for e, card in _imported(admitted, folder)]
+        admitted = [(spec, card) for spec, card in admitted if card.chosen["kind"] != "data"]
         plans = [plan(recipe, spec, card, folder) for spec, card in admitted]
         start = time.monotonic()
         tallies = run_jobs(
@@ -57,11 +62,23 @@ def record_stage(recipe: Recipe, folder: Path) -> None:
             for pair, shards in zip(admitted, plans)
             if pair[0].id not in total.quarantined
         ]
-        if not whole:
+        if not whole and not there:
             raise LdmError(f"{recipe.name}: every environment failed again and again")
-        entries = [entry(*parts) for parts in whole]
+        entries = [entry(*parts) for parts in whole] + there
         write_manifest(data, {"environments": entries})
         fidelity.tell(entries, recipe.tokens)
+
+
+def _imported(admitted: list[tuple[EnvSpec, Card]], folder: Path) -> Iterator[tuple[dict, Card]]:
+    """The entries whose data is the reference itself. Raises LdmError where it is gone."""
+    for spec, card in admitted:
+        if card.chosen["kind"] == "data":
+            if (found := recorded.entry_of(spec, folder)) is None:
+                raise LdmError(
+                    f"{spec.id}: the data in {folder}/data that its card was made of is gone; "
+                    "import it again"
+                )
+            yield found, card
 
 
 def parts(

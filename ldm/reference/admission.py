@@ -27,7 +27,7 @@ SCHEMA = 2
 # A resample without the one episode that differs has next to no deviation, and t without end.
 WIDEST = 2.0  # times Student's half width
 RESAMPLES = 999  # of the studentised bootstrap
-KINDS = ("scripted", "exact", "hosted", "learnt")
+KINDS = ("scripted", "exact", "hosted", "learnt", "given", "data")
 SETTINGS = ("episodes", "budget_steps", "budget_seconds", "play_seconds")
 
 
@@ -50,7 +50,9 @@ class Card:
     gave the same trajectory twice. environment: digest of `behaviour.identity`. seed, settings:
     what to repeat it with (the fields SETTINGS of the configuration). trials: every expert and
     learner that was tried, with what became of it. source: "run", or "zoo" where the card was made
-    before. seconds: measured; it and the trials may differ between runs.
+    before. given: the policy, or data, of the user's own that it was made with, and its SHA-256;
+    empty where references are searched for. seconds: measured; it and the trials may differ
+    between runs.
     """
 
     id: str
@@ -71,6 +73,7 @@ class Card:
     settings: dict[str, float] = field(default_factory=dict)
     trials: list[dict] = field(default_factory=list)
     source: str = "run"
+    given: str = ""
     seconds: float = 0.0
     schema: int = SCHEMA
 
@@ -92,6 +95,8 @@ class Card:
         """The card as plain data without what is measured: what checksums may cover."""
         data = json.loads(json.dumps(asdict(self)))
         del data["seconds"], data["trials"]
+        if not data["given"]:
+            del data["given"]
         return data
 
 
@@ -237,7 +242,7 @@ def require_types(card: Card) -> None:
         card.reason,
         card.key,
     )
-    texts += (card.environment, card.source, *card.versions, *card.versions.values())
+    texts += (card.environment, card.source, card.given, *card.versions, *card.versions.values())
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("id, domain, base_task, licence, reason, key, versions ...: expected text")
     if not isinstance(card.admitted, bool) or not np.isfinite(list(numbers.values())).all():

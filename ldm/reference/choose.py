@@ -13,8 +13,8 @@ from ldm.envs.installed import require_whole
 from ldm.envs.interface import Actor
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError, MachineError, let_pass
-from ldm.reference import experts
-from ldm.reference.admission import Card, digest, objection, settings, settings_key
+from ldm.reference import experts, given, recorded
+from ldm.reference.admission import Card, digest, objection, score, settings, settings_key
 from ldm.reference.scoring import Scorer, is_deterministic
 from ldm.seeds import seed_for
 from ldm.versions import versions
@@ -46,6 +46,9 @@ def judge(spec: EnvSpec, config: ReferenceConfig, seed: int, home: Path) -> Card
     card = blank(spec, config, seed, "no expert")
     card = replace(card, deterministic=is_deterministic(spec, seed_for("probe", seed, spec.id)))
     with closing(Scorer(spec, config, seed)) as scorer:
+        if mine := own_policy(spec, config, home.parents[1]):
+            card = try_own(spec, mine, home, scorer, card)
+            return replace(card, reward_range=scorer.reward_range)
         for expert in experts.find_all(spec.id, spec.experts):
             if not card.admitted:
                 card = try_expert(spec, expert, scorer, card)
@@ -69,6 +72,66 @@ def try_expert(spec: EnvSpec, expert: experts.Expert, scorer: Scorer, card: Card
         scored = replace(card, reason=f"expert raised {type(error).__name__}: {error}")
     tried |= {"outcome": scored.reason or "admitted", "seconds": since(start)}
     return replace(scored, trials=[*card.trials, tried])
+
+
+def own_policy(spec: EnvSpec, config: ReferenceConfig, folder: Path) -> str:
+    """What the recipe gives the environment; recorded data that was imported for it, where it gives
+    nothing; else empty."""
+    imported = recorded.entry_of(spec, folder) is not None
+    return config.policies.get(spec.id, given.DATA if imported else "")
+
+
+def own_key(spec: EnvSpec, config: ReferenceConfig, folder: Path) -> str:
+    """That, and its SHA-256; empty where there is none. Raises LdmError where it is not there."""
+    if not (policy := own_policy(spec, config, folder)):
+        return ""
+    if policy != given.DATA:
+        name = Path(policy).name if policy.startswith(given.SB3) else policy
+        return f"{name.removeprefix(given.SB3)}@{given.digest(policy)}"
+    return f"data@{recorded.digest(data_of(spec, folder))}"
+
+
+def data_of(spec: EnvSpec, folder: Path) -> dict:
+    """The entry of imported data that is the reference. Raises LdmError where there is none."""
+    if (entry := recorded.entry_of(spec, folder)) is None:
+        raise LdmError(
+            f'reference.policies: "data" for {spec.id}, of which {folder}/data has none: '
+            f'"ldm data import DATASET --as {spec.id} --out {folder}/data" makes it'
+        )
+    return entry
+
+
+def try_own(spec: EnvSpec, policy: str, home: Path, scorer: Scorer, card: Card) -> Card:
+    """The card of a user's own policy, or of recorded data."""
+    start = time.monotonic()
+    tried: dict[str, object] = {"candidate": policy, "policy": None, "score": None}
+    try:
+        if policy == given.DATA:
+            scored = with_data(spec, home.parents[1], scorer, card)
+        else:
+            actor, said = given.keep(policy, home, *scorer.trees)
+            scored = with_scores(card, scorer, actor, "given", None)
+            scored = replace(scored, policy=said)
+        tried |= {"policy": scored.policy and scored.policy["id"], "score": scored.scores[1].mean}
+    except LdmError:
+        raise
+    except Exception as error:  # whatever a user's policy does wrong
+        let_pass(error)
+        scored = replace(card, reason=f"{policy} raised {type(error).__name__}: {error}")
+    tried |= {"outcome": scored.reason or "admitted", "seconds": since(start)}
+    return replace(scored, trials=[*card.trials, tried])
+
+
+def with_data(spec: EnvSpec, folder: Path, scorer: Scorer, card: Card) -> Card:
+    """The card with what recorded data earned beside random play. Raises LdmError without data."""
+    entry = data_of(spec, folder)
+    random, reference = scorer.random, score(recorded.returns(entry, folder))
+    why = objection(random, reference)
+    policy = {"id": entry["policy"], "kind": "data", "hosted": None}
+    policy["sha256"] = recorded.digest(entry)
+    return replace(
+        card, admitted=not why, reason=why, random=random, reference=reference, policy=policy
+    )
 
 
 def try_learning(

@@ -25,7 +25,13 @@ def load_reference(spec: EnvSpec, folder: Path) -> Actor:
     if not card.admitted:
         raise LdmError(f"{spec.id} has no reference policy: {card.reason}")
     actor: Actor | None
-    if card.chosen["kind"] == "learnt":
+    if card.chosen["kind"] == "data":
+        raise LdmError(f"{spec.id}: its reference is recorded data, which cannot act")
+    if card.chosen["kind"] == "given":
+        from ldm.reference import given
+
+        actor, found = given.load(card_folder(spec, folder)), []
+    elif card.chosen["kind"] == "learnt":
         from ldm.reference.network import checksum, load_network
 
         path = card_folder(spec, folder) / "policy.safetensors"

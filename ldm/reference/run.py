@@ -1,6 +1,7 @@
 """The reference stage: a card for every environment of a recipe, and weights where learnt."""
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ldm.config import Recipe, ReferenceConfig
@@ -12,9 +13,9 @@ from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.parallel.jobs import run_jobs
 from ldm.parallel.progress import console
-from ldm.reference import experts, zoo
+from ldm.reference import experts, given, zoo
 from ldm.reference.admission import card_folder, digest, read_card, settings_key, write_card
-from ldm.reference.choose import blank, choose
+from ldm.reference.choose import blank, choose, own_key, own_policy
 
 
 def reference_stage(recipe: Recipe, folder: Path) -> None:
@@ -31,6 +32,8 @@ def reference_stage(recipe: Recipe, folder: Path) -> None:
     with folder_lock(Path(folder) / "references"):
         missing = [spec for spec in specs if not up_to_date(spec, config, recipe.seed, folder)]
         tell_changed(missing, folder)
+        for spec in missing:
+            given.require(own_policy(spec, config, folder))
         missing.sort(key=lambda spec: bool(experts.names(spec.id, spec.experts)) != grows(config))
         if any(must_learn(spec, config) for spec in missing):
             require_module("stable_baselines3")
@@ -77,6 +80,8 @@ def has_card(spec: EnvSpec, config: ReferenceConfig, seed: int, folder: Path) ->
         card = read_card(spec, folder)
     except LdmError:
         return False  # missing or malformed: made anew
+    if card.given != own_key(spec, config, folder):
+        return False
     borrowed = card.source == "zoo" and not config.zoo
     return card.key == settings_key(spec, config, seed) and not borrowed
 
@@ -88,11 +93,13 @@ def admit(spec: EnvSpec, config: ReferenceConfig, seed: int, folder: Path) -> No
     weights, and a search keeps what it has learnt.
     """
     collection = Path(config.zoo) if config.zoo else None
+    mine = own_key(spec, config, folder)  # which is no finding for others
     if not has_card(spec, config, seed, folder):
         home = card_folder(spec, folder)
-        card = collection and zoo.take(spec, config, seed, collection, home)
-        write_card(card or choose(spec, config, seed, home), home / "card.json")
-    if collection and grows(config) and not zoo.holds(spec, config, collection):
+        card = None if mine or not collection else zoo.take(spec, config, seed, collection, home)
+        card = card or choose(spec, config, seed, home)
+        write_card(replace(card, given=mine), home / "card.json")
+    if collection and grows(config) and not mine and not zoo.holds(spec, config, collection):
         zoo.publish(spec, folder, collection)
 
 
@@ -100,6 +107,7 @@ def lost(spec: EnvSpec, config: ReferenceConfig, seed: int, folder: Path) -> Non
     """The card of an environment that killed its process, again and again."""
     require_whole(spec)
     reason = "its process died, twice: a crash in the simulator, or too little memory"
-    write_card(blank(spec, config, seed, reason), card_folder(spec, folder) / "card.json")
-    if grows(config):
+    card = replace(blank(spec, config, seed, reason), given=own_key(spec, config, folder))
+    write_card(card, card_folder(spec, folder) / "card.json")
+    if grows(config) and not card.given:
         zoo.publish(spec, folder, Path(config.zoo))

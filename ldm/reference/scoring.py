@@ -8,6 +8,7 @@ from ldm.config import ReferenceConfig
 from ldm.envs.interface import Actor, Arrays, TimeStep, VectorEnv
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor, returns
+from ldm.envs.spaces import Tree
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.reference.admission import Score, objection, score
@@ -44,6 +45,17 @@ class Scorer:
             if not ahead or not objection(*pair) or 4 * (time.monotonic() - start) > self.seconds:
                 break
         return pair
+
+    @property
+    def random(self) -> Score:
+        """Of random actions alone."""
+        return self._random_score(1)
+
+    @property
+    def trees(self) -> tuple[Tree, Tree]:
+        """The spaces of observations and actions."""
+        env = self._env(None)
+        return env.observation, env.action
 
     @property
     def reward_range(self) -> tuple[float, float] | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from ldm.config import Recipe, load_recipe
-from ldm.envs import catalogue, commands, own
+from ldm.envs import catalogue, commands, own, source
 from ldm.envs.check import check_environment
 from ldm.envs.groups import library_versions
 from ldm.errors import LdmError, MachineError
@@ -86,7 +86,7 @@ def test_entry_points_of_an_installed_package(package, tmp_path, monkeypatch):
     groups = {"ldm.catalogue": "acme_catalogue", "ldm.experts": "acme_catalogue.theirs"}
     own_package.install(tmp_path, groups)
     monkeypatch.syspath_prepend(tmp_path)
-    own._by_module.cache_clear()
+    source.homes.cache_clear()
     catalogue.load.cache_clear()
     try:
         spec = catalogue.find("acme/e3")
@@ -95,7 +95,7 @@ def test_entry_points_of_an_installed_package(package, tmp_path, monkeypatch):
         (found,) = [e for e in experts.find_all("acme/e3") if e.name == "theirs.largest"]
         assert found.factory(spec).id == "scripted/largest@1"
     finally:
-        own._by_module.cache_clear()
+        source.homes.cache_clear()
 
 
 WRONG = {

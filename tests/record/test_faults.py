@@ -81,7 +81,7 @@ def record(folder: Path, specs: list[EnvSpec], transitions: int) -> None:
     )
     known = {spec.id: spec for spec in specs}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(record_run, "find", known.get)  # they are in no catalogue
+        patch.setattr(record_run.catalogue, "of", lambda recipe: specs)  # they are in no catalogue
         record_run.record_stage(Recipe("faults", list(known), workers=2, record=settings), folder)
 
 

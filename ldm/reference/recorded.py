@@ -1,0 +1,58 @@
+"""Recorded data as a reference: what its own episodes earned, where there is no policy to ask."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ldm.data.episode import Trajectory
+from ldm.data.manifest import read_environment
+from ldm.data.sealed import checksum
+from ldm.data.tools import episode_returns
+from ldm.data.verify import read_recorded
+from ldm.envs.spec import EnvSpec
+from ldm.errors import LdmError
+
+
+def entry_of(spec: EnvSpec, folder: Path) -> dict | None:
+    """The entry of `spec` in the run `folder`'s data where it was imported; None where there is
+    none. Raises LdmError where the data is damaged."""
+    data = Path(folder) / "data"
+    if not (data / "manifest.json").exists():
+        return None
+    entries = read_recorded(data)["environments"]
+    found = [entry for entry in entries if entry["id"] == spec.id and imported(entry)]
+    return found[0] if found else None
+
+
+def imported(entry: dict) -> bool:
+    """Whether an entry came from elsewhere: no policy of ours can make it anew."""
+    card = entry.get("card")
+    return card is None or (card.get("policy") or {}).get("kind") == "data"
+
+
+def digest(entry: dict) -> str:
+    """Names the data of an entry."""
+    return checksum([shard["sha256"] for shard in entry["shards"]])
+
+
+def returns(entry: dict, folder: Path) -> np.ndarray:
+    """Undiscounted returns of the episodes that ended, float64 (episodes,). Raises LdmError where
+    they are less than two, or a shard is damaged."""
+    found = [
+        episode_returns(trajectory)[ended(trajectory)]
+        for _, trajectories in read_environment(Path(folder) / "data", entry)
+        for trajectory in trajectories
+    ]
+    whole = np.concatenate([np.empty(0), *found])
+    if len(whole) < 2:
+        raise LdmError(
+            f"{entry['id']}: its data has {len(whole)} episodes that ended, expected 2 or more: an "
+            "interval of the return needs them"
+        )
+    return whole
+
+
+def ended(trajectory: Trajectory) -> np.ndarray:
+    """Which episodes were not cut short by whoever recorded them, bool (episodes,)."""
+    last = np.cumsum(trajectory.lengths) - 1
+    return trajectory.terminated[last] | trajectory.truncated[last]
