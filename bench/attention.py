@@ -11,7 +11,7 @@ from itertools import accumulate, pairwise
 
 import torch
 
-from ldm.bench import cost, roofs
+from ldm.bench import cost
 from ldm.bench.lengths import TOKENS, lengths
 from ldm.bench.measure import graphed, interleaved, percentiles, rate, scaled
 from ldm.bench.rows import provenance
@@ -19,6 +19,7 @@ from ldm.bench.scale import DEVICE, DTYPE, sized
 from ldm.kernels.packed_attention import Segments, dispatch, peers
 from ldm.kernels.packed_attention.work_list import build
 from ldm.kernels.rotary import rotary, rotary_table
+from ldm.train import roofs
 
 HEADS = sized(16, 1)
 NAMES = ("exp 128", "exp 512", "const 64", "dense 8k", "tiny", "exp 256", "const 128")  # by worth

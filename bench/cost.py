@@ -8,9 +8,9 @@ input and one write of every output. Both are what any implementation needs, not
 from itertools import accumulate
 
 from ldm._native.layout import SHORT
-from ldm.bench.roofs import Roof
 from ldm.kernels.packed_attention.configurations import Configuration, default
 from ldm.kernels.packed_attention.work_list import build
+from ldm.train.roofs import Roof
 
 # forward tiles, query rows × keys, of peers at head dimension 64 and causal (their sources)
 PEER_TILES = {"FA-2 128×128": (128, 128), "FA-3 192×128": (192, 128)}

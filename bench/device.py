@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 import torch
 
 from ldm.bench import embedding_cost as cost
-from ldm.bench import roofs
 from ldm.bench.attention import first_line
 from ldm.bench.measure import interleaved, percentiles, rate, scaled
 from ldm.bench.rows import provenance
@@ -13,6 +12,7 @@ from ldm.bench.scale import DEVICE, DTYPE, sized
 from ldm.data.batch import PackedBatch
 from ldm.kernels.token_embedding import plain
 from ldm.kernels.token_embedding import token_embedding as ours
+from ldm.train import roofs
 
 WIDTH = cost.WIDTH
 

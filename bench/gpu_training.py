@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from ldm.bench import roofs, rows
+from ldm.bench import rows
 from ldm.bench.attention import document_mask
 from ldm.bench.lengths import lengths
 from ldm.bench.measure import percentiles, rate, scaled
@@ -38,6 +38,7 @@ from ldm.model.decoder import Decoder
 from ldm.model.embedding import TokenEmbedding
 from ldm.model.head import ActionHead
 from ldm.model.presets import architecture
+from ldm.train import roofs
 from ldm.train.engine import TorchEngine
 from ldm.train.flops import matmul_sizes, peak_flops, segment_squares, step_flops
 from ldm.train.graph import GraphEngine

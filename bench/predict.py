@@ -26,18 +26,13 @@ import numpy as np
 from ldm._native.layout import LONG, SHORT
 from ldm.bench import cost, launches
 from ldm.bench.lengths import lengths
-from ldm.bench.roofs import Roof
 from ldm.bench.rows import table
 from ldm.kernels.packed_attention.work_list import build
+from ldm.train.roofs import H100, H200, PRODUCTS, REACHED, Roof
 
-# Sources: copies and products measured on one H100 and one H200 (bench/roofs.py), of which long
-# kernels reach 92%; SMs and the boost clock are NVIDIA's data sheet.
-MACHINES = {
-    "H100": Roof("H100", 989e12, 3.35e12, matmul=798e12, copy=3.0e12),
-    "H200": Roof("H200", 989e12, 4.8e12, matmul=790e12, copy=4.3e12),
-}
-REACHED = 0.92
-PRODUCTS = 640e12  # FLOP/s of a step's matrix products
+# Sources: copies and products as in ldm/train/roofs.py; SMs and the boost clock are NVIDIA's data
+# sheet.
+MACHINES = {"H100": H100, "H200": H200}
 SMS, SCHEDULERS, CLOCK = 132, 4, 1.755e9
 # Instructions a cycle and scheduler: measured Triton attention lies between 0.4 and 0.55; loops of
 # a backward hold five blocks in registers and run two programs an SM.

@@ -6,8 +6,8 @@ from ldm.bench import cost
 from ldm.bench import gate as ahead_of_time
 from ldm.bench.lengths import NAMES, effective_length, lengths
 from ldm.bench.measure import exact
-from ldm.bench.roofs import H200
 from ldm.bench.rows import table
+from ldm.train.roofs import H200
 
 USED = ("registers", "stack", "shared", "matrix_instructions", "instructions")
 

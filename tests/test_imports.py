@@ -30,6 +30,7 @@ RULES = {
     "ldm/record": COMMON | {"ldm.envs", "ldm.reference", "ldm.data", "ldm.record"},
     "ldm/model": COMMON | {"ldm.model", "ldm.kernels", "ldm.data.batch"},
     "ldm/train": COMMON | {"ldm.train", "ldm.model", "ldm.kernels", "ldm.data"},
+    "ldm/plan": COMMON | {"ldm.plan", "ldm.train", "ldm.model", "ldm.kernels", "ldm.data.batch"},
     "ldm/policy": COMMON | ENV_TYPES | {"ldm.policy", "ldm.model", "ldm.data"},
     "ldm/evaluate": COMMON
     | {"ldm.evaluate", "ldm.policy", "ldm.envs", "ldm.reference", "ldm.data"},
@@ -78,7 +79,9 @@ def test_a_part_imports_only_what_it_may(part):
     assert not wrong
 
 
-@pytest.mark.parametrize("part", ["ldm/train", "ldm/model", "ldm/data", "ldm/policy", "kernels"])
+@pytest.mark.parametrize(
+    "part", ["ldm/train", "ldm/model", "ldm/data", "ldm/policy", "ldm/plan", "kernels"]
+)
 def test_gpu_side_never_imports_a_simulator(part):
     wrong = {
         f"{path.relative_to(ROOT)}: {name}"

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from ldm.cli.data import Data
+from ldm.cli.plan import Plan
 from ldm.cli.stages import (
     FLOW,
     EvaluateStage,
@@ -34,6 +35,7 @@ COMMANDS: dict[str, type] = {
     "mix": MixStage,
     "train": TrainStage,
     "profile": ProfileStage,
+    "plan": Plan,
     "evaluate": EvaluateStage,
     "report": ReportStage,
     "data": Data,

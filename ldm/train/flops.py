@@ -3,22 +3,15 @@
 import torch
 
 from ldm.data.batch import PAD
-
-# dense bf16 matrix peak in FLOP/s from the data sheets, by a part of the device's name; first wins
-PEAK = {
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "A100": 312e12,
-}
+from ldm.train.roofs import roof
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
     """The device's bf16 peak in FLOP/s; None where it is unknown or `precision` is not "bf16"."""
     if precision != "bf16":
         return None
-    return next((peak for name, peak in PEAK.items() if name in device_name), None)
+    found = roof(device_name)
+    return found.bf16 if found else None
 
 
 def matmul_sizes(architecture) -> dict[str, int]:

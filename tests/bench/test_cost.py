@@ -5,9 +5,10 @@ from itertools import accumulate
 import pytest
 
 from ldm._native.layout import SHORT
-from ldm.bench import cost, roofs
+from ldm.bench import cost
 from ldm.bench.lengths import NAMES, TOKENS, effective_length, lengths
 from ldm.kernels.packed_attention.configurations import Configuration
+from ldm.train import roofs
 
 
 @pytest.mark.parametrize("name", NAMES)
