@@ -106,6 +106,9 @@ class EvaluateConfig:
 
     episodes: int = 40  # episodes an environment
     streams: int = 40  # environments stepped together
+    cache_gib: float = (
+        4.0  # keys and values that a process holds at most; fewer streams fit in less
+    )
     # how actions are read from their distributions; facts: as the mix decided for each component
     decode: Literal["facts", "expected", "likeliest", "sampled"] = "facts"
     probe_steps: int = 2000  # random steps that make known what the model was not trained on

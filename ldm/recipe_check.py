@@ -75,6 +75,7 @@ RANGES = {
     "train.max_seconds": COUNT,
     "evaluate.episodes": Range(2),
     "evaluate.streams": POSITIVE,
+    "evaluate.cache_gib": ABOVE_ZERO,
 }
 NAME = re.compile(r"\w[\w.-]*")
 

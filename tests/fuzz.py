@@ -150,7 +150,7 @@ def _stop_between_passes(recipe, run: Path, target: Path) -> None:
     shutil.copytree(run / "data", target / "data")
 
     def stopped(function, jobs, *_, **__):
-        if function is mix.collect:
+        if function is mix.collect_job:
             raise KeyboardInterrupt
         return [function(*job) for job in jobs]
 

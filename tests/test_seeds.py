@@ -19,6 +19,7 @@ USERS = {
     "record/job.py": ({"record", "noise"}, {"record"}),
     "data/mix.py": ({"mix", "shuffle"}, set()),
     "train/run.py": ({"model"}, set()),
+    "policy/unknown.py": ({"explore"}, set()),
     "evaluate/rollouts.py": ({"evaluate", "explore", "decode"}, {"evaluate"}),
     "evaluate/probe.py": (set(), {"explore"}),
     "evaluate/report.py": ({"bootstrap"}, set()),
@@ -171,7 +172,7 @@ def evaluate(spec, folder):
     from ldm.config import Recipe
     from ldm.evaluate import rollouts
 
-    rollouts.play(Recipe("x", [spec.id], seed=5), spec, folder)
+    rollouts.play(Recipe("x", [spec.id], seed=5), [spec], folder, 2, print)
 
 
 def record(spec, folder):

@@ -81,13 +81,16 @@ class Play:
     seed: int = 0
     """Where the episodes start."""
     video: Path | None = None
-    """Write the first episode to this file (mp4), where the environment renders."""
+    """Write the episodes to this file (mp4): drawn by the environment or its twin, else plotted."""
+    render: Literal["none", "human"] = "none"
+    """human: show the episodes in the environment's own window."""
     decode: Literal["facts", "expected", "likeliest", "sampled"] = "facts"
     """How actions are read from their distributions; facts: as the mix decided for each."""
 
     def __call__(self) -> None:
         import_module("ldm.evaluate.play").play(
-            self.environment, self.model, self.episodes, self.seed, self.video, self.decode
+            *(self.environment, self.model, self.episodes, self.seed, self.video, self.decode),
+            window=self.render == "human",
         )
 
 

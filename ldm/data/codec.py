@@ -39,7 +39,7 @@ from ldm.data.batch import (
 from ldm.data.fidelity import CLIP
 from ldm.data.hashing import hash64, row_of, rows_of
 from ldm.data.images import patch_grid, to_patches
-from ldm.data.rows import Rows, side_by_side, spread
+from ldm.data.rows import Bags, Rows, spread
 from ldm.envs.interface import Arrays
 from ldm.envs.spaces import CONTINUOUS, DISCRETE, IMAGE, TEXT, Leaf, from_json, leaves, symbols
 from ldm.errors import LdmError
@@ -154,10 +154,17 @@ class Codec:
             np.int32,
         )
         n = max(1, -(-len(self.mean) // FEATURES), -(-len(self.symbols) // BAG))
-        self.observation_rows = [row_of(rows, "kind", OBSERVATION, j) for j in range(n)]
         kinds = [PATCH] * len(self.patch_rows) + [OBSERVATION] * n
         self.observation_kinds = np.array(kinds, np.uint8)
         self.identity_row = row_of(rows, "environment", self.id)
+        kind_rows = [row_of(rows, "kind", OBSERVATION, j) for j in range(n)]
+        self._observation_bags = Bags(
+            [*self.patch_rows.tolist(), *kind_rows],
+            [0] * len(self.patch_rows) + spread(len(self.symbols), n, BAG).tolist(),
+            self.identity_row,
+        )
+        none = np.zeros(len(self.patch_rows), np.int64)
+        self._observation_numbers = np.concatenate([none, spread(len(self.mean), n)])
 
     def _plan_action(self, reward: dict) -> None:
         for leaf in self.action:
@@ -185,8 +192,10 @@ class Codec:
         self.components = Components(slots, classes, smooth)
         self.low, self.high = (np.asarray(self.facts[end], np.float64) for end in ("low", "high"))
         n = max(1, -(-(FLAGS + numbers) // FEATURES), -(-symbols // BAG))
-        self.action_rows = [row_of(self.config.rows, "kind", ACTION, j) for j in range(n)]
         self.action_kinds = np.full(n, ACTION, np.uint8)
+        kind_rows = [row_of(self.config.rows, "kind", ACTION, j) for j in range(n)]
+        self._action_bags = Bags(kind_rows, spread(symbols, n, BAG).tolist(), self.identity_row)
+        self._action_numbers = spread(FLAGS + numbers, n)
         largest = max(abs(reward["min"]), abs(reward["max"]))
         self.reward_scale = reward["std"] if reward["std"] > 1e-6 * largest else largest
         self.reward_scale = self.reward_scale or 1.0
@@ -203,24 +212,15 @@ class Codec:
 
     def observation_rows_of(self, observation: Arrays, identity=True) -> Rows:
         rows = len(observation[0])
-        numbers = self.numbers(observation, rows)
         symbols = self.symbols.rows(observation) if len(self.symbols) else None
-        identity = np.where(identity, self.identity_row, -1)
-        bags = [[self.patch_rows[p], identity] for p in range(len(self.patch_rows))]
-        for j, kind_row in enumerate(self.observation_rows):
-            bags.append([kind_row, identity])
-            if symbols is not None and j * BAG < len(self.symbols):
-                bags[-1].append(symbols[:, j * BAG : (j + 1) * BAG])
-        for i in self.texts:
-            bags[-1].append(self._words(self.observation[i], observation[i]))
-        ids, bag_widths = side_by_side(bags, rows)
-        widths = spread(numbers.shape[1], len(self.observation_rows))
+        words = [self._words(self.observation[i], observation[i]) for i in self.texts]
+        ids, bag_widths = self._observation_bags.fill(rows, symbols, identity, words)
         return Rows(
             self.observation_kinds,
             ids,
             bag_widths,
-            numbers,
-            np.concatenate([np.zeros(len(self.patch_rows), np.int64), widths]),
+            self.numbers(observation, rows),
+            self._observation_numbers,
             self._patches(observation, rows),
         )
 
@@ -267,15 +267,9 @@ class Codec:
         flags = np.stack([np.sign(x) * np.log1p(np.abs(x)), terminated, truncated], 1)
         numbers = np.concatenate([flags, self._scaled(action, rows)], 1).astype(np.float32)
         symbols = self.action_symbols.rows(action) if len(self.action_symbols) else None
-        identity = np.where(identity, self.identity_row, -1)
-        bags = [[kind_row, identity] for kind_row in self.action_rows]
-        for j, bag in enumerate(bags):
-            if symbols is not None and j * BAG < len(self.action_symbols):
-                bag.append(symbols[:, j * BAG : (j + 1) * BAG])
-        ids, bag_widths = side_by_side(bags, rows)
-        widths = spread(numbers.shape[1], len(bags))
+        ids, bag_widths = self._action_bags.fill(rows, symbols, identity)
         patches = np.empty((rows, 0, self.config.patch**2 * PATCH_CHANNELS), np.uint8)
-        return Rows(self.action_kinds, ids, bag_widths, numbers, widths, patches)
+        return Rows(self.action_kinds, ids, bag_widths, numbers, self._action_numbers, patches)
 
     def _continuous(self, action: Arrays, rows: int) -> np.ndarray:
         flat = [

@@ -4,18 +4,20 @@ A segment is up to `context` tokens of consecutive steps of one episode, or of o
 stream where the environment's hidden state spans episodes; it never splits a step.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
 
-from ldm.data.batch import PATCH, SLOTS
-from ldm.data.codec import Codec
+from ldm._native.gather import gather as copy_ranges
+from ldm.data.batch import PATCH, PATCH_CHANNELS, SLOTS
+from ldm.data.codec import FLAGS, Codec
 from ldm.data.episode import Trajectory
 from ldm.data.samples import Sample, decode_arrays, encode_arrays
 from ldm.envs.interface import Arrays
 
-SCHEMA = 2  # rises when the same trajectories give other blocks
+SCHEMA = 3  # rises when the same trajectories give other blocks, or a mix other shards
 
 
 @dataclass
@@ -76,12 +78,7 @@ class Encoded:
 
     def select(self, segments: np.ndarray) -> "Encoded":
         """The segments with these indices, in this order; an index may come twice."""
-        rows = {"S": segments}
-        for axis, offsets in self.offsets.items():
-            lengths = offsets[segments + 1] - offsets[segments]
-            starts = np.repeat(offsets[segments] - _ends(lengths)[:-1], lengths)
-            rows[axis] = starts + np.arange(lengths.sum())
-        return Encoded(**{name: array[rows[_axis(name)]] for name, array in self.arrays().items()})
+        return gather([self], np.zeros(len(segments), np.int32), segments)
 
     def encode(self) -> Sample:
         """The bytes of a sample that holds this block."""
@@ -147,27 +144,57 @@ class Limits:
     environments: int
 
 
+def gather(blocks: Sequence[Encoded], source_S: np.ndarray, segment_S: np.ndarray) -> Encoded:
+    """Segments `segment_S` (S,) of the blocks `source_S` (int32 (S,)), in this order."""
+    first = np.cumsum([0, *(len(block) + 1 for block in blocks)])[source_S] + segment_S
+    ranges = {"S": (segment_S.astype(np.int64), segment_S + np.int64(1))}
+    for axis in "NBGPL":
+        offsets = np.concatenate([block.offsets[axis] for block in blocks])
+        ranges[axis] = offsets[first], offsets[first + 1]
+    arrays = {}
+    for name, dtype in DTYPES.items():
+        columns = [getattr(block, name) for block in blocks]
+        starts, ends = ranges[_axis(name)]
+        shape = (int((ends - starts).sum()), *columns[0].shape[1:])
+        arrays[name] = np.empty(shape, dtype)
+        size = arrays[name].itemsize * int(np.prod(shape[1:], dtype=np.int64))
+        flat = [np.ascontiguousarray(c).reshape(-1).view(np.uint8) for c in columns]
+        out = arrays[name].reshape(-1).view(np.uint8)
+        copy_ranges(flat, source_S, starts * size, ends * size, out)
+    return Encoded(**arrays)
+
+
 def concatenate(blocks: list[Encoded]) -> Encoded:
     names = [f.name for f in fields(Encoded)]
     return Encoded(**{n: np.concatenate([getattr(b, n) for b in blocks]) for n in names})
 
 
+def bytes_per_step(codec: Codec) -> int:
+    """About what one step takes as a block's arrays, segments' own rows left out."""
+    tokens, patches = codec.tokens_per_step, len(codec.patch_rows)
+    bags = 2 * tokens + len(codec.symbols) + len(codec.action_symbols) + 8 * len(codec.texts)
+    numbers = len(codec.mean) + FLAGS + int(codec.components.smooth.sum())
+    patch = codec.config.patch**2 * PATCH_CHANNELS
+    return 6 * tokens + 4 * (bags + numbers) + patch * patches + 13 * len(codec.components.slots)
+
+
 def encode(
     codec: Codec,
-    trajectories: list[Trajectory],
+    trajectories: dict[int, Trajectory],
     environment: int,
     shard: int,
     spans_episodes: bool,
     rng: np.random.Generator,
 ) -> Encoded:
-    """All segments of one recorded shard, in order.
+    """All segments of some trajectories of one recorded shard, by their number in it, in order.
 
     environment, shard: where it comes from, kept with each segment. spans_episodes: whether a
-    segment may run over several episodes. rng: drops environment identity from whole segments.
+    segment may run over several episodes. rng: drops environment identity from whole segments,
+    one draw each.
     """
     steps, trajectory, first = _segments(codec, trajectories, spans_episodes)
     named = rng.random(len(steps)) >= codec.config.identity_dropout
-    rows, labels = _rows(codec, trajectories, np.repeat(named, steps))
+    rows, labels = _rows(codec, list(trajectories.values()), np.repeat(named, steps))
     counts, ids = rows.bags()
     total, components = len(labels), codec.components
     read = np.zeros(codec.tokens_per_step, np.uint16)
@@ -214,11 +241,11 @@ def _rows(codec: Codec, trajectories: list[Trajectory], identity: np.ndarray):
     return rows, codec.labels(leaves("labels"))
 
 
-def _segments(codec: Codec, trajectories: list[Trajectory], spans_episodes: bool):
+def _segments(codec: Codec, trajectories: dict[int, Trajectory], spans_episodes: bool):
     """Steps, trajectory and first step of every segment, int32 each (S,)."""
     longest = codec.config.context // codec.tokens_per_step
     segments = []
-    for index, trajectory in enumerate(trajectories):
+    for index, trajectory in trajectories.items():
         lengths = [len(trajectory)] if spans_episodes else trajectory.lengths.tolist()
         start = 0
         for length in lengths:

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from ldm.data.door import require
+from ldm.data.door import COUNTS, require
 from ldm.data.facts import DECODE
 from ldm.data.statistics import LEVELS
 from ldm.envs import spaces
@@ -26,6 +26,11 @@ def _inside(value) -> bool:
     )
 
 
+def _some(value) -> bool:
+    """a count from 1 below 2^63"""
+    return type(value) is int and 0 < value < COUNTS
+
+
 FILE = {"name": _inside, "sha256": _sha256, "bytes": int}
 SHARD = FILE | {"transitions": int, "episodes": int}
 ENTRY = {
@@ -40,7 +45,8 @@ ENTRY = {
     "shards": [SHARD],
 }
 MIXED = FILE | {"index_sha256": _sha256}
-MIXED |= dict.fromkeys(("segments", "tokens", "transitions", "shortest"), int)
+MIXED |= dict.fromkeys(("tokens", "transitions", "shortest", "largest"), int)
+MIXED |= dict.fromkeys(("segments", "blocks"), _some)
 MIX = {
     "settings": {"seed": int, "tokens": dict, "mix": dict},
     "streams": [[MIXED]],

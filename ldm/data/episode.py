@@ -91,6 +91,16 @@ class Trajectory:
     def __len__(self) -> int:
         return len(self.rewards)
 
+    @property
+    def nbytes(self) -> int:
+        arrays = (
+            a
+            for v in vars(self).values()
+            if not isinstance(v, (str, int))
+            for a in ([v] if isinstance(v, np.ndarray) else v)
+        )
+        return sum(array.nbytes for array in arrays)
+
     def emptied(self) -> "Trajectory":
         """The same stream without any of its episodes."""
         arrays: dict[str, Any] = {

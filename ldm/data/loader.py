@@ -5,7 +5,6 @@ rank. It depends on the mix, k, rank and world alone, so a run resumes exactly, 
 is the same on any number of ranks.
 """
 
-import hashlib
 import queue
 import threading
 import time
@@ -17,17 +16,15 @@ import numpy as np
 import torch
 
 from ldm.data.batch import PackedBatch
-from ldm.data.door import read_bytes
-from ldm.data.encoded import Encoded
+from ldm.data.encoded import Encoded, concatenate
 from ldm.data.manifest import read_manifest
-from ldm.data.mix import limits, read_block
+from ldm.data.mixed import limits, read_blocks, read_index
 from ldm.data.order import bins, contents
 from ldm.data.packing import Bins, Capacities, pack
 from ldm.errors import LdmError
 
 AHEAD = 4  # batches made ahead
 CACHE_BYTES = 1 << 30  # decoded shards kept
-HEADER = 4096  # bytes of a .npy file before its numbers at most
 CAPACITY_MULTIPLE = 64  # capacities are multiples of it
 
 
@@ -219,25 +216,13 @@ class Cache:
         for entry in entries:
             name = entry["name"]
             if name not in self.blocks:
-                self.blocks[name] = read_block(self.folder, entry, self._limits)
+                self.blocks[name] = concatenate(read_blocks(self.folder, entry, self._limits))
             self.blocks.move_to_end(name)
             found.append(self.blocks[name])
         size = sum(block.nbytes for block in self.blocks.values())
         while size > CACHE_BYTES and len(self.blocks) > len(entries):
             size -= self.blocks.popitem(last=False)[1].nbytes
         return found
-
-
-def read_index(folder: Path, shard: dict) -> np.ndarray:
-    """int32 (segments, 4): tokens, bag entries, labels, patches. Raises LdmError where it is not
-    what the manifest says."""
-    path = (folder / shard["name"]).with_suffix(".npy")
-    again, size = f'delete {folder} and run "ldm mix" again', 16 * shard["segments"]
-    content = read_bytes(path, again, size + HEADER)
-    rows = content[-size:]  # what is before them is numpy's header, of a form that is known
-    if len(rows) != size or hashlib.sha256(rows).hexdigest() != shard["index_sha256"]:
-        raise LdmError(f"{path} is damaged: it is not what its manifest says; {again}")
-    return np.frombuffer(rows, "<i4").reshape(-1, 4)
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -18,7 +18,7 @@ from ldm.data.door import require
 from ldm.data.entry import MIX, check_entry
 from ldm.data.episode import Trajectory
 from ldm.data.sealed import read_sealed, write_sealed
-from ldm.data.shards import read_shard
+from ldm.data.shards import iterate_shard
 from ldm.errors import LdmError
 
 SCHEMA = 1
@@ -54,30 +54,35 @@ def read_environment(folder: Path, entry: dict) -> Iterator[tuple[dict, list[Tra
 
     Everything is verified: checksum, counts, and the content of every array against the spaces.
     What the entry's shards skip comes without its episodes, so that numbers stay what they were.
-    Raises LdmError as `read_shard` does.
+    Raises LdmError as `iterate_shard` does.
     """
-    for shard, trajectories, broken in examine(folder, entry):
-        if broken:
-            number, what = min(broken.items())
-            raise LdmError(
-                f"shard {Path(folder) / shard['name']} of {entry['id']}, trajectory {number}: "
-                f"{what} ({len(broken)} of its {len(trajectories)} trajectories are broken); leave "
-                f'them out with "ldm data verify {folder} --skip-broken", or record again'
-            )
-        yield shard, trajectories
-
-
-def examine(folder: Path, entry: dict) -> Iterator[tuple[dict, list[Trajectory], dict[int, str]]]:
-    """Like `read_environment`, with what is wrong in trajectories, by their number, not raised."""
-    content = Content(entry)
     for shard in entry["shards"]:
-        skip = shard.get("skip", {})
-        if WHOLE in skip:
-            continue
-        trajectories, broken = read_shard(Path(folder) / shard["name"], shard), {}
-        for number, trajectory in enumerate(trajectories):
-            if str(number) in skip:
-                trajectories[number] = trajectory.emptied()
-            elif wrong := content.problem(trajectory):
-                broken[number] = wrong
-        yield shard, trajectories, broken
+        if WHOLE not in shard.get("skip", {}):
+            yield shard, list(sound(folder, entry, shard))
+
+
+def sound(folder: Path, entry: dict, shard: dict) -> Iterator[Trajectory]:
+    """The trajectories of one shard, one at a time; errors as for `read_environment`."""
+    broken, number = {}, -1
+    for number, (trajectory, wrong) in enumerate(examine(folder, entry, shard)):
+        if wrong:
+            broken[number] = wrong
+        elif not broken:
+            yield trajectory
+    if broken:
+        first, what = min(broken.items())
+        raise LdmError(
+            f"shard {Path(folder) / shard['name']} of {entry['id']}, trajectory {first}: "
+            f"{what} ({len(broken)} of its {number + 1} trajectories are broken); leave "
+            f'them out with "ldm data verify {folder} --skip-broken", or record again'
+        )
+
+
+def examine(folder: Path, entry: dict, shard: dict) -> Iterator[tuple[Trajectory, str]]:
+    """Each trajectory of a shard that is not skipped whole, with what is wrong in it, or ""."""
+    content, skip = Content(entry), shard.get("skip", {})
+    for number, trajectory in enumerate(iterate_shard(Path(folder) / shard["name"], shard)):
+        if str(number) in skip:
+            yield trajectory.emptied(), ""
+        else:
+            yield trajectory, content.problem(trajectory)

@@ -1,42 +1,34 @@
 """The mix stage: recorded shards become the training set, globally shuffled and mixture-weighted.
 
-    mix/stream-000/shard-00000.tar   samples of up to BLOCK segments each (encoded.Encoded)
-    mix/stream-000/shard-00000.npy   int32 (segments, 4): tokens, bag entries, labels, patches
-    mix/manifest.json                streams and shards with their checksums, settings, environments
+    mix/stream-000/shard-00000.tar, .npy   shuffled segments in blocks (mixed.py)
+    mix/manifest.json                      streams, shards with checksums, settings, environments
+    mix/.parts/                            what is underway (deal.py), until the manifest is written
 
-Two passes, none of which holds more than one shard: each recorded shard is encoded and its segments
-are dealt at random to the shards of the mix; then each shard of the mix collects its segments and
-shuffles them. The result is a pure function of the recorded data, the recipe's seed, and its
-`tokens`, `mix` and `hold_out` settings.
+The result is a pure function of the recorded data, the recipe's seed, and its `tokens`, `mix` and
+`hold_out` settings.
 """
 
 import fnmatch
-import hashlib
 import shutil
-import zipfile
+from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
-from ldm.config import Recipe, TokenConfig, build
+from ldm.config import Recipe, TokenConfig
 from ldm.data import encoded, facts, fidelity
-from ldm.data.atomic import folder_lock, replacing, write_bytes
+from ldm.data.atomic import folder_lock
 from ldm.data.codec import Codec
-from ldm.data.encoded import Encoded, Limits
+from ldm.data.deal import PART_BYTES, PARTS, Plan, collect_job, encode_job, read_plan, split_job
+from ldm.data.encoded import bytes_per_step
 from ldm.data.manifest import WHOLE, read_environment, read_manifest, write_manifest
 from ldm.data.modes import decide
-from ldm.data.samples import Damage, read_tar, write_tar
-from ldm.data.sealed import checksum
 from ldm.data.verify import LIST, read_recorded
 from ldm.errors import LdmError, nearest
 from ldm.parallel.jobs import run_jobs
 from ldm.parallel.progress import console
-from ldm.seeds import seed_for
 
-BLOCK = 1024  # segments a sample holds at most
-SHARD_TOKENS = 1 << 19  # tokens a shard of the mix holds, about
-PARTS = ".parts"  # what the first pass leaves for the second
+SHARD_BYTES = 192 << 20  # of segments that a shard of the mix holds, about
+JOBS = 32  # that encode, at least, where there is enough to do
 
 
 def mix_stage(recipe: Recipe, folder: Path) -> None:
@@ -61,35 +53,99 @@ def mix_stage(recipe: Recipe, folder: Path) -> None:
             return
         environments = _chosen(recipe, recorded["environments"])
         _tell_skipped(environments, data)
-        asked = [(environment, recipe.tokens, data) for environment in environments]
-        environments = run_jobs(known, asked, recipe.workers, "facts", lambda job: job[0]["id"])
-        fidelity.tell(environments, recipe.tokens)
-        _clear(mix, settings)
-        shards = _shards_per_stream(recipe, environments)
-        jobs = [
-            (recipe, data, mix, shards * recipe.mix.streams, environments[e], e, s)
-            for e, environment in enumerate(environments)
-            for s, entry in enumerate(environment["shards"])
-            if WHOLE not in entry.get("skip", {})
-        ]
-        parts = run_jobs(encode_part, jobs, recipe.workers, "encode", lambda job: job[4]["id"])
+        plan, checksum = _begun(mix, settings) or _begin(recipe, environments, data, mix, settings)
+        fidelity.tell(plan.environments, recipe.tokens)
+        parts = _dealt(plan, checksum, data, mix, recipe.workers)
         collects = [
-            (recipe, mix, parts, stream, shard)
-            for stream in range(recipe.mix.streams)
-            for shard in range(shards)
+            (mix, checksum, target, parts[target // plan.width]) for target in range(plan.targets)
         ]
-        entries = run_jobs(collect, collects, recipe.workers, "mix", lambda job: f"stream {job[3]}")
-        streams = [entries[i * shards : (i + 1) * shards] for i in range(recipe.mix.streams)]
-        streams = [[shard for shard in stream if shard["segments"]] for stream in streams]
-        if [] in streams:
-            raise LdmError(
-                f"{recipe.name}: no segment is left for stream {streams.index([])} of "
-                f"{len(streams)}; record more transitions, or lower mix.streams"
-            )
-        shortest = min(shard["shortest"] for stream in streams for shard in stream)
-        content = {"settings": settings, "environments": environments, "streams": streams}
-        write_manifest(mix, {**content, "shortest": shortest})
-        shutil.rmtree(mix / PARTS)
+        entries = run_jobs(
+            collect_job, collects, recipe.workers, "mix", lambda job: f"shard {job[2]}"
+        )
+        _finish(recipe, plan, entries, mix)
+
+
+def _begin(
+    recipe: Recipe, environments: list[dict], data: Path, mix: Path, settings: dict
+) -> tuple[Plan, str]:
+    """Removes another recipe's mix, manifest first, and writes this one's plan."""
+    (mix / "manifest.json").unlink(missing_ok=True)
+    for old in (*mix.glob("stream-*"), mix / PARTS):
+        shutil.rmtree(old, ignore_errors=True)
+    asked = [(environment, recipe.tokens, data) for environment in environments]
+    environments = run_jobs(known, asked, recipe.workers, "facts", lambda job: job[0]["id"])
+    sizes = {
+        (e, s): bytes_per_step(codec)
+        * shard["transitions"]
+        * recipe.mix.weights.get(entry["id"], 1.0)
+        for e, entry in enumerate(environments)
+        for codec in [Codec(entry, recipe.tokens)]
+        for s, shard in enumerate(entry["shards"])
+        if WHOLE not in shard.get("skip", {})
+    }
+    total = sum(sizes.values())
+    shards = max(1, round(total / recipe.mix.streams / SHARD_BYTES))
+    most, held = min(PART_BYTES, total / JOBS), float("inf")
+    jobs: list[list[list[int]]] = []
+    for shard, size in sizes.items():
+        if held + size / 2 > most:
+            jobs.append([])
+            held = 0.0
+        jobs[-1].append(list(shard))
+        held += size
+    plan = Plan(settings, environments, shards * recipe.mix.streams, jobs)
+    return plan, plan.write(mix)
+
+
+def _begun(mix: Path, settings: dict) -> tuple[Plan, str] | None:
+    """The plan of a run with these settings that was stopped."""
+    try:
+        plan, checksum = read_plan(mix)
+    except LdmError:
+        return None
+    return (plan, checksum) if plan.settings == settings else None
+
+
+def _dealt(plan: Plan, checksum: str, data: Path, mix: Path, workers: int) -> list[list[str]]:
+    """The parts that hold each group's segments; where a group is one shard, those are the same."""
+    jobs = [(mix, data, checksum, number) for number in range(len(plan.jobs))]
+    made = run_jobs(
+        encode_job,
+        jobs,
+        workers,
+        "encode",
+        lambda job: plan.environments[plan.jobs[job[3]][0][0]]["id"],
+    )
+    names = [name for parts in made for name in parts]
+    if plan.width == 1:
+        return [names] * plan.targets
+    batches = [names[i : i + plan.groups] for i in range(0, len(names), plan.groups)]
+    splits = [
+        (mix, checksum, group, number, batch)
+        for group in range(plan.groups)
+        for number, batch in enumerate(batches)
+    ]
+    groups: dict[int, list[str]] = defaultdict(list)
+    for group, parts in run_jobs(
+        split_job, splits, workers, "split", lambda job: f"group {job[2]}"
+    ):
+        groups[group] += parts
+    return [groups[group] for group in range(plan.groups)]
+
+
+def _finish(recipe: Recipe, plan: Plan, entries: list[dict], mix: Path) -> None:
+    """Writes the manifest; what was underway goes."""
+    count = recipe.mix.streams
+    streams = [[entry for entry in entries[i::count] if entry["segments"]] for i in range(count)]
+    if [] in streams:
+        raise LdmError(
+            f"{recipe.name}: no segment is left for stream {streams.index([])} of "
+            f"{len(streams)}; record more transitions, or lower mix.streams"
+        )
+    shortest = min(shard["shortest"] for stream in streams for shard in stream)
+    content = {"settings": plan.settings, "environments": plan.environments, "streams": streams}
+    write_manifest(mix, {**content, "shortest": shortest})
+    shutil.rmtree(mix / PARTS)
 
 
 def known(environment: dict, tokens: TokenConfig, data: Path) -> dict:
@@ -104,104 +160,6 @@ def known(environment: dict, tokens: TokenConfig, data: Path) -> dict:
             decided["facts"]["decode"] = decide(codec, [t for t in trajectories if len(t)])
     decided["facts"]["fidelity"] = fidelity.findings(decided, tokens)
     return decided
-
-
-def limits(manifest: dict) -> Limits:
-    """What bounds the numbers in a mix. Raises LdmError where an environment cannot be encoded."""
-    tokens = build(TokenConfig, manifest["settings"]["tokens"], "manifest.json of the mix: tokens")
-    codecs = [Codec(environment, tokens) for environment in manifest["environments"]]
-    classes = [int(codec.components.classes.max(initial=1)) for codec in codecs]
-    return Limits(tokens.rows, max(classes, default=1), len(codecs))
-
-
-def read_block(mix: Path, entry: dict, limits: Limits) -> Encoded:
-    """All segments of one shard of the mix, verified. Raises LdmError where it is not what the
-    manifest says, or holds a number beyond the limits of the mix."""
-    path, again = mix / entry["name"], f'delete {mix} and run "ldm mix" again'
-    samples = read_tar(path, entry, again)
-    try:
-        block = encoded.concatenate([Encoded.decode(*sample) for sample in samples.values()])
-    except Damage as error:
-        raise LdmError(f"shard {path}: not a block of segments: {error}; {again}") from error
-    if len(block) != (said := entry["segments"]):
-        raise LdmError(f"shard {path} has {len(block)} segments, its manifest says {said}; {again}")
-    if wrong := block.problem(limits):
-        raise LdmError(f"shard {path}: {wrong}; {again}")
-    return block
-
-
-def encode_part(
-    recipe: Recipe, data: Path, mix: Path, buckets: int, environment: dict, index: int, shard: int
-) -> Path:
-    """First pass, one recorded shard: a zip with the segments that each of `buckets` shards of the
-    mix gets from it."""
-    path = mix / PARTS / f"{index:05d}-{shard:05d}.zip"
-    seal = path.with_suffix(".sha256")  # written last: a zip's own directory has no checksum
-    if path.is_file() and seal.is_file() and seal.read_bytes() == _digest(path):
-        return path
-    rng = np.random.default_rng(seed_for("mix", recipe.seed, environment["id"], shard))
-    spans = environment["hidden_state_spans_episodes"]
-    only = {**environment, "shards": [environment["shards"][shard]]}
-    trajectories = [t for _, part in read_environment(data, only) for t in part]
-    block = encoded.encode(
-        Codec(environment, recipe.tokens), trajectories, index, shard, spans, rng
-    )
-    weight = recipe.mix.weights.get(environment["id"], 1.0)
-    copies = int(weight) + (rng.random(len(block)) < weight % 1)
-    chosen = np.repeat(np.arange(len(block)), copies)
-    bucket = rng.integers(0, buckets, len(chosen))
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
-        for number in np.unique(bucket):
-            meta, content = block.select(chosen[bucket == number]).encode()
-            file.writestr(zipfile.ZipInfo(f"{number}.json"), meta)
-            file.writestr(zipfile.ZipInfo(f"{number}.zst"), content)
-    write_bytes(seal, _digest(path))
-    return path
-
-
-def _digest(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest().encode()
-
-
-def _part(path: Path, number: int) -> Encoded | None:
-    """What a shard of the mix gets from one part. Raises LdmError where the part is damaged."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            if f"{number}.json" not in file.NameToInfo:
-                return None
-            members = [file.getinfo(f"{number}.{suffix}") for suffix in ("json", "zst")]
-            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-                raise ValueError("its members are packed")
-            return Encoded.decode(*map(file.read, members))
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, *Damage) as error:
-        raise LdmError(f'{path} is damaged ({error}); delete it and run "ldm mix" again') from error
-
-
-def collect(recipe: Recipe, mix: Path, parts: list[Path], stream: int, shard: int) -> dict:
-    """Second pass, one shard of the mix: its manifest entry."""
-    number = shard * recipe.mix.streams + stream
-    blocks = [block for part in parts if (block := _part(part, number)) is not None]
-    name = f"stream-{stream:03d}/shard-{shard:05d}.tar"
-    if not blocks:
-        return {"name": name, "segments": 0}
-    block = encoded.concatenate(blocks)
-    rng = np.random.default_rng(seed_for("shuffle", recipe.seed, stream, shard))
-    order = rng.permutation(len(block))
-    samples = (block.select(order[i : i + BLOCK]).encode() for i in range(0, len(order), BLOCK))
-    written = write_tar(mix / name, samples)
-    sizes = np.stack([np.diff(block.offsets[axis])[order] for axis in "NBLP"], 1).astype(np.int32)
-    with replacing((mix / name).with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
-        np.save(file, sizes)
-    return {
-        "name": name,
-        **written,
-        "segments": len(block),
-        "tokens": int(block.tokens_S.sum()),
-        "transitions": int(block.steps_S.sum()),
-        "shortest": int(block.tokens_S.min()),
-        "index_sha256": hashlib.sha256(sizes.tobytes()).hexdigest(),
-    }
 
 
 def _made(mix: Path, settings: dict) -> bool:
@@ -256,25 +214,3 @@ def _tell_skipped(environments: list[dict], data: Path) -> None:
         if skipped := sum(len(shard.get("skip", ())) for shard in environment["shards"]):
             line = f"left out of {environment['id']}, as {data / LIST} says: {skipped} broken parts"
             console.print(line, style="yellow", markup=False, highlight=False)
-
-
-def _clear(mix: Path, settings: dict) -> None:
-    """Removes another recipe's mix, manifest first; parts of a killed run of this one stay."""
-    (mix / "manifest.json").unlink(missing_ok=True)
-    for stream in mix.glob("stream-*"):
-        shutil.rmtree(stream)
-    parts, key = mix / PARTS, mix / PARTS / "key"
-    if not key.is_file() or key.read_bytes() != checksum(settings).encode():
-        shutil.rmtree(parts, ignore_errors=True)
-        parts.mkdir()
-        key.write_text(checksum(settings))
-
-
-def _shards_per_stream(recipe: Recipe, environments: list[dict]) -> int:
-    tokens = sum(
-        Codec(e, recipe.tokens).tokens_per_step
-        * e["transitions"]
-        * recipe.mix.weights.get(e["id"], 1.0)
-        for e in environments
-    )
-    return max(1, round(tokens / recipe.mix.streams / SHARD_TOKENS))

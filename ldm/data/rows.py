@@ -1,5 +1,6 @@
 """Rows of tokens with one layout, and how bags and numbers are laid out in them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,16 +61,39 @@ class Rows:
         )
 
 
-def spread(numbers: int, tokens: int) -> np.ndarray:
-    """How many of `numbers` each of `tokens` tokens carries: FEATURES until none are left."""
-    return np.clip(numbers - FEATURES * np.arange(tokens), 0, FEATURES)
+class Bags:
+    """The bags of rows with one layout: every token has a row of its own and the identity's, then
+    `symbols_M` columns; the last token takes words besides."""
+
+    def __init__(self, rows_M: list[int], symbols_M: list[int], identity: int):
+        self.identity = identity
+        self.widths_M = 2 + np.array(symbols_M, np.int64)
+        starts = np.cumsum(self.widths_M) - self.widths_M
+        self.template_B = np.full(self.widths_M.sum(), -1, np.int32)
+        self.template_B[starts] = rows_M
+        self.template_B[starts + 1] = identity
+        self.identities = starts + 1
+        places = [np.arange(s + 2, s + w) for s, w in zip(starts, self.widths_M)]
+        self.symbols = np.concatenate(places)
+
+    def fill(
+        self, rows: int, symbols_WC: np.ndarray | None, identity=True, words: Sequence = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(ids int32 (rows, B), width of each bag). identity: for all rows, or bool (rows,);
+        words: int32 (rows, any), -1 is no entry."""
+        ids_WB = np.repeat(self.template_B[None], rows, 0)
+        if identity is not True:
+            shown = np.where(identity, self.identity, -1)
+            ids_WB[:, self.identities] = np.reshape(shown, (-1, 1))
+        if symbols_WC is not None:
+            ids_WB[:, self.symbols] = symbols_WC
+        if not len(words):
+            return ids_WB, self.widths_M
+        widths_M = self.widths_M.copy()
+        widths_M[-1] += sum(part.shape[1] for part in words)
+        return np.concatenate([ids_WB, *words], 1), widths_M
 
 
-def side_by_side(bags: list[list], rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bags of scalars, columns (R,) and blocks (R, w) → ids int32 (R, W) and the width of each."""
-    blocks, widths = [], []
-    for bag in bags:
-        parts = [part if np.ndim(part) == 2 else np.reshape(part, (-1, 1)) for part in bag]
-        widths.append(sum(part.shape[1] for part in parts))
-        blocks += [np.broadcast_to(part, (rows, part.shape[1])) for part in parts]
-    return np.concatenate(blocks, 1, dtype=np.int32, casting="unsafe"), np.array(widths, np.int64)
+def spread(numbers: int, tokens: int, each: int = FEATURES) -> np.ndarray:
+    """How many of `numbers` each of `tokens` tokens carries: `each` until none are left."""
+    return np.clip(numbers - each * np.arange(tokens), 0, each)

@@ -9,7 +9,7 @@ Names are those of `Trajectory`, with the leaf's number after a slash where it h
 ten lines without this package.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,26 +40,33 @@ def counts(trajectories: list[Trajectory]) -> dict:
 
 
 def read_shard(path: Path, entry: dict) -> list[Trajectory]:
-    """The trajectories of a shard, held first against `entry`, what `write_shard` returned for it.
+    """The trajectories of a shard. Errors as for `iterate_shard`."""
+    return list(iterate_shard(path, entry))
+
+
+def iterate_shard(path: Path, entry: dict) -> Iterator[Trajectory]:
+    """The trajectories of a shard, unpacked one by one; the shard is held first against `entry`,
+    what `write_shard` returned for it.
 
     Arrays are read-only. Raises LdmError where the shard is missing, cut short, changed, or its
-    samples are not whole trajectories.
+    samples are not whole trajectories, and at the end where their counts are not the entry's.
     """
     again = f'delete {path} and run "ldm record" again'
-    trajectories = []
+    found = {"transitions": 0, "episodes": 0}
     for key, sample in read_tar(path, entry, again).items():
         try:
-            trajectories.append(decode(*sample))
+            trajectory = decode(*sample)
         except Damage as error:
             raise LdmError(
                 f"shard {path}, sample {key}: not a trajectory: {error}; {again}"
             ) from error
-    for name, found in counts(trajectories).items():
-        if found != entry[name]:
+        found = {name: found[name] + n for name, n in counts([trajectory]).items()}
+        yield trajectory
+    for name, number in found.items():
+        if number != entry[name]:
             raise LdmError(
-                f"shard {path} has {found} {name}, its manifest says {entry[name]}; {again}"
+                f"shard {path} has {number} {name}, its manifest says {entry[name]}; {again}"
             )
-    return trajectories
 
 
 def encode(trajectory: Trajectory) -> Sample:

@@ -128,16 +128,21 @@ class Totals:
 
     def take(self, folder: Path, shard: dict) -> dict[str, str]:
         """Adds what is sound in a shard; what is broken, by trajectory, or WHOLE."""
+        if WHOLE in shard.get("skip", {}):
+            return {}
+        sound, broken = {}, {}
         try:
-            for _, trajectories, broken in examine(folder, {**self.entry, "shards": [shard]}):
-                sound = {i: t for i, t in enumerate(trajectories) if i not in broken}
-                self.add(list(sound.values()))
-                for number, trajectory in sound.items():
-                    self.beyond.add(trajectory, f"{shard['name']}, trajectory {number}, ")
-                return {str(number): why for number, why in broken.items()}
+            for number, (trajectory, wrong) in enumerate(examine(folder, self.entry, shard)):
+                if wrong:
+                    broken[str(number)] = wrong
+                else:
+                    sound[number] = trajectory
         except LdmError as error:
             return {WHOLE: str(error)}
-        return {}  # all of it is skipped
+        self.add(list(sound.values()))
+        for number, trajectory in sound.items():
+            self.beyond.add(trajectory, f"{shard['name']}, trajectory {number}, ")
+        return broken
 
     def differences(self) -> list[str]:
         """How the entry's totals and statistics differ from those of the shards."""

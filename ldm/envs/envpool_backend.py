@@ -42,6 +42,7 @@ class EnvpoolEnv:
         self._ended = np.ones(num_envs, bool)  # the next row is the first of an episode
         self._cut = np.zeros(num_envs, bool)  # ended by us: envpool does not know
         self._any_ended, self._any_cut = True, False
+        self._executed = spaces.resting(self.action, num_envs)  # by the step that was sent
 
     def reset(self) -> TimeStep:
         observation = self._first(self._ids)
@@ -57,12 +58,20 @@ class EnvpoolEnv:
         )
 
     def step(self, action: Arrays) -> TimeStep:
-        (executed,) = (spaces.executable(self.action, array) for array in action)
-        started, steps = self._ended, self._steps
+        self.send(action)
+        return self.receive()
+
+    def send(self, action: Arrays) -> None:
+        (self._executed,) = (spaces.executable(self.action, array) for array in action)
+        if not self._any_cut:
+            self._send(self._executed, self._ids)
+
+    def receive(self) -> TimeStep:
+        executed, started, steps = self._executed, self._ended, self._steps
         if self._any_cut:
             observation, reward, done, truncated = self._step_some(executed, ~self._cut)
         else:
-            observation, reward, done, truncated = self._step_pool(executed, self._ids)
+            observation, reward, done, truncated = self._receive()
         steps += 1
         if self._any_ended:
             steps[started] = reward[started] = 0
@@ -75,10 +84,12 @@ class EnvpoolEnv:
         bad = self._bad(timestep)
         return timestep if bad is None else self._lose(timestep, bad)
 
-    def _step_pool(self, executed: np.ndarray, ids: np.ndarray):
-        """Observation, reward (float64), done (terminated or truncated) and truncated of `ids`."""
+    def _send(self, executed: np.ndarray, ids: np.ndarray) -> None:
         action = np.array(executed, self._layout.action_dtype, order="C")
         self._pool._send([ids, ids, action])
+
+    def _receive(self):
+        """Observation, reward (float64), done (terminated or truncated) and truncated."""
         state = self._pool._recv()
         reward, done, truncated = (state[i] for i in self._layout.flags)
         return self._layout.observation(state), reward.astype(np.float64), done, truncated
@@ -90,9 +101,8 @@ class EnvpoolEnv:
         reward = np.zeros(self.num_envs)
         done, truncated = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
         if on.any():
-            parts, reward[on], done[on], truncated[on] = self._step_pool(
-                executed[on], self._ids[on]
-            )
+            self._send(executed[on], self._ids[on])
+            parts, reward[on], done[on], truncated[on] = self._receive()
             for array, part in zip(observation, parts):
                 array[on] = part
         for array, part in zip(observation, first):

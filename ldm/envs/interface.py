@@ -59,7 +59,16 @@ class VectorEnv(Protocol):
         ...
 
     def step(self, action: Arrays) -> TimeStep:
-        """Executes one action a stream (ignored in streams whose episode just ended)."""
+        """Executes one action a stream (ignored in streams whose episode just ended): `send`, then
+        `receive`."""
+        ...
+
+    def send(self, action: Arrays) -> None:
+        """Starts a step and returns while the simulators run."""
+        ...
+
+    def receive(self) -> TimeStep:
+        """Waits for the step that `send` started."""
         ...
 
     def close(self) -> None: ...

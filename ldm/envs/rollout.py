@@ -25,35 +25,58 @@ class RandomActor:
         return [spaces.sample(leaf, n, self._rng) for leaf in self._leaves]
 
 
+class Tally:
+    """Undiscounted returns of the first `episodes` episodes of `env`.
+
+    Every stream contributes its own first ones, equally many (the last round as many streams as are
+    needed), so short episodes are not over-represented. Episodes lost to faults do not count.
+    """
+
+    def __init__(self, env: VectorEnv, episodes: int):
+        rounds = -(-episodes // env.num_envs)
+        self._env, self._episodes, self._faults = env, episodes, env.faults
+        self._quota = np.full(env.num_envs, rounds)
+        self._quota[episodes - (rounds - 1) * env.num_envs :] -= 1
+        self._scores = np.zeros((rounds, env.num_envs))
+        self._done = np.zeros(env.num_envs, np.int64)
+        self._total = np.zeros(env.num_envs)
+
+    def add(self, timestep: TimeStep) -> bool:
+        """Whether it ended an episode that counts. Raises LdmError when nearly all are lost."""
+        self._total = np.where(timestep.started, 0.0, self._total + timestep.reward)
+        ended = (timestep.terminated | timestep.truncated) & (self._done < self._quota)
+        if counts := bool(ended.any()):
+            self._scores[self._done[ended], ended] = self._total[ended]
+            self._done += ended
+        if (lost := self._env.faults - self._faults) > MAX_LOST * self._episodes:
+            raise LdmError(
+                f"{self._env.spec.id}: {lost} faults while playing {self._episodes} episodes, the "
+                f"last one:\n{self._env.last_fault}"
+            )
+        return counts
+
+    @property
+    def played(self) -> int:
+        return int(self._done.sum())
+
+    @property
+    def complete(self) -> bool:
+        return self.played == self._episodes
+
+    @property
+    def returns(self) -> np.ndarray:
+        """float64 (episodes,)."""
+        return self._scores.reshape(-1)[: self._episodes]
+
+
 def returns(
     env: VectorEnv, actor: Actor, episodes: int, progress: Callable[[int], None] | None = None
 ) -> np.ndarray:
-    """Undiscounted returns of the first `episodes` episodes, float64 (episodes,).
-
-    Every stream contributes its own first ones, equally many (the last round as many streams as are
-    needed), so short episodes are not over-represented. `progress` gets the count so far.
-    Episodes lost to faults do not count; LdmError when nearly all are.
-    """
-    rounds = -(-episodes // env.num_envs)
-    quota = np.full(env.num_envs, rounds)
-    quota[episodes - (rounds - 1) * env.num_envs :] -= 1
-    scores = np.zeros((rounds, env.num_envs))
-    done = np.zeros(env.num_envs, np.int64)
-    total = np.zeros(env.num_envs)
-    faults = env.faults
+    """What a Tally of an actor in `env` finds; `progress` gets the count of episodes so far."""
+    tally = Tally(env, episodes)
     timestep = env.reset()
-    while (done < quota).any():
+    while not tally.complete:
         timestep = env.step(actor.act(timestep))
-        total = np.where(timestep.started, 0.0, total + timestep.reward)
-        ended = (timestep.terminated | timestep.truncated) & (done < quota)
-        if ended.any():
-            scores[done[ended], ended] = total[ended]
-            done += ended
-            if progress:
-                progress(int(done.sum()))
-        if (lost := env.faults - faults) > MAX_LOST * episodes:
-            raise LdmError(
-                f"{env.spec.id}: {lost} faults while playing {episodes} episodes, the last one:\n"
-                f"{env.last_fault}"
-            )
-    return scores.reshape(-1)[:episodes]
+        if tally.add(timestep) and progress:
+            progress(tally.played)
+    return tally.returns

@@ -69,6 +69,7 @@ class WorkerEnv:
         self.spec, self.num_envs, self.seed = spec, num_envs, seed
         self.fault_kinds: Counter[str] = Counter()
         self.last_fault = ""
+        self._executed: Arrays = []  # by the step that was sent
         fields = ("adapter", "make", "options", "leaves", "horizon")
         self._config = {field: getattr(spec, field) for field in fields}
         self._config |= {"split": split, "expert": expert, "rows": num_envs}
@@ -115,15 +116,23 @@ class WorkerEnv:
         return self._timestep(actions)
 
     def step(self, action: Arrays) -> TimeStep:
+        self.send(action)
+        return self.receive()
+
+    def send(self, action: Arrays) -> None:
         leaves = spaces.leaves(self.action)
-        executed = [
+        self._executed = [
             spaces.executable(leaf, array) for leaf, array in zip(leaves, action, strict=True)
         ]
         with self._closing_on_error():
-            for view, array in zip(self._views.action, executed):
+            for view, array in zip(self._views.action, self._executed):
                 view[:] = array
-            self._call("step")
-        return self._timestep(executed)
+            self._ask("step")
+
+    def receive(self) -> TimeStep:
+        with self._closing_on_error():
+            self._collect()
+        return self._timestep(self._executed)
 
     def watch(self) -> None:
         """From here on `account` knows what the environments are given (for the check)."""
@@ -152,11 +161,17 @@ class WorkerEnv:
         )
 
     def _call(self, name: str) -> None:
-        """Moves every worker once; those that fail are restarted and reset."""
+        self._ask(name)
+        self._collect()
+
+    def _ask(self, name: str) -> None:
         if not self._finalizer.alive:
             raise RuntimeError(f"{self.spec.id} is closed")
         for worker in self._workers:
             worker.send({"call": name})
+
+    def _collect(self) -> None:
+        """Waits for every worker's reply; those that fail are restarted and reset."""
         failed = [(worker, fault) for worker in self._workers if (fault := self._fault(worker))]
         while failed:
             worker, fault = failed.pop()

@@ -1,8 +1,10 @@
-"""Playing one environment with the model."""
+"""Playing environments with the model of a run, many at once."""
 
 import os
 import shutil
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
@@ -10,18 +12,22 @@ from ldm.config import Recipe
 from ldm.data import fidelity
 from ldm.data.atomic import replacing
 from ldm.envs.make import make
-from ldm.envs.rollout import returns
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.evaluate.probe import probe
+from ldm.evaluate.together import Game, play_together
+from ldm.parallel.devices import claim
 from ldm.policy import Policy, digest
 from ldm.policy import load as load_policy
-from ldm.policy.policy import FILES, STATE
+from ldm.policy.actor import SharedActor
+from ldm.policy.policy import FILES, STATE, read_config
 from ldm.reference.admission import read_card
 from ldm.run import key as run_key
 from ldm.seeds import seed_for, split_for
 
-SCHEMA = 2  # rises when the same model and settings give other returns
+SCHEMA = 3  # rises when the same model and settings give other returns
+MOST_STREAMS = 128  # that act together: more gain little on a CPU
+MOST_ENVIRONMENTS = 8  # that act together: each may have a process of its own
 
 
 def model_folder(folder: Path) -> Path:
@@ -73,39 +79,76 @@ def key(recipe: Recipe, environment: str, model: str) -> str:
     return run_key("evaluate", recipe.seed, recipe.evaluate, schema=SCHEMA, **inputs)
 
 
-def play(recipe: Recipe, spec: EnvSpec, folder: Path) -> dict:
-    """Returns of the model in `spec`, on the range held out where it replays data.
+BYTES = 4  # of a key's number, in the widest precision
+
+
+def streams_of(recipe: Recipe, model: Path) -> int:
+    """Streams an environment is played in: as set, and no more than whose keys and values may be
+    held. `model`: the folder of the one that is pinned."""
+    settings, (a, tokens) = recipe.evaluate, read_config(model)
+    stream = 2 * a.layers * a.kv_heads * a.head_dim * tokens.context * BYTES
+    most = int(settings.cache_gib * 2**30) // stream
+    return max(1, min(settings.streams, settings.episodes, most))
+
+
+def groups(specs: list[EnvSpec], streams: int) -> list[list[EnvSpec]]:
+    """Which are played together, the longest first; the same for the same list."""
+    specs = sorted(specs, key=lambda spec: -spec.horizon)
+    each = max(1, min(MOST_ENVIRONMENTS, MOST_STREAMS // streams))
+    return [specs[i : i + each] for i in range(0, len(specs), each)]
+
+
+def play(
+    recipe: Recipe, specs: list[EnvSpec], folder: Path, streams: int, ended: Callable[[dict], None]
+) -> None:
+    """The model plays all `specs` in `streams` streams each; `ended` gets each result as it is
+    there, of the environments that replay data on the range held out:
 
     {"id", "key", "model": facts, "trained": whether on this environment, "unseen": lines of
-    fidelity.py, "episodes", "seed", "returns": [...], "faults", "seconds"}.
+    fidelity.py, "episodes", "seed", "returns": [...], "faults", "seconds": since the start}.
     Of an environment it was not trained on only random steps say what it is like (probe.py).
     The seed is derived for this purpose alone: recording and scoring the reference use others.
     """
     start = time.monotonic()
-    settings, (policy, trained) = recipe.evaluate, load(recipe, spec, folder)
+    with ExitStack() as stack:
+        games, results = [], {}
+        for spec in specs:
+            policy, trained = load(recipe, spec, folder)
+            game = _game(recipe, spec, policy, streams, stack)
+            games.append(game)
+            results[game] = {"trained": trained} | _told(recipe, spec, policy, folder)
+
+        def over(game: Game) -> None:
+            seconds = round(time.monotonic() - start, 2)
+            ended(results[game] | _earned(game) | {"seconds": seconds})
+
+        play_together(SharedActor(policy.model, policy.tokens.context), games, over)
+
+
+def _game(recipe: Recipe, spec: EnvSpec, policy: Policy, streams: int, stack: ExitStack) -> Game:
+    settings = recipe.evaluate
     seed = seed_for("evaluate", recipe.seed, spec.id)
-    decode = "" if settings.decode == "facts" else settings.decode
-    streams = min(settings.streams, settings.episodes)
     env = make(spec, streams, seed, split=split_for("evaluate", spec.data_driven))
-    try:
-        actor = policy.actor(spec.id, streams, decode, seed_for("decode", recipe.seed, spec.id))
-        scores = returns(env, actor, settings.episodes)
-        faults = env.faults
-    finally:
-        env.close()
+    stack.callback(env.close)
+    decode = "" if settings.decode == "facts" else settings.decode
+    sampling = seed_for("decode", recipe.seed, spec.id)
+    return Game(env, policy.streams(spec.id, streams, decode, sampling), settings.episodes)
+
+
+def _told(recipe: Recipe, spec: EnvSpec, policy: Policy, folder: Path) -> dict:
     return {
         "schema": SCHEMA,
         "id": spec.id,
         "key": key(recipe, read_card(spec, folder).environment, policy.digest),
         "model": policy.facts(),
-        "trained": trained,
         "unseen": fidelity.known_lines(policy.environments[spec.id]),
-        "episodes": len(scores),
-        "seed": seed,
-        "returns": scores.tolist(),
-        "faults": faults,
-        "seconds": round(time.monotonic() - start, 2),
+        "seed": seed_for("evaluate", recipe.seed, spec.id),
     }
+
+
+def _earned(game: Game) -> dict:
+    scores = game.tally.returns
+    return {"episodes": len(scores), "returns": scores.tolist(), "faults": game.env.faults}
 
 
 def load(recipe: Recipe, spec: EnvSpec, folder: Path) -> tuple[Policy, bool]:
@@ -118,4 +161,6 @@ def load(recipe: Recipe, spec: EnvSpec, folder: Path) -> tuple[Policy, bool]:
     return policy.knowing(probe(spec, seed, recipe.evaluate.probe_steps)), False
 
 
-_loaded = cache(load_policy)  # once a process
+@cache  # once a process
+def _loaded(folder: Path) -> Policy:
+    return load_policy(folder, claim(folder.parent))

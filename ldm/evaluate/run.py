@@ -9,7 +9,8 @@ from ldm.data.sealed import read_sealed, write_sealed
 from ldm.envs import catalogue
 from ldm.envs.spec import EnvSpec, slug
 from ldm.errors import LdmError
-from ldm.evaluate.rollouts import SCHEMA, key, pin, play
+from ldm.evaluate.rollouts import SCHEMA, groups, key, pin, play, streams_of
+from ldm.parallel.devices import processes
 from ldm.parallel.jobs import run_jobs
 from ldm.policy import digest
 from ldm.reference.admission import Card, current_card, read_card
@@ -30,11 +31,15 @@ def evaluate_stage(recipe: Recipe, folder: Path) -> None:
         admitted = [(spec, card) for spec, card in known if card.admitted]
         if not admitted:
             raise LdmError(f"{recipe.name}: no environment is admitted; see {folder}/references")
-        model = digest(pin(folder))
-        missing = [s for s, card in admitted if not _whole(recipe, card, folder, model)]
-        missing.sort(key=lambda spec: -spec.horizon)
-        jobs = [(spec, recipe, folder) for spec in missing]
-        run_jobs(_job, jobs, recipe.workers, "evaluate", label=lambda job: job[0].id)
+        pinned = pin(folder)
+        streams, model = streams_of(recipe, pinned), digest(pinned)
+        lost = {s.id for s, card in admitted if not _whole(recipe, card, folder, model)}
+        found = groups([spec for spec, _ in admitted], streams)
+        # A whole group is played as one, or again.
+        again = [group for group in found if any(spec.id in lost for spec in group)]
+        jobs = [(group, recipe, folder, streams) for group in again]
+        size = lambda job: len(job[0])
+        run_jobs(_job, jobs, processes(recipe.workers), "evaluate", label=_label, size=size)
 
 
 def cards(recipe: Recipe, folder: Path) -> list[tuple[EnvSpec, Card]]:
@@ -70,5 +75,12 @@ def _whole(recipe: Recipe, card: Card, folder: Path, model: str) -> bool:
         return False  # played again
 
 
-def _job(spec: EnvSpec, recipe: Recipe, folder: Path) -> None:
-    write_sealed(result_path(spec.id, folder), play(recipe, spec, folder))
+def _label(job: tuple) -> str:
+    return ", ".join(spec.id for spec in job[0])
+
+
+def _job(specs: list[EnvSpec], recipe: Recipe, folder: Path, streams: int) -> None:
+    def write(result: dict) -> None:
+        write_sealed(result_path(result["id"], folder), result)
+
+    play(recipe, specs, folder, streams, write)

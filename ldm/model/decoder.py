@@ -142,11 +142,10 @@ class Decoder(nn.Module):
             losses_L = self.head.losses(hidden_UD, labels)
             return losses_L.sum(), batch.label_count, losses_L
 
-    def new_cache(self, rows: int, capacity: int) -> KVCache:
-        """An empty cache for `rows` streams of up to `capacity` tokens."""
-        a = self.architecture
-        sizes = (a.layers, rows, capacity, a.kv_heads, a.head_dim)
-        return KVCache(sizes, self.compute_dtype, self.head.out.device)
+    def new_cache(self, capacity: int) -> KVCache:
+        """A cache without rows, for streams of up to `capacity` tokens each."""
+        a, device = self.architecture, self.head.out.device
+        return KVCache(a.layers, a.kv_heads, a.head_dim, capacity, self.compute_dtype, device)
 
     @torch.no_grad()
     def extend(
@@ -169,11 +168,14 @@ class Decoder(nn.Module):
             def attend(qkv_NO, layer=layer):
                 q_NHZ, k_NKZ, v_NKZ = self._split(qkv_NO)
                 q_NHZ, k_NKZ = rotary(q_NHZ, cos_NY, sin_NY), rotary(k_NKZ, cos_NY, sin_NY)
-                return cached_attention(q_NHZ, k_NKZ, v_NKZ, cache, layer, layout).flatten(1)
+                return cached_attention(q_NHZ, k_NKZ, v_NKZ, layer, layout).flatten(1)
 
             read_U = layout.last_W if block is self.blocks[-1] else None
             x_ND = block(x_ND, attend, read_U)
-        cache.lengths_W[layout.rows_W] += tokens_per_row
+        if rows is None:
+            cache.lengths_W += tokens_per_row
+        else:
+            cache.lengths_W[rows] += tokens_per_row
         return x_ND
 
     def angles(self, positions: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -43,41 +43,42 @@ class ActionHead(nn.Module):
         )
 
     def logits(
-        self, hidden_WD: torch.Tensor, slots_J: torch.Tensor, classes_J: torch.Tensor
+        self,
+        hidden_WD: torch.Tensor,
+        rows_L: torch.Tensor,
+        slots_L: torch.Tensor,
+        classes_L: torch.Tensor,
     ) -> torch.Tensor:
-        """fp32 logits R × C × classes of all components in all rows; −∞ at classes ≥ classes_J."""
-        rows = hidden_WD.shape[0]
-        normed_LD = rms_norm(hidden_WD, self.norm).repeat_interleave(len(slots_J), 0)
-        logits = action_logits(
-            normed_LD, self.gate, self.slot, self.out, slots_J.repeat(rows), classes_J.repeat(rows)
-        )
-        return logits.view(rows, len(slots_J), -1)
+        """fp32 logits_LK of components: component l reads row rows_l; −∞ at classes ≥ classes_l."""
+        normed_LD = rms_norm(hidden_WD, self.norm).index_select(0, rows_L)
+        return action_logits(normed_LD, self.gate, self.slot, self.out, slots_L, classes_L)
 
     @torch.no_grad()
     def decode(
         self,
         hidden_WD: torch.Tensor,
-        slots_J: torch.Tensor,
-        classes_J: torch.Tensor,
-        smooth_J: torch.Tensor,
-        ways_J: torch.Tensor,
-        chance_WJ: torch.Tensor | None = None,
+        rows_L: torch.Tensor,
+        slots_L: torch.Tensor,
+        classes_L: torch.Tensor,
+        smooth_L: torch.Tensor,
+        ways_L: torch.Tensor,
+        chance_L: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """values_WJ in fp32, each component read by its way (int64, one of DECODE's indices).
+        """values_L in fp32, each component read by its way (int64, one of DECODE's indices).
 
-        EXPECTED: the mean class. LIKELIEST: the likeliest class; where `smooth_J`, the mean of
+        EXPECTED: the mean class. LIKELIEST: the likeliest class; where `smooth_L`, the mean of
         those within PEAK of it. SAMPLED: the class at which the cumulative distribution passes
-        chance_WJ (uniform in [0, 1), needed only there).
+        chance_L (uniform in [0, 1), needed only there).
         """
-        logits_WJK = self.logits(hidden_WD, slots_J, classes_J)
-        steps = torch.arange(logits_WJK.shape[-1], dtype=logits_WJK.dtype, device=logits_WJK.device)
-        p_WJK = torch.softmax(logits_WJK, dim=-1)
-        best_WJ1 = logits_WJK.argmax(-1, keepdim=True)
-        reach_J1 = torch.where(smooth_J != 0, PEAK, 0)[:, None]
-        peak_WJK = p_WJK * ((steps - best_WJ1).abs() <= reach_J1)
-        values = [p_WJK @ steps, (peak_WJK @ steps) / peak_WJK.sum(-1), best_WJ1[..., 0]]
-        if chance_WJ is not None:
-            passed_WJ = (p_WJK.cumsum(-1) <= chance_WJ[..., None]).sum(-1)
-            values[2] = torch.minimum(passed_WJ, classes_J - 1)
-        stacked = torch.stack([v.to(logits_WJK.dtype) for v in values])
-        return stacked.gather(0, ways_J.expand_as(stacked[:1]))[0]
+        logits_LK = self.logits(hidden_WD, rows_L, slots_L, classes_L)
+        steps = torch.arange(logits_LK.shape[-1], dtype=logits_LK.dtype, device=logits_LK.device)
+        p_LK = torch.softmax(logits_LK, dim=-1)
+        best_L1 = logits_LK.argmax(-1, keepdim=True)
+        reach_L1 = torch.where(smooth_L != 0, PEAK, 0)[:, None]
+        peak_LK = p_LK * ((steps - best_L1).abs() <= reach_L1)
+        values = [p_LK @ steps, (peak_LK @ steps) / peak_LK.sum(-1), best_L1[..., 0]]
+        if chance_L is not None:
+            passed_L = (p_LK.cumsum(-1) <= chance_L[:, None]).sum(-1)
+            values[2] = torch.minimum(passed_L, classes_L - 1)
+        stacked = torch.stack([v.to(logits_LK.dtype) for v in values])
+        return stacked.gather(0, ways_L[None])[0]

@@ -1,5 +1,7 @@
 """The last steps of every stream as they came from the environment, and a choice among tokens."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ldm.data.batch import Tokens
@@ -73,4 +75,23 @@ def select(tokens: Tokens[np.ndarray], keep_N: np.ndarray) -> Tokens[np.ndarray]
         features_NG=tokens.features_NG[keep_N],
         patches_PX=tokens.patches_PX[kept_P],
         patch_tokens_P=place_N[tokens.patch_tokens_P[kept_P]],
+    )
+
+
+def joined(parts: Sequence[Tokens[np.ndarray]]) -> Tokens[np.ndarray]:
+    """The tokens of several parts, one after another; arrays are numpy."""
+    if len(parts) == 1:
+        return parts[0]
+    entries = np.cumsum([0] + [len(part.bag_ids_B) for part in parts])
+    tokens = np.cumsum([0] + [len(part.kinds_N) for part in parts])
+    offsets = [part.bag_offsets_N1[1:] + e for part, e in zip(parts, entries)]
+    patches = [part.patch_tokens_P + t for part, t in zip(parts, tokens)]
+    side_by_side = lambda name: np.concatenate([getattr(part, name) for part in parts])
+    return Tokens(
+        kinds_N=side_by_side("kinds_N"),
+        bag_ids_B=side_by_side("bag_ids_B"),
+        bag_offsets_N1=np.concatenate([[0], *offsets], dtype=np.int32, casting="unsafe"),
+        features_NG=side_by_side("features_NG"),
+        patches_PX=side_by_side("patches_PX"),
+        patch_tokens_P=np.concatenate(patches, dtype=np.int32, casting="unsafe"),
     )

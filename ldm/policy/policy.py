@@ -31,6 +31,7 @@ from ldm.model.decoder import Decoder
 from ldm.model.presets import Architecture
 from ldm.policy.actor import ModelActor
 from ldm.policy.agent import Agent
+from ldm.policy.streams import Streams
 from ldm.policy.unknown import explore
 from ldm.policy.wrapped import known_as, names, wrapped
 
@@ -63,6 +64,11 @@ class Policy:
         environment's facts say of each; seed: of what is sampled. Raises LdmError for an
         environment that the model does not know, or another way to decode.
         """
+        streams = self.streams(environment, num_envs, decode, seed)
+        return ModelActor(f"ldm/{self.digest[:12]}", self.model, streams)
+
+    def streams(self, environment: str, num_envs: int, decode: str = "", seed: int = 0) -> Streams:
+        """The same to be seated with others in a SharedActor of this model."""
         if decode not in ("", *DECODE):
             raise LdmError(f'decode: expected one of {", ".join(DECODE)}, got "{decode}"')
         if environment not in self.environments:
@@ -79,9 +85,7 @@ class Policy:
         )
         if classes > most:
             raise LdmError(f"{environment}: an action has {classes} classes, the model has {most}")
-        return ModelActor(
-            f"ldm/{self.digest[:12]}", self.model, codec, num_envs, spans, decode, seed
-        )
+        return Streams(codec, num_envs, spans, decode, seed)
 
     def agent(
         self,
@@ -137,7 +141,7 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Policy
     """
     folder = Path(folder).resolve()
     state = _state(folder)
-    architecture, tokens = _config(folder / CONFIG)
+    architecture, tokens = read_config(folder)
     environments = _environments(folder / ENVIRONMENTS)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = _read_model(architecture, folder / WEIGHTS).to(device).eval()
@@ -164,7 +168,9 @@ def _state(folder: Path) -> dict:
     return state
 
 
-def _config(path: Path) -> tuple[Architecture, TokenConfig]:
+def read_config(folder: Path) -> tuple[Architecture, TokenConfig]:
+    """What a model in `folder` is like. Raises LdmError where its config.json is broken."""
+    path = folder / CONFIG
     config = _read_json(path)
     try:
         require(config, {"architecture": dict, "tokens": dict}, CONFIG)

@@ -105,7 +105,11 @@ def blocks(config=None, count=6, seed=0) -> list[Encoded]:
     for index, (name, spaces) in enumerate(SPACES.items()):
         environment = entry(*spaces, name=name)
         codec = Codec(environment, config or TokenConfig(context=64))
-        made.append(encode(codec, trajectories(environment, count, rng), index, 0, False, rng))
+        made.append(
+            encode(
+                codec, dict(enumerate(trajectories(environment, count, rng))), index, 0, False, rng
+            )
+        )
     return made
 
 

@@ -9,7 +9,7 @@ import pytest
 from examples import NAMES, SPACES, entry, recipe, run_here, trajectories
 from hostile import Hostile, cases
 
-from ldm.data import mix
+from ldm.data import mix, mixed
 from ldm.data.manifest import read_environment, read_manifest, write_manifest
 from ldm.data.shards import write_shard
 from ldm.data.verify import read_recorded, verify
@@ -106,11 +106,12 @@ def test_a_run_obeys_the_list_of_what_is_broken(data, monkeypatch):
     assert left["transitions"] == sum(map(len, sound))
     assert left["statistics"] != environment["statistics"]
     mix.mix_stage(recipe(NAMES[:1]), folder.parent)
-    mixed = read_manifest(folder.parent / "mix", "mix")
+    found = read_manifest(folder.parent / "mix", "mix")
     blocks = [
-        mix.read_block(folder.parent / "mix", shard, mix.limits(mixed))
-        for stream in mixed["streams"]
+        block
+        for stream in found["streams"]
         for shard in stream
+        for block in mixed.read_blocks(folder.parent / "mix", shard, mixed.limits(found))
     ]
     origins = {pair for b in blocks for pair in zip(b.shard_S.tolist(), b.trajectory_S.tolist())}
     assert origins == {(i // 4, i % 4) for i in range(8) if i not in (1, 2, 6)}

@@ -15,7 +15,7 @@ def encoded(name, spans=False, config=CONFIG, count=4):
     environment = entry(*SPACES[name], name=name)
     codec = Codec(environment, config)
     data = trajectories(environment, count, rng)
-    return codec, data, encode(codec, data, 7, 3, spans, rng)
+    return codec, data, encode(codec, dict(enumerate(data)), 7, 3, spans, rng)
 
 
 def as_one_bin(block, segment):

@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("run")
     record(path, shards=2, count=20)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mix, "SHARD_TOKENS", 4000)
+        patch.setattr(mix, "SHARD_BYTES", 400_000)
         patch.setattr(mix, "run_jobs", run_here)
         mix.mix_stage(recipe(streams=4), path)
     return path / "mix"

@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from examples import NAMES, recipe, record, run_here
+from examples import blocks as blocks_of_all
 
 from ldm.config import MixConfig, Recipe, TokenConfig
-from ldm.data import mix
+from ldm.data import deal, mix, mixed, parts
+from ldm.data.encoded import concatenate
 from ldm.data.manifest import read_manifest, write_manifest
 from ldm.data.samples import write_tar
 from ldm.errors import LdmError
@@ -20,11 +22,14 @@ def in_this_process(monkeypatch):
 
 def blocks(folder):
     manifest = read_manifest(folder / "mix", "mix")
-    limits = mix.limits(manifest)
+    limits = mixed.limits(manifest)
     return [
-        [mix.read_block(folder / "mix", shard, limits) for shard in stream]
-        for stream in manifest["streams"]
+        [read_shard(folder, shard, limits) for shard in stream] for stream in manifest["streams"]
     ]
+
+
+def read_shard(folder, shard, limits):
+    return concatenate(mixed.read_blocks(folder / "mix", shard, limits))
 
 
 def origins(folder) -> Counter:
@@ -47,7 +52,7 @@ def contents(folder) -> dict:
 
 
 def test_every_transition_is_there_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(mix, "SHARD_TOKENS", 2000)
+    monkeypatch.setattr(mix, "SHARD_BYTES", 200_000)
     environments = record(tmp_path)
     mix.mix_stage(recipe(), tmp_path)
     manifest = read_manifest(tmp_path / "mix", "mix")
@@ -65,7 +70,7 @@ def test_every_transition_is_there_once(tmp_path, monkeypatch):
     assert [steps[i] for i in range(len(NAMES))] == [e["transitions"] for e in environments]
     mixed = [{k: v for k, v in e.items() if k != "facts"} for e in manifest["environments"]]
     assert mixed == json.loads(json.dumps(environments))
-    assert not (tmp_path / "mix" / mix.PARTS).exists()
+    assert not (tmp_path / "mix" / deal.PARTS).exists()
 
 
 def test_the_order_is_shuffled_over_environments(tmp_path):
@@ -84,6 +89,39 @@ def test_the_same_recipe_gives_the_same_bytes_and_another_seed_others(tmp_path):
     one, same, other = (contents(tmp_path / name) for name in "abc")
     assert one == same
     assert one.keys() == other.keys() and one != other
+
+
+def test_the_bytes_do_not_depend_on_how_the_work_is_cut(tmp_path, monkeypatch):
+    """One pass or two of dealing, parts and chunks of any size, shards of several blocks."""
+    monkeypatch.setattr(mix, "SHARD_BYTES", 50_000)
+    monkeypatch.setattr(mixed, "BLOCK_BYTES", 20_000)
+    cuts = {"a": {}, "b": {"FAN": 2, "PART_BYTES": 60_000}, "c": {"CHUNK_BYTES": 1, "FAN": 5}}
+    for name, cut in cuts.items():
+        record(tmp_path / name)
+        with monkeypatch.context() as patch:
+            for constant, value in cut.items():
+                patch.setattr(deal, constant, value)
+            patch.setattr(mix, "JOBS", 3 if name == "c" else 100)
+            mix.mix_stage(recipe(weights={NAMES[0]: 1.5}), tmp_path / name)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b") == contents(tmp_path / "c")
+    manifest = read_manifest(tmp_path / "a/mix", "mix")
+    assert len(manifest["streams"][0]) > 5 and manifest["streams"][0][0]["blocks"] > 1
+
+
+def test_a_part_holds_each_segment_under_its_slot(tmp_path):
+    """Also those of an empty slot, and of more than is sorted at once."""
+    made, rng = blocks_of_all(), np.random.default_rng(0)
+    slots = [rng.choice([0, 1, 3, 4], len(block)) for block in made]
+    goals = [slot.astype(np.int32) + 7 for slot in slots]
+    parts.write_part(tmp_path / "a.part", made, goals, np.concatenate(slots), 5)
+    for slot in range(5):
+        want = concatenate([b.select(np.flatnonzero(s == slot)) for b, s in zip(made, slots)])
+        if slot == 2:
+            assert parts.read_part(tmp_path / "a.part", slot, 5) is None
+            continue
+        block, goal = parts.read_part(tmp_path / "a.part", slot, 5)
+        assert all(np.array_equal(a, want.arrays()[n]) for n, a in block.arrays().items())
+        assert set(goal) == {slot + 7}
 
 
 def test_run_again_writes_nothing_and_new_settings_mix_anew(tmp_path):
@@ -203,24 +241,24 @@ def test_a_damaged_mix_is_named(tmp_path):
     record(tmp_path, NAMES[:1])
     mix.mix_stage(recipe(NAMES[:1]), tmp_path)
     known = read_manifest(tmp_path / "mix", "mix")
-    shard, limits = known["streams"][0][0], mix.limits(known)
+    shard, limits = known["streams"][0][0], mixed.limits(known)
     with pytest.raises(LdmError, match=r'segments, its manifest says 3; .*"ldm mix" again'):
-        mix.read_block(tmp_path / "mix", {**shard, "segments": 3}, limits)
+        read_shard(tmp_path, {**shard, "segments": 3}, limits)
     path = tmp_path / "mix" / shard["name"]
     path.write_bytes(path.read_bytes()[:-600])
     with pytest.raises(LdmError, match="cut short"):
-        mix.read_block(tmp_path / "mix", shard, limits)
+        read_shard(tmp_path, shard, limits)
     manifest = tmp_path / "mix/manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"shortest": 1}))
     mix.mix_stage(recipe(NAMES[:1]), tmp_path)  # mends both
-    assert len(mix.read_block(tmp_path / "mix", shard, limits)) == shard["segments"]
+    assert len(read_shard(tmp_path, shard, limits)) == shard["segments"]
 
 
 def stop_between_passes(folder, monkeypatch):
     """Leaves `folder` as a mix that was killed after its first pass does."""
 
     def dying(function, jobs, *_, **__):
-        if function is mix.collect:
+        if function is mix.collect_job:
             raise KeyboardInterrupt
         return run_here(function, jobs)
 
@@ -236,7 +274,7 @@ def test_a_part_that_was_damaged_is_made_again(tmp_path, monkeypatch, at):
     record(tmp_path / "killed")
     mix.mix_stage(recipe(), tmp_path / "whole")
     stop_between_passes(tmp_path / "killed", monkeypatch)
-    for part in (tmp_path / "killed/mix/.parts").glob("*.zip"):
+    for part in (tmp_path / "killed/mix/.parts").glob("*.part"):
         data = bytearray(part.read_bytes())
         data[at] ^= 4
         part.write_bytes(data)
@@ -244,16 +282,16 @@ def test_a_part_that_was_damaged_is_made_again(tmp_path, monkeypatch, at):
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("key", [b"\xff\xfe", None], ids=["no text", "a folder"])
-def test_a_damaged_key_of_a_stopped_mix_begins_it_anew(tmp_path, monkeypatch, key):
+@pytest.mark.parametrize("content", [b"\xff\xfe", None], ids=["no text", "a folder"])
+def test_a_damaged_plan_of_a_stopped_mix_begins_it_anew(tmp_path, monkeypatch, content):
     record(tmp_path)
     mix.mix_stage(recipe(), tmp_path)
     whole = contents(tmp_path)
     (tmp_path / "mix/manifest.json").unlink()
     stop_between_passes(tmp_path, monkeypatch)
-    path = tmp_path / "mix/.parts/key"
+    path = tmp_path / "mix/.parts/plan.json"
     path.unlink()
-    path.mkdir() if key is None else path.write_bytes(key)
+    path.mkdir() if content is None else path.write_bytes(content)
     mix.mix_stage(recipe(), tmp_path)
     assert contents(tmp_path) == whole
 
@@ -277,15 +315,15 @@ def test_a_mix_with_impossible_numbers_is_named_down_to_the_trajectory(
     record(tmp_path, NAMES[:1])
     mix.mix_stage(recipe(NAMES[:1]), tmp_path)
     manifest = read_manifest(tmp_path / "mix", "mix")
-    shard, limits = manifest["streams"][0][0], mix.limits(manifest)
-    block = mix.read_block(tmp_path / "mix", shard, limits)
+    shard, limits = manifest["streams"][0][0], mixed.limits(manifest)
+    block = read_shard(tmp_path, shard, limits)
     array = np.array(getattr(block, name))
     array[len(array) // 2] = value
     spoilt = replace(block, **{name: array})
     shard |= write_tar(tmp_path / "mix" / shard["name"], [spoilt.encode()])
     place = r"in segment \d+: environment \d, recorded shard \d, trajectory \d, from step \d+"
-    with pytest.raises(LdmError, match=rf"shard-00000.tar: {words}.* {place}"):
-        mix.read_block(tmp_path / "mix", shard, limits)
+    with pytest.raises(LdmError, match=rf"shard-00000.tar: block 0: {words}.* {place}"):
+        read_shard(tmp_path, shard, limits)
 
 
 def test_what_is_held_out_is_never_opened(tmp_path):

@@ -11,18 +11,21 @@ from made_run import REFUSED, TRAINED, write_model
 from ldm.config import EvaluateConfig
 from ldm.data.entry import check_spaces
 from ldm.envs.catalogue import find
+from ldm.envs.catalogue import load as load_catalogue
 from ldm.errors import LdmError
 from ldm.evaluate import report, rollouts, run
 from ldm.evaluate.probe import probe
+from ldm.policy.policy import read_config
 
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch):
     """Jobs run in this process: what is tested is what they do."""
 
-    def run_jobs(function, jobs, workers, title, label):
+    def run_jobs(function, jobs, workers, title, label, size):
         pickle.dumps((function, jobs))  # as processes would
-        played.extend(label(job) for job in jobs)
+        played.extend(spec.id for specs, *_ in jobs for spec in specs)
+        assert all(size(job) == len(label(job).split(", ")) == len(job[0]) for job in jobs)
         return [function(*job) for job in jobs]
 
     played = []
@@ -45,14 +48,37 @@ def test_every_admitted_environment_is_played_once(recipe, folder, here):
     assert len(here) == 2
 
 
-def test_what_was_lost_alone_is_played_again_and_alike(recipe, folder, here):
+def test_what_was_lost_is_played_again_with_its_group_and_alike(recipe, folder, here):
     run.evaluate_stage(recipe, folder)
-    first = result(folder)
+    first = [result(folder, id) for id in TRAINED]
     run.result_path(TRAINED[0], folder).write_text("{")
     run.evaluate_stage(recipe, folder)
-    assert here[2:] == [TRAINED[0]]
+    assert here[2:] == list(TRAINED)
     measured = {"seconds": 0, "checksum": ""}
-    assert {**result(folder), **measured} == {**first, **measured}
+    for id, before in zip(TRAINED, first):
+        assert {**result(folder, id), **measured} == {**before, **measured}
+
+
+def test_the_same_list_makes_the_same_groups():
+    specs = sorted(load_catalogue().values(), key=lambda spec: spec.id)[:100]
+    found = rollouts.groups(specs, 40)
+    assert found == rollouts.groups(specs, 40) and {len(group) for group in found} <= {3, 1}
+    assert sorted((s for group in found for s in group), key=lambda s: s.id) == specs
+    assert max(len(group) for group in rollouts.groups(specs, 1)) == rollouts.MOST_ENVIRONMENTS
+    assert max(len(group) for group in rollouts.groups(specs, 1000)) == 1
+    horizons = [spec.horizon for group in found for spec in group]
+    assert horizons == sorted(horizons, reverse=True)
+
+
+def test_the_streams_fit_in_the_memory_that_is_set(recipe, folder, here):
+    run.evaluate_stage(recipe, folder)
+    model = rollouts.pinned(folder)
+    a, tokens = read_config(model)
+    stream = 2 * a.layers * a.kv_heads * a.head_dim * tokens.context * 4 / 2**30
+    settings = EvaluateConfig(episodes=50, streams=40)
+    for room, expected in ((1000, 40), (7.5, 7), (0.5, 1)):
+        bounded = replace(recipe, evaluate=replace(settings, cache_gib=room * stream))
+        assert rollouts.streams_of(bounded, model) == expected
 
 
 def test_another_setting_is_played_again(recipe, folder, here):
@@ -99,7 +125,7 @@ def test_a_changed_digit_of_a_result_is_named(recipe, folder, here):
     with pytest.raises(LdmError, match=rf'{path.name} was changed .*run "ldm evaluate" again'):
         report.build(recipe, folder)
     run.evaluate_stage(recipe, folder)
-    assert here[2:] == [TRAINED[0]] and report.build(recipe, folder)
+    assert here[2:] == list(TRAINED) and report.build(recipe, folder)
 
 
 def test_a_damaged_log_or_timing_fails_nothing_and_is_told(recipe, folder, capsys):
@@ -258,3 +284,11 @@ def test_report_json_has_the_agreed_form(recipe, folder, capsys):
 def test_the_report_is_the_same_when_made_again(recipe, folder):
     run.evaluate_stage(recipe, folder)
     assert json.dumps(report.build(recipe, folder)) == json.dumps(report.build(recipe, folder))
+
+
+def test_played_together_or_alone_the_returns_are_the_same(recipe, folder):
+    run.evaluate_stage(recipe, folder)
+    for id in TRAINED:
+        alone: list[dict] = []
+        rollouts.play(recipe, [find(id)], folder, 3, alone.append)
+        assert alone[0]["returns"] == result(folder, id)["returns"]

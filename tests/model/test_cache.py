@@ -15,7 +15,8 @@ def test_tokens_one_call_at_a_time_equal_the_packed_forward(small):
     model = small()
     batch = packed_batch(LENGTHS, patches=4)
     hidden = model(batch)
-    cache = model.new_cache(len(LENGTHS), 40)
+    cache = model.new_cache(40)
+    cache.take(len(LENGTHS))
     starts, done = starts_of(batch), torch.zeros(3, dtype=torch.int64)
     random = torch.Generator().manual_seed(0)
     while (left := torch.tensor(LENGTHS) - done).any():
@@ -33,7 +34,8 @@ def test_tokens_one_call_at_a_time_equal_the_packed_forward(small):
 def test_all_rows_together_equal_the_packed_forward(small):
     model = small()
     batch = packed_batch([12, 12, 12])
-    cache = model.new_cache(3, 12)
+    cache = model.new_cache(12)
+    cache.take(3)
     for step in range(6):
         index = (torch.arange(3)[:, None] * 12 + 2 * step + torch.arange(2)).flatten()
         got = model.extend(slice_tokens(batch.tokens, index), torch.full((3,), 2), cache)
@@ -44,7 +46,8 @@ def test_a_restarted_row_forgets_and_the_others_do_not(small):
     model = small()
     batch = packed_batch(LENGTHS)
     hidden, starts = model(batch), starts_of(batch)
-    cache = model.new_cache(2, 40)
+    cache = model.new_cache(40)
+    cache.take(2)
     first = torch.cat([starts[0] + torch.arange(7), starts[2] + torch.arange(11)])
     model.extend(slice_tokens(batch.tokens, first), torch.tensor([7, 11]), cache)
     cache.restart(torch.tensor([0]))
@@ -58,6 +61,7 @@ def test_a_restarted_row_forgets_and_the_others_do_not(small):
 def test_a_full_cache_says_so(small):
     model = small()
     batch = packed_batch([12])
-    cache = model.new_cache(1, 8)
+    cache = model.new_cache(8)
+    cache.take(1)
     with pytest.raises(ValueError, match="12 tokens, the cache has room for 8"):
         model.extend(batch.tokens, torch.tensor([12]), cache)

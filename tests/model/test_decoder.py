@@ -12,11 +12,10 @@ def test_segments_and_padding_do_not_see_each_other(small):
     hidden = model(batch)
     for start, end in zip(batch.cu_seqlens_S1[:-1].tolist(), batch.cu_seqlens_S1[1:].tolist()):
         if end > start:
-            alone = model.extend(
-                slice_tokens(batch.tokens, torch.arange(start, end)),
-                torch.tensor([end - start]),
-                model.new_cache(1, end - start),
-            )
+            cache = model.new_cache(end - start)
+            cache.take(1)
+            tokens = slice_tokens(batch.tokens, torch.arange(start, end))
+            alone = model.extend(tokens, torch.tensor([end - start]), cache)
             torch.testing.assert_close(alone[0], hidden[end - 1], rtol=1e-4, atol=1e-5)
 
 

@@ -4,6 +4,18 @@ import torch
 from ldm.bench.synthetic import packed_batch
 
 
+def every(rows, parts_J):
+    """rows_L and the parts of components (J,), of all components of every row."""
+    rows_L = torch.arange(rows).repeat_interleave(len(parts_J[0]))
+    return rows_L, *(part.repeat(rows) for part in parts_J)
+
+
+def decode(model, hidden, *parts_J, chance=None):
+    rows = 1 if hidden is None else len(hidden)
+    chance_L = None if chance is None else chance.flatten()
+    return model.head.decode(hidden, *every(rows, parts_J), chance_L).view(rows, -1)
+
+
 def test_two_components_prefer_different_classes_in_the_same_state(small):
     """Component 0 should answer the sign of the first number, component 2 its opposite."""
     model = small(layers=1)
@@ -20,7 +32,7 @@ def test_two_components_prefer_different_classes_in_the_same_state(small):
         optimiser.step()
     hidden_LD = model(batch)[labels.tokens_L[::3].long()]
     slots, classes = torch.tensor([0, 2]), torch.tensor([2, 4])
-    values_WJ = model.head.decode(hidden_LD, slots, classes, torch.zeros(2), torch.tensor([1, 1]))
+    values_WJ = decode(model, hidden_LD, slots, classes, torch.zeros(2), torch.tensor([1, 1]))
     right = values_WJ == torch.stack((sign_L[::3], 1 - sign_L[::3]), 1)
     assert right.float().mean() > 0.9
 
@@ -29,12 +41,12 @@ def test_each_component_is_decoded_its_own_way(small):
     model = small()
     hidden = torch.randn(6, 32)
     slots, classes = torch.tensor([1, 3, 3]), torch.tensor([5, 16, 16])
-    logits = model.head.logits(hidden, slots, classes)
+    logits = model.head.logits(hidden, *every(6, (slots, classes))).view(6, 3, -1)
     assert logits.shape == (6, 3, 16) and logits[:, 0, 5:].eq(float("-inf")).all()
     p = logits.double().softmax(-1)
     ways, smooth = torch.tensor([0, 1, 2]), torch.tensor([1, 0, 0])
     chance = torch.linspace(0, 0.999, 6)[:, None].expand(6, 3)
-    values = model.head.decode(hidden, slots, classes, smooth, ways, chance)
+    values = decode(model, hidden, slots, classes, smooth, ways, chance=chance)
     torch.testing.assert_close(values[:, 0].double(), p[:, 0, :5] @ torch.arange(5.0).double())
     assert torch.equal(values[:, 1], logits[:, 1].argmax(-1).float())
     before = p[:, 2].cumsum(-1)
@@ -46,15 +58,21 @@ def test_each_component_is_decoded_its_own_way(small):
 def test_the_likeliest_of_two_modes_is_one_of_them(small, monkeypatch):
     """Bins 20 ± 1 have 0.6 of the mass, 80 ± 1 the rest: not 44, which has none."""
     model = small()
-    logits = torch.full((1, 1, 101), -20.0)
+    logits = torch.full((1, 101), -20.0)
     logits[..., 19:22] = torch.tensor([0.15, 0.3, 0.15]).log()
     logits[..., 79:82] = torch.tensor([0.1, 0.2, 0.1]).log()
     monkeypatch.setattr(type(model.head), "logits", lambda *_: logits)
-    read = lambda way, chance=None: model.head.decode(
-        None, torch.zeros(1), torch.tensor([101]), torch.ones(1), torch.tensor([way]), chance
+    read = lambda way, chance=None: decode(
+        model,
+        None,
+        torch.zeros(1),
+        torch.tensor([101]),
+        torch.ones(1),
+        torch.tensor([way]),
+        chance=chance,
     ).item()
     assert read(0) == pytest.approx(44, abs=0.01) and read(1) == pytest.approx(20, abs=0.01)
-    chances = ((torch.arange(999) + 0.5) / 999)[:, None, None]
+    chances = ((torch.arange(999) + 0.5) / 999)[:, None]
     drawn = torch.tensor([read(2, chance) for chance in chances])
     assert (drawn < 50).float().mean() == pytest.approx(0.6, abs=0.01)
     assert ((drawn - 20).abs() <= 1).logical_or((drawn - 80).abs() <= 1).all()
@@ -68,7 +86,9 @@ def test_logits_are_those_the_loss_sees(small, components):
     batch.labels.values_L = batch.labels.values_L.round()
     _, _, losses = model.loss(batch)
     slots, classes = torch.arange(components), 5 + torch.arange(components)
-    logits = model.head.logits(model(batch)[batch.labels.tokens_L[::components]], slots, classes)
+    hidden = model(batch)[batch.labels.tokens_L[::components]]
+    logits = model.head.logits(hidden, *every(len(hidden), (slots, classes)))
+    logits = logits.view(len(hidden), components, -1)
     picked = batch.labels.values_L.long().view(-1, components, 1)
     expected = -logits.log_softmax(-1).gather(-1, picked).flatten()
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)

@@ -10,7 +10,8 @@ from made_timesteps import entry, timesteps
 from ldm.data.batch import Labels, PackedBatch, Tokens
 from ldm.data.codec import Codec
 from ldm.data.work_list import attention_tiles
-from ldm.policy.actor import ModelActor
+from ldm.policy.actor import ModelActor, SharedActor
+from ldm.policy.streams import Streams
 
 
 def row(timestep, i):
@@ -98,7 +99,7 @@ def packed_last(model, segments):
 def test_acting_equals_the_packed_forward(kind, longest, context, spans, model, tokens):
     codec = Codec(entry(kind, spans), replace(tokens, context=context))
     found = timesteps(kind, num_envs=5, count=70, longest=longest)
-    actor = ModelActor("test", model, codec, 5, spans)
+    actor = ModelActor("test", model, Streams(codec, 5, spans))
     got = torch.stack([actor.read(timestep) for timestep in found], 1)  # [R, timesteps, D]
     longest_segment = 0
     for i in range(5):
@@ -113,7 +114,7 @@ def test_a_context_too_short_to_remember_begins_anew(model, tokens):
     codec = Codec(entry("mixed"), replace(tokens, context=12))
     assert codec.tokens_per_step > 12 // 2
     found = timesteps("mixed", num_envs=3, count=20, longest=8)
-    actor = ModelActor("test", model, codec, 3, False)
+    actor = ModelActor("test", model, Streams(codec, 3, False))
     got = torch.stack([actor.read(timestep) for timestep in found], 1)
     for i in range(3):
         expected, _ = packed_last(model, segments_of(found, i, codec, False))
@@ -126,7 +127,7 @@ def test_all_streams_full_at_once(model, tokens):
     quiet = np.zeros(3, bool)
     found = [t._replace(started=quiet | (n == 0)) for n, t in enumerate(found)]
     found = [t._replace(terminated=quiet, truncated=quiet) for t in found]
-    actor = ModelActor("test", model, codec, 3, False)
+    actor = ModelActor("test", model, Streams(codec, 3, False))
     got = torch.stack([actor.read(timestep) for timestep in found], 1)
     for i in range(3):
         expected, _ = packed_last(model, segments_of(found, i, codec, False))
@@ -135,7 +136,7 @@ def test_all_streams_full_at_once(model, tokens):
 
 def test_actions_lie_in_the_space(model, tokens):
     codec = Codec(entry("mixed"), tokens)
-    actor = ModelActor("test", model, codec, 4, False)
+    actor = ModelActor("test", model, Streams(codec, 4, False))
     for timestep in timesteps("mixed", num_envs=4, count=5, longest=3):
         numbers, symbols = actor.act(timestep)
         assert numbers.shape == (4, 2) and np.abs(numbers).max() <= 1
@@ -148,7 +149,7 @@ def test_the_past_changes_the_action(model, tokens):
     first, second, third = timesteps("vector", num_envs=1, count=4, longest=9)[:3]
     hidden = []
     for reward in (0.0, 1.0):
-        actor = ModelActor("test", model, codec, 1, False)
+        actor = ModelActor("test", model, Streams(codec, 1, False))
         actor.read(first)
         now = actor.read(second._replace(reward=np.array([reward])))
         fresh = actor.read(third._replace(started=np.array([True])))
@@ -158,6 +159,72 @@ def test_the_past_changes_the_action(model, tokens):
 
 
 def test_another_number_of_streams_is_refused(model, tokens):
-    actor = ModelActor("test", model, Codec(entry(), tokens), 2, False)
+    actor = ModelActor("test", model, Streams(Codec(entry(), tokens), 2, False))
     with pytest.raises(ValueError, match="3 streams, the actor was made for 2"):
         actor.read(timesteps("vector", num_envs=3, count=1, longest=1)[0])
+
+
+def seated(kinds, model, tokens, context=40):
+    """(shared actor, its turns a timestep, each environment's streams alone)."""
+    config = replace(tokens, context=context)
+    found = [timesteps(k, n, count=50, longest=9, seed=i) for i, (k, n, _) in enumerate(kinds)]
+    streams = lambda: [Streams(Codec(entry(k, s), config), n, s) for k, n, s in kinds]
+    actor = SharedActor(model, context)
+    together = [actor.join(s) for s in streams()]
+    return actor, [list(zip(together, turn)) for turn in zip(*found)], streams()
+
+
+MANY = [("vector", 3, False), ("mixed", 2, False), ("vector", 1, True), ("mixed", 4, True)]
+
+
+def test_many_environments_act_together_as_each_does_alone(model, tokens):
+    actor, turns, alone = seated(MANY, model, tokens)
+    actors = [ModelActor("test", model, streams) for streams in alone]
+    for turn in turns:
+        hidden = torch.cat([a.read(timestep) for a, (_, timestep) in zip(actors, turn)])
+        torch.testing.assert_close(actor.read(turn), hidden, rtol=1e-4, atol=1e-4)
+    assert len(actor.cache.slabs) == 2  # of one token a step, and of many
+
+
+def test_environments_leave_and_others_take_their_rows(model, tokens):
+    actor, turns, alone = seated(MANY, model, tokens)
+    for turn in turns[:20]:
+        actor.read(turn)
+    rows, held = len(actor.cache.lengths_W), actor.cache.bytes()
+    actor.leave(turns[0][1][0])
+    late = actor.join(Streams(alone[1].codec, 2, False))
+    assert len(actor.cache.lengths_W) == rows and actor.cache.bytes() == held
+    single = ModelActor("test", model, alone[1])
+    for turn in turns[20:]:
+        mixed = [(late if k == 1 else streams, t) for k, (streams, t) in enumerate(turn)]
+        got, expected = actor.read(mixed)[3:5], single.read(turn[1][1])
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    for streams, _ in mixed:
+        actor.leave(streams)
+    assert actor.cache.bytes() == 0
+
+
+def test_taking_turns_changes_nothing(model, tokens):
+    """Two halves that act one after the other, as where simulators run meanwhile."""
+    actor, turns, alone = seated(MANY, model, tokens)
+    actors = [ModelActor("test", model, streams) for streams in alone]
+    for turn in turns:
+        for half in (turn[:2], turn[2:]):
+            for got, (streams, timestep) in zip(actor.act(half), half):
+                place = [s for s, _ in turn].index(streams)
+                for ours, theirs in zip(got, actors[place].act(timestep)):
+                    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_memory_grows_with_the_segments_and_not_past_the_context(model, tokens):
+    config = replace(tokens, context=300)
+    streams = Streams(Codec(entry(), config), 4, False)
+    actor = SharedActor(model, 300)
+    actor.join(streams)
+    quiet, sizes = np.zeros(4, bool), []
+    for n, t in enumerate(timesteps("vector", 4, count=400, longest=1)):
+        flags = {"started": quiet | (n == 0), "terminated": quiet, "truncated": quiet}
+        actor.read([(streams, t._replace(**flags))])
+        sizes.append(actor.cache.bytes())
+    token = sizes[0] // 64
+    assert sizes[0] == 64 * token and max(sizes) == 300 * token and sizes == sorted(sizes)

@@ -16,6 +16,7 @@ from ldm.policy import digest, load
 from ldm.policy import policy as policy_module
 from ldm.policy.actor import ModelActor
 from ldm.policy.policy import cast_blocks
+from ldm.policy.streams import Streams
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_cast_blocks_err_no_more_than_a_bf16_forward_pass(model, tokens):
     def hidden(change) -> torch.Tensor:
         changed = copy.deepcopy(model)
         change(changed)
-        actor = ModelActor("test", changed, codec, 4, False)
+        actor = ModelActor("test", changed, Streams(codec, 4, False))
         return torch.stack([actor.read(timestep).float() for timestep in found])
 
     def cast_always(changed):
