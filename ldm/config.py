@@ -98,6 +98,7 @@ class TrainConfig:
     keep_every: int = 0  # checkpoints of its multiples are kept too; 0: none
     max_seconds: float = 0.0  # of the process, after which it saves and ends; 0: no limit
     log_every: int = 10  # steps
+    loader_mb: int = 1024  # MiB of unpacked training data that a process may hold
 
 
 @dataclass(frozen=True)

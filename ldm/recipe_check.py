@@ -72,6 +72,7 @@ RANGES = {
     "train.keep": POSITIVE,
     "train.keep_every": COUNT,
     "train.log_every": POSITIVE,
+    "train.loader_mb": POSITIVE,
     "train.max_seconds": COUNT,
     "evaluate.episodes": Range(2),
     "evaluate.streams": POSITIVE,

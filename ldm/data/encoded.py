@@ -164,11 +164,6 @@ def gather(blocks: Sequence[Encoded], source_S: np.ndarray, segment_S: np.ndarra
     return Encoded(**arrays)
 
 
-def concatenate(blocks: list[Encoded]) -> Encoded:
-    names = [f.name for f in fields(Encoded)]
-    return Encoded(**{n: np.concatenate([getattr(b, n) for b in blocks]) for n in names})
-
-
 def bytes_per_step(codec: Codec) -> int:
     """About what one step takes as a block's arrays, segments' own rows left out."""
     tokens, patches = codec.tokens_per_step, len(codec.patch_rows)

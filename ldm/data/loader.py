@@ -8,23 +8,23 @@ is the same on any number of ranks.
 import queue
 import threading
 import time
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ldm.data.ahead import Blocks
 from ldm.data.batch import PackedBatch
-from ldm.data.encoded import Encoded, concatenate
 from ldm.data.manifest import read_manifest
-from ldm.data.mixed import limits, read_blocks, read_index
-from ldm.data.order import bins, contents
 from ldm.data.packing import Bins, Capacities, pack
+from ldm.data.stream import Stream, require_room
 from ldm.errors import LdmError
 
 AHEAD = 4  # batches made ahead
-CACHE_BYTES = 1 << 30  # decoded shards kept
+PLANNED = 256  # steps planned ahead at most, for blocks to be unpacked before they are needed
+MEMORY = 1 << 30  # bytes
 CAPACITY_MULTIPLE = 64  # capacities are multiples of it
 
 
@@ -34,8 +34,9 @@ class Loader:
 
     folder: of the mix. capacities: sizes that all batches shall have, of `largest`; without them
     arrays are as long as each batch needs, labels and the tokens they read filled up to a multiple
-    of `multiple_of`. waited: seconds that the consumer waited so far. Close it when done.
-    Raises LdmError where `world` does not divide the streams, or a shard is missing or damaged.
+    of `multiple_of`. memory: bytes that unpacked shards may take. waited: seconds that the consumer
+    waited so far. Close it when done. Raises LdmError where `world` does not divide the streams,
+    where memory is too small for them, or a shard is missing or damaged.
     """
 
     def __init__(
@@ -46,19 +47,23 @@ class Loader:
         step: int = 0,
         capacities: Capacities | None = None,
         multiple_of: int = 1,
+        memory: int = MEMORY,
     ):
         self.folder, self.manifest = Path(folder), read_manifest(folder, "mix")
         settings = self.manifest["settings"]
         self.step, self.waited = step, 0.0
         self.capacities, self._multiple_of = capacities, multiple_of
         self._bin_tokens, self._rows = settings["mix"]["bin_tokens"], settings["tokens"]["rows"]
-        self._shards: list[dict] = []
         self._streams: list[Stream] = []
+        blocks = 0
         for s in streams_of(self.manifest, rank, world):
-            self._streams.append(Stream(self.folder, self.manifest, s, len(self._shards), step))
-            self._shards += self.manifest["streams"][s]
+            self._streams.append(Stream(self.folder, self.manifest, s, blocks, step))
+            blocks += self._streams[-1].count
+        require_room(self._streams, memory)
         self._capacity = len(self._streams) * (self._bin_tokens // self.manifest["shortest"] + 1)
-        self._cache = Cache(self.folder, self.manifest)
+        shards = [stream.shards for stream in self._streams]
+        self.blocks = Blocks(self.folder, self.manifest, shards, memory)
+        self._planned: deque[Step] = deque()
         self._ready: queue.Queue = queue.Queue(AHEAD)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="loader", daemon=True)
@@ -89,6 +94,7 @@ class Loader:
                 self._ready.get(timeout=0.05)
             except queue.Empty:
                 continue
+        self.blocks.close()
 
     def _work(self) -> None:
         try:
@@ -99,12 +105,11 @@ class Loader:
 
     def _batch(self) -> PackedBatch:
         """The next bin of every stream, packed."""
-        shards, segments = zip(*(stream.next_bin() for stream in self._streams))
-        ends = np.cumsum([len(part) for part in segments], dtype=np.int32)
-        used, source = np.unique(np.concatenate(shards), return_inverse=True)
+        self._plan()
+        step = self._planned.popleft()
         batch = pack(
-            self._cache.get([self._shards[i] for i in used]),
-            Bins(source.astype(np.int32), np.concatenate(segments).astype(np.int32), ends),
+            self.blocks.get(step.blocks),
+            step.bins,
             self._bin_tokens,
             self._capacity,
             self._rows,
@@ -112,7 +117,32 @@ class Loader:
             fixed=self.capacities,
             multiple_of=self._multiple_of,
         )
+        self.blocks.used(step.blocks, step.finished)
         return batch.to("cpu")
+
+    def _plan(self) -> None:
+        """Plans steps until memory is full of what they need."""
+        while not self._planned or (len(self._planned) < PLANNED and not self.blocks.full):
+            step = Step(self._streams)
+            for block in step.blocks:
+                self.blocks.plan(block)
+            self._planned.append(step)
+            self.blocks.advance()
+        self.blocks.advance()
+
+
+class Step:
+    """What a step's batch is made of: the next bin of every stream.
+
+    blocks: those that it needs; bins: their segments; finished: the blocks it uses up.
+    """
+
+    def __init__(self, streams: list[Stream]):
+        blocks, segments, finished = zip(*(stream.next_bin() for stream in streams))
+        ends = np.cumsum([len(part) for part in segments], dtype=np.int32)
+        used, source = np.unique(np.concatenate(blocks), return_inverse=True)
+        self.blocks, self.finished = used.tolist(), np.concatenate(finished).tolist()
+        self.bins = Bins(source.astype(np.int32), np.concatenate(segments).astype(np.int32), ends)
 
 
 class MicroBatches:
@@ -132,11 +162,13 @@ class MicroBatches:
         count: int,
         fixed_for: int | None = None,
         multiple_of: int = 1,
+        memory: int = MEMORY,
     ):
         ranks, world = range(rank, count * world, world), count * world
         self.capacities = largest(folder, fixed_for, ranks, world) if fixed_for else None
         self._loaders = [
-            Loader(folder, r, world, step, self.capacities, multiple_of) for r in ranks
+            Loader(folder, r, world, step, self.capacities, multiple_of, memory // count)
+            for r in ranks
         ]
 
     def __iter__(self) -> "MicroBatches":
@@ -179,50 +211,6 @@ def streams_of(manifest: dict, rank: int, world: int) -> range:
             f"{', '.join(map(str, divisors))} ranks, or mix again with another mix.streams"
         )
     return range(rank, streams, world)
-
-
-class Stream:
-    """The bins of one stream, each as (shard of every segment, segment in the shard).
-
-    first_shard: number of its first shard among those of the loader.
-    """
-
-    def __init__(self, folder: Path, manifest: dict, stream: int, first_shard: int, step: int):
-        self._sizes = [read_index(folder, shard) for shard in manifest["streams"][stream]]
-        lengths = [size[:, 0] for size in self._sizes]
-        self._first, self._first_shard = np.cumsum([0, *map(len, lengths)]), first_shard
-        self._order = manifest["settings"]["mix"]["bin_tokens"], manifest["checksum"], stream
-        self._bins = bins(lengths, *self._order, step)
-
-    def contents(self, count: int) -> np.ndarray:
-        """int64 (count, 4): tokens, bag entries, labels and patches of the first bins."""
-        return contents(self._sizes, *self._order, count)
-
-    def next_bin(self) -> tuple[np.ndarray, np.ndarray]:
-        numbers = next(self._bins)
-        shards = np.searchsorted(self._first, numbers, side="right") - 1
-        return self._first_shard + shards, numbers - self._first[shards]
-
-
-class Cache:
-    """Decoded shards, the ones used last kept up to CACHE_BYTES."""
-
-    def __init__(self, folder: Path, manifest: dict):
-        self.folder, self._limits = folder, limits(manifest)
-        self.blocks: OrderedDict[str, Encoded] = OrderedDict()
-
-    def get(self, entries: list[dict]) -> list[Encoded]:
-        found = []
-        for entry in entries:
-            name = entry["name"]
-            if name not in self.blocks:
-                self.blocks[name] = concatenate(read_blocks(self.folder, entry, self._limits))
-            self.blocks.move_to_end(name)
-            found.append(self.blocks[name])
-        size = sum(block.nbytes for block in self.blocks.values())
-        while size > CACHE_BYTES and len(self.blocks) > len(entries):
-            size -= self.blocks.popitem(last=False)[1].nbytes
-        return found
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -31,7 +31,8 @@ def write(mix: Path, name: str, blocks: list[Encoded], rng: np.random.Generator)
     order = rng.permutation(sum(lengths))
     source = np.repeat(np.arange(len(blocks), dtype=np.int32), lengths)[order]
     segment = np.concatenate([np.arange(n) for n in lengths])[order]
-    count = max(1, round(sum(block.nbytes for block in blocks) / BLOCK_BYTES))
+    count = round(sum(block.nbytes for block in blocks) / BLOCK_BYTES)
+    count = min(max(1, count), len(order))
     edges, rows, largest, steps = block_edges(len(order), count), [], 0, 0
 
     def samples():
@@ -61,7 +62,7 @@ def write(mix: Path, name: str, blocks: list[Encoded], rng: np.random.Generator)
 
 def block_edges(segments: int, blocks: int) -> np.ndarray:
     """Where each block of a shard starts, and the last ends; int64."""
-    return np.arange(min(blocks, segments) + 1) * segments // min(blocks, segments)
+    return np.arange(blocks + 1) * segments // blocks
 
 
 def limits(manifest: dict) -> Limits:

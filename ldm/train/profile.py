@@ -85,6 +85,7 @@ def profile_stage(recipe: Recipe, folder: Path) -> None:
     cuda, count = engine.device.type == "cuda", recipe.train.micro_batches
     roof = measure_roof(engine.device, DTYPES[engine.precision])
     shapes = shapes_for(engine, WARM + TIMED + STEPS + 1)
+    shapes["memory"] = recipe.train.loader_mb << 20
     loader = MicroBatches(folder / "mix", engine.rank, engine.world, 0, count, **shapes)
     with closing(loader):
         train(engine, loader, WARM, recipe.train.lr)

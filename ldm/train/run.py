@@ -87,7 +87,15 @@ def _train(recipe, folder, sizes, manifest, checkpoints, found, stop) -> None:
         del held
     count = recipe.train.micro_batches
     shapes = shapes_for(engine, recipe.train.steps)
-    loader = MicroBatches(folder / "mix", engine.rank, engine.world, step, count, **shapes)
+    loader = MicroBatches(
+        folder / "mix",
+        engine.rank,
+        engine.world,
+        step,
+        count,
+        memory=recipe.train.loader_mb << 20,
+        **shapes,
+    )
     log = Log(
         folder / "train",
         engine,

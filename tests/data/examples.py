@@ -6,7 +6,7 @@ import numpy as np
 from ldm.config import MixConfig, Recipe, TokenConfig
 from ldm.data.batch import PackedBatch
 from ldm.data.codec import Codec
-from ldm.data.encoded import Encoded, encode
+from ldm.data.encoded import Encoded, encode, gather
 from ldm.data.episode import Trajectory
 from ldm.data.manifest import write_manifest
 from ldm.data.shards import write_shard
@@ -111,6 +111,13 @@ def blocks(config=None, count=6, seed=0) -> list[Encoded]:
             )
         )
     return made
+
+
+def joined(made: list[Encoded]) -> Encoded:
+    """One block of all segments."""
+    lengths = [len(block) for block in made]
+    source = np.repeat(np.arange(len(made), dtype=np.int32), lengths)
+    return gather(made, source, np.concatenate([np.arange(n) for n in lengths]))
 
 
 def flat(batch: PackedBatch) -> dict[str, np.ndarray]:

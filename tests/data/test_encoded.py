@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from examples import SPACES, blocks, entry, flat, trajectories
+from examples import SPACES, blocks, entry, flat, joined, trajectories
 
 from ldm.config import TokenConfig
 from ldm.data.codec import Codec
-from ldm.data.encoded import Encoded, concatenate, encode
+from ldm.data.encoded import Encoded, encode
 from ldm.data.packing import Bins, pack
 
 CONFIG = TokenConfig(context=64, identity_dropout=0.0)
@@ -82,7 +82,7 @@ def test_identity_is_dropped_from_whole_segments():
 
 
 def test_select_takes_segments_whole_and_in_order():
-    block = concatenate(blocks())
+    block = joined(blocks())
     order = np.random.default_rng(0).permutation(len(block))[:40]
     chosen = block.select(np.append(order, order[0]))
     for i, segment in enumerate(np.append(order, order[0])):

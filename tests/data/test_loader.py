@@ -7,8 +7,7 @@ import pytest
 import torch
 from examples import flat, recipe, record, run_here
 
-from ldm.data import loader as module
-from ldm.data import mix
+from ldm.data import mix, mixed, order
 from ldm.data.codec import Codec
 from ldm.data.loader import Loader, MicroBatches, largest
 from ldm.data.manifest import read_environment, read_manifest
@@ -170,12 +169,39 @@ def test_further_than_asked_for_a_batch_may_need_more_than_there_is_room_for(fol
     assert "arrays were made for" in str(error.value)
 
 
-def test_the_cache_is_bounded_and_changes_nothing(folder, monkeypatch):
-    expected = batches(folder, 12)
-    monkeypatch.setattr(module, "CACHE_BYTES", 0)
-    with closing(Loader(folder)) as loader:
+@pytest.fixture
+def long(folder, tmp_path, monkeypatch):
+    """The same data as a mix of hundreds of blocks, of which a stream needs few at once."""
+    for name, value in {"LOOKAHEAD": 16, "FEWEST": 4, "ROUND": 64}.items():
+        monkeypatch.setattr(order, name, value)
+    monkeypatch.setattr(mixed, "BLOCK_BYTES", 12_000)
+    monkeypatch.setattr(mix, "SHARD_BYTES", 100_000)
+    monkeypatch.setattr(mix, "run_jobs", run_here)
+    (tmp_path / "data").symlink_to(folder.parent / "data")
+    mix.mix_stage(recipe(streams=4), tmp_path)
+    return tmp_path / "mix"
+
+
+def test_memory_is_bounded_and_changes_nothing(long):
+    whole, steps = Loader(long), 150
+    with closing(whole):
+        expected = [flat(batch) for batch in islice(whole, steps)]
+        needs = sum(stream.needs for stream in whole._streams)
+        count = sum(stream.count for stream in whole._streams)
+        size = sum(s["blocks"] * s["largest"] for t in whole._streams for s in t.shards)
+    assert whole.blocks.unpacked == count > 200 and size > 2.5 * needs  # all, and each once
+    with closing(Loader(long, memory=needs)) as loader:
         assert all(same(flat(batch), other) for batch, other in zip(loader, expected))
-    assert len(loader._cache.blocks) <= 8
+    epochs = np.concatenate([b["positions_N"] == 0 for b in expected]).sum() / sum(
+        s["segments"] for stream in loader._streams for s in stream.shards
+    )
+    assert loader.blocks.peak <= needs
+    assert count < loader.blocks.unpacked < (epochs + 1) * count  # once an epoch, and some ahead
+
+
+def test_too_little_memory_is_refused(long):
+    with pytest.raises(LdmError, match=r"loader_mb leaves 0 MiB for 4 streams .* about \d+ MiB"):
+        Loader(long, memory=1)
 
 
 def test_ranks_that_do_not_divide_the_streams_are_refused(folder):

@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from examples import NAMES, recipe, record, run_here
+from examples import NAMES, joined, recipe, record, run_here
 from examples import blocks as blocks_of_all
 
 from ldm.config import MixConfig, Recipe, TokenConfig
 from ldm.data import deal, mix, mixed, parts
-from ldm.data.encoded import concatenate
 from ldm.data.manifest import read_manifest, write_manifest
 from ldm.data.samples import write_tar
 from ldm.errors import LdmError
@@ -29,7 +28,7 @@ def blocks(folder):
 
 
 def read_shard(folder, shard, limits):
-    return concatenate(mixed.read_blocks(folder / "mix", shard, limits))
+    return joined(mixed.read_blocks(folder / "mix", shard, limits))
 
 
 def origins(folder) -> Counter:
@@ -115,7 +114,7 @@ def test_a_part_holds_each_segment_under_its_slot(tmp_path):
     goals = [slot.astype(np.int32) + 7 for slot in slots]
     parts.write_part(tmp_path / "a.part", made, goals, np.concatenate(slots), 5)
     for slot in range(5):
-        want = concatenate([b.select(np.flatnonzero(s == slot)) for b, s in zip(made, slots)])
+        want = joined([b.select(np.flatnonzero(s == slot)) for b, s in zip(made, slots)])
         if slot == 2:
             assert parts.read_part(tmp_path / "a.part", slot, 5) is None
             continue
