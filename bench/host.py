@@ -64,7 +64,7 @@ def data_parallel(seconds: float, notes: Callable[[str], None]) -> Iterator[dict
 
 
 def acting(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
-    """An untrained model that acts in many streams of one environment, in two processes."""
+    """An untrained model that acts in many streams, of one environment and of many."""
     from ldm.bench.acting import Options, measure
 
     yield from measure(Options(timesteps=max(50, int(50 * seconds))))
