@@ -17,7 +17,7 @@ COMMON = {
     "ldm.parallel",
     "ldm.versions",
 }
-ENV_TYPES = {"ldm.envs.spaces", "ldm.envs.interface", "ldm.envs.spec"}
+ENV_TYPES = {"ldm.envs.padding", "ldm.envs.spaces", "ldm.envs.interface", "ldm.envs.spec"}
 
 # part → the modules of ours that it may import; a name stands for itself and all below it
 RULES = {
@@ -94,7 +94,7 @@ def test_gpu_side_never_imports_a_simulator(part):
 
 def test_workers_import_only_what_a_foreign_interpreter_has():
     ours = {"ldm.envs.periods"}  # of problems that are ours, which live in our own interpreter
-    files = [ROOT / "ldm/envs/worker.py", ROOT / "ldm/envs/spaces.py"]
+    files = [ROOT / f"ldm/envs/{name}.py" for name in ("worker", "spaces", "padding")]
     files += sources("ldm/envs/adapters")
     wrong = {
         f"{path.name}: {name}"

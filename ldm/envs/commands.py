@@ -107,11 +107,14 @@ def _description(spec: EnvSpec) -> Table:
     env = make(spec, num_envs=1, seed=0)
     try:
         trees = {"observation": env.observation, "action": env.action}
+        padded = told() if (told := getattr(env, "told", None)) else []
     finally:
         env.close()
     for name, tree in trees.items():
         for leaf in spaces.leaves(tree):
             table.add_row(f"{name} {leaf.path}".strip(), _leaf_text(leaf))
+    for line in padded:
+        table.add_row("padded", line)
     return table
 
 

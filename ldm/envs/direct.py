@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import padding
 import spaces
 from witness import Witness
 from worker import HERE, load_adapter, scalar
@@ -26,10 +27,10 @@ def play(request: dict, actions: list) -> tuple[dict, list]:
     random.seed(seeds[0])
     np.random.seed(seeds[0] % 2**32)  # noqa: NPY002
     adapter = load_adapter(request["adapter"])
-    envs = [
-        adapter.build(request["make"], split=request["split"], **request["options"]) for _ in seeds
-    ]
-    envs = [Witness(env) for env in envs]
+    options = dict(request["options"])
+    most = options.pop("pad", padding.MOST)
+    envs = [adapter.build(request["make"], split=request["split"], **options) for _ in seeds]
+    envs = [Witness(padding.padded(env, most)) for env in envs]
     tree = spaces.override(spaces.describe(envs[0].observation_space), request["leaves"])
     streams = [Stream(env, tree, seed, request["horizon"]) for env, seed in zip(envs, seeds)]
     moments = [[stream.reset() for stream in streams]]

@@ -47,7 +47,7 @@ FLOAT32_EXACT = 2.0**24
 
 
 class UnsupportedSpace(ValueError):
-    """A space with no flat form of fixed size (Graph, Sequence, unknown)."""
+    """A space with no flat form of fixed size (padding.py has one for Graph, Sequence, OneOf)."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ def describe(space, path: str = "") -> Tree:
         return _describe_box(space, path)
     raise UnsupportedSpace(
         f'space {type(space).__name__} at "{path}" has no flat form of fixed size; supported are '
-        "Box, Discrete, MultiDiscrete, MultiBinary, Text, Dict and Tuple: wrap the environment in "
-        "an adapter that turns it into one of these (for Graph or Sequence: pad to a fixed length)"
+        "Box, Discrete, MultiDiscrete, MultiBinary, Text, Dict and Tuple (for Sequence, Graph and "
+        "OneOf: padding.py): wrap the environment in an adapter that turns it into one of these"
     )
 
 

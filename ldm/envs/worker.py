@@ -21,6 +21,7 @@ from pathlib import Path
 
 import channel
 import numpy as np
+import padding
 import processes
 import spaces
 from witness import Witness
@@ -42,8 +43,10 @@ class Host:
         random.seed(self.seeds[0])  # for libraries that draw from the global generators
         np.random.seed(self.seeds[0] % 2**32)  # noqa: NPY002
         adapter = load_adapter(config["adapter"])
+        options = dict(config["options"])
+        most = options.pop("pad", padding.MOST)
         self.envs = [
-            adapter.build(config["make"], split=config["split"], **config["options"])
+            padding.padded(adapter.build(config["make"], split=config["split"], **options), most)
             for _ in self.seeds
         ]
         env, leaves = self.envs[0], config["leaves"]
@@ -130,6 +133,11 @@ class Host:
         for view, array in zip(self.views.observation, arrays):
             view[row] = array
 
+    def told(self) -> list[str]:
+        """What is padded of its spaces, and what was cut so far."""
+        lines = (getattr(env, "padding", padding.Padding()).lines for env in self.envs)
+        return max(lines, key=lambda found: "".join(found).count("were cut"))
+
     def watch(self) -> None:
         self.envs = [Witness(env) for env in self.envs]
 
@@ -193,6 +201,8 @@ def serve(sock) -> None:
                 reply["horizon"] = declared_horizon(host.envs[0])
             elif call == "close":
                 host.close()
+            elif call == "told":
+                reply["told"] = host.told()
             elif call == "account":
                 reply["account"] = [env.account() for env in host.envs]
             else:

@@ -148,6 +148,12 @@ class WorkerEnv:
                 found += worker.receive(self.spec.step_seconds)["account"]
         return found
 
+    def told(self) -> list[str]:
+        """What is padded of the environment's spaces, and what was cut so far."""
+        with self._closing_on_error():
+            self._workers[0].send({"call": "told"})
+            return self._workers[0].receive(self.spec.step_seconds)["told"]
+
     def _timestep(self, executed: Arrays) -> TimeStep:
         views = self._views
         return TimeStep(

@@ -9,6 +9,7 @@ from ldm.data import explored, fidelity
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor
 from ldm.envs.spec import EnvSpec
+from ldm.parallel.progress import console
 from ldm.seeds import split_for
 
 STREAMS = 8
@@ -23,6 +24,8 @@ def probe(spec: EnvSpec, seed: int, steps: int) -> dict:
         actor, seen = RandomActor(env.action, seed), [env.reset()]
         for _ in range(-(-steps // STREAMS)):
             seen.append(env.step(actor.act(seen[-1])))
+        for line in told() if (told := getattr(env, "told", None)) else ():
+            console.print(f"{spec.id}: {line}", style="yellow", markup=False, highlight=False)
     finally:
         env.close()
     rewards = np.concatenate([t.reward[~t.started] for t in seen])

@@ -7,8 +7,10 @@ import numpy as np
 
 from ldm.envs import spaces
 from ldm.envs.interface import Arrays
+from ldm.envs.padding import Pad, Padding
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError, nearest
+from ldm.parallel.progress import console
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Wrapped:
     num_envs: int | None
     final_shown: bool
     name: str
+    pads: tuple[Pad, Pad]  # of an observation and an action; nothing where all sizes are fixed
 
     @property
     def streams(self) -> int:
@@ -31,12 +34,12 @@ class Wrapped:
 
         Raises LdmError where it does not fit the space.
         """
-        picked = (
-            [observation]
-            if self.num_envs is None
-            else [row(self.observation, observation, i) for i in range(self.num_envs)]
-        )
         try:
+            picked = (
+                [self.pads[0].there(observation)]
+                if self.num_envs is None
+                else [row(self.observation, observation, i) for i in range(self.num_envs)]
+            )
             rows = [spaces.flatten(self.observation, sample) for sample in picked]
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise LdmError(
@@ -47,7 +50,8 @@ class Wrapped:
     def native(self, arrays: Arrays) -> Any:
         """Actions, executable, as the environment takes them."""
         if self.num_envs is None:
-            return spaces.unflatten(self.action, [array[0] for array in arrays])
+            sample = spaces.unflatten(self.action, [array[0] for array in arrays])
+            return self.pads[1].back(sample)
         samples = [
             spaces.unflatten(self.action, [array[i] for array in arrays])
             for i in range(self.num_envs)
@@ -62,7 +66,8 @@ def wrapped(env: Any) -> Wrapped:
     """
     spec = getattr(env, "spec", None)
     if isinstance(spec, EnvSpec):
-        return Wrapped(env.observation, env.action, env.num_envs, True, spec.id)
+        plain = (Pad(None), Pad(None))
+        return Wrapped(env.observation, env.action, env.num_envs, True, spec.id, plain)
     name = str(getattr(spec, "id", ""))
     if hasattr(env, "single_observation_space"):
         mode = str(getattr(env, "metadata", {}).get("autoreset_mode", "NEXT_STEP"))
@@ -78,11 +83,20 @@ def wrapped(env: Any) -> Wrapped:
             f"expected an environment of Gymnasium, stable-baselines3 or ldm.make, got "
             f"{type(env).__name__}"
         )
+    padding = Padding()
+    pads = padding.of(parts[0], "observation"), padding.of(parts[1], "action")
+    if padding.lines and parts[2] is not None:
+        raise LdmError(
+            f"{'; '.join(padding.lines)}: expected a single environment where a space has no fixed "
+            "size, got a vector of them"
+        )
     try:
-        observation, action = (spaces.describe(space) for space in parts[:2])
+        observation, action = (spaces.describe(pad.space) for pad in pads)
     except spaces.UnsupportedSpace as error:
         raise LdmError(str(error)) from None
-    return Wrapped(observation, action, parts[2], shown, name)
+    for line in padding.lines:
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    return Wrapped(observation, action, parts[2], shown, name, pads)
 
 
 def known_as(environments: dict[str, dict], env: Wrapped, environment: str | None) -> str:

@@ -1,6 +1,7 @@
 """An agent in other people's loops does what the actor does in ours."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -13,6 +14,7 @@ from ldm.errors import LdmError
 from ldm.policy.policy import Policy
 from ldm.policy.unknown import explore
 from ldm.policy.wrapped import wrapped
+from tests.envs.ragged import Ragged
 from tests.policy.made_timesteps import SPACES, entry
 
 
@@ -203,6 +205,28 @@ def test_an_environment_of_a_known_name_with_other_spaces_is_explored(model, tok
     env.spec = gymnasium.envs.registration.EnvSpec("mixed", Walk)
     made.agent(env, probe_steps=8)
     assert "the model knows test/mixed with other spaces: 8 random steps" in capsys.readouterr().err
+
+
+class Choosy(Ragged):
+    """Takes no more classes than the model of these tests has."""
+
+    action_space = Ragged.action_space.spaces[0]
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        return self.show(), 0.0, False, False, {}
+
+
+def test_spaces_without_a_fixed_size(model, tokens, capsys):
+    env = Choosy()
+    agent = policy(model, replace(tokens, context=400), "mixed").agent(env, probe_steps=8)
+    assert "observation/words: a Sequence of any length is padded to 16" in capsys.readouterr().err
+    observation, _ = env.reset(seed=0)
+    for _ in range(3):  # the environment asserts that its actions are of its space
+        observation, *paid = env.step(agent.act(observation))[:4]
+        agent.observe(*paid)
+    with pytest.raises(LdmError, match="a single environment where a space has no fixed size"):
+        policy(model, tokens, "mixed").agent(SyncVectorEnv([Ragged]))
 
 
 def test_what_an_unknown_environment_shows_is_checked(model, tokens):
