@@ -26,6 +26,8 @@ from ldm.run import key
 SCHEMA = 2
 # A resample without the one episode that differs has next to no deviation, and t without end.
 WIDEST = 2.0  # times Student's half width
+# Few episodes hide a tail: below ENOUGH the level rises, for 95% to be held of skewed returns too.
+ENOUGH = 40
 RESAMPLES = 999  # of the studentised bootstrap
 KINDS = ("scripted", "exact", "hosted", "learnt", "given", "data")
 SETTINGS = ("episodes", "budget_steps", "budget_seconds", "play_seconds")
@@ -118,7 +120,8 @@ def mean_interval(returns: np.ndarray) -> tuple[float, float] | None:
     None where there are less than two or all are alike: they say nothing of what others would be.
     Two values: that of their share (Clopper and Pearson 1934). Else what Student's t and the
     studentised bootstrap (Efron and Tibshirani 1993, section 12.5) span together: the first is
-    too short where returns are skewed, the second where the sample has no tail.
+    too short where returns are skewed, the second where the sample has no tail; both are taken at
+    1 - 0.05 · n / ENOUGH where there are fewer.
     """
     returns = np.asarray(returns, np.float64)
     n, low, high = len(returns), float(np.min(returns)), float(np.max(returns))
@@ -134,8 +137,9 @@ def mean_interval(returns: np.ndarray) -> tuple[float, float] | None:
     errors = rows.std(1, ddof=1) / n**0.5
     varied = errors > 1e-9 * error
     t = (rows.mean(1)[varied] - mean) / errors[varied]
-    least, most = np.percentile(t, (2.5, 97.5))
-    half = float(stdtrit(n - 1, 0.975))
+    tail = 0.025 * min(1.0, n / ENOUGH)
+    least, most = np.quantile(t, (tail, 1 - tail))
+    half = float(stdtrit(n - 1, 1 - tail))
     least, most = max(least, -WIDEST * half), min(most, WIDEST * half)
     return float(mean - max(most, half) * error), float(mean - min(least, -half) * error)
 

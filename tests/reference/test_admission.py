@@ -70,7 +70,7 @@ def test_a_missing_card_says_what_to_run(tmp_path):
 
 def test_the_interval_covers_the_mean_at_its_stated_rate():
     rng = np.random.default_rng(0)
-    scores = [score(rng.normal(3, 2, 10)) for _ in range(1000)]
+    scores = [score(rng.normal(3, 2, 40)) for _ in range(1000)]
     covered = np.mean([s.ci[0] <= 3 <= s.ci[1] for s in scores])
     assert 0.93 < covered < 0.97
 

@@ -9,21 +9,22 @@ SAMPLES = 1000
 RETURNS = {  # draw, mean
     "normal": (lambda rng, n: rng.normal(5, 2, n), 5),
     "skewed": (lambda rng, n: -rng.exponential(3, n), -3),
+    "log-normal": (lambda rng, n: rng.lognormal(0, 1, n), np.exp(0.5)),
     "even chances": (lambda rng, n: 10.0 * (rng.random(n) < 0.5), 5),
     "mostly won": (lambda rng, n: 10.0 * (rng.random(n) < 0.8), 8),
 }
 
 
-@pytest.mark.parametrize("episodes", [5, 10, 40])
+@pytest.mark.parametrize("episodes", [5, 10, 20, 40])
 @pytest.mark.parametrize("name", RETURNS)
 def test_an_interval_covers_the_mean_or_there_is_none(name, episodes):
-    """At least 93% of those given, where 95% is said; two deviations of 1,000 samples are 1.4%."""
+    """At least 93.5% of those given where 95% is said; two deviations of 1,000 samples are 1.4%."""
     draw, mean = RETURNS[name]
     rng = np.random.default_rng(0)
     given = [mean_interval(draw(rng, episodes)) for _ in range(SAMPLES)]
     given = [interval for interval in given if interval]
     covered = np.mean([low <= mean <= high for low, high in given])
-    assert covered >= 0.93
+    assert covered >= 0.935
     assert len(given) > SAMPLES / 2
 
 
