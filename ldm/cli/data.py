@@ -131,9 +131,12 @@ class DataImport:
     """What the data is about (robotics, games, ...), where it is tied to no environment."""
     skip_broken: bool = False
     """Leave out episodes that are broken; each is named."""
+    catalogue: list[str] = field(default_factory=list)
+    """TOML files, or folders of them, with environments of your own for --as."""
 
     def __call__(self) -> None:
-        _do_data("load", self.datasets, self.out, self.domain, self.tied, self.skip_broken)
+        options = (self.domain, self.tied, self.skip_broken, self.catalogue)
+        _do_data("load", self.datasets, self.out, *options)
 
 
 @dataclass

@@ -96,6 +96,11 @@ def run_stages(stages: tuple[str, ...], recipe: Recipe) -> None:
     run = import_module("ldm.run").Run.of(recipe)
     run.admit(stages)
     resolved = resolve(recipe, run.folder)
+    if not resolved.environments and {"reference", "evaluate", "report"} & {*stages}:
+        raise LdmError(
+            f"{recipe.name}: no environment is named, and no data in {run.folder}/data is of one: "
+            f'"ldm data import DATASET --as ENV --out {run.folder}/data" makes some'
+        )
     installed = import_module("ldm.envs.installed")
     installed.require_installed(resolved, stages)
     if {*installed.PLAYING} & {*stages}:
@@ -111,13 +116,16 @@ def run_stages(stages: tuple[str, ...], recipe: Recipe) -> None:
 
 
 def resolve(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with its patterns of environments expanded, and the weights of those alone."""
+    """The recipe with its patterns of environments expanded, and the weights of those alone; where
+    it names none, with the environments that the run's data is of."""
     catalogue = import_module("ldm.envs.catalogue")
-    recipe = replace(recipe, environments=catalogue.expand(recipe.environments, recipe.catalogue))
-    recorded: set[str] = set()
+    entries: list[dict] = []
     with suppress(LdmError):  # nothing is recorded yet, or it is damaged, which the stages tell
         entries = import_module("ldm.data.manifest").read_manifest(folder / "data")["environments"]
-        recorded = {entry["id"] for entry in entries}
+    recorded = {entry["id"] for entry in entries}
+    tied = [entry["id"] for entry in entries if entry.get("backend") != "hosted"]
+    named = catalogue.expand(recipe.environments or tied, recipe.catalogue)
+    recipe = replace(recipe, environments=named)
     check, known = import_module("ldm.recipe_check"), catalogue.load(tuple(recipe.catalogue))
     check.require_policies(recipe, known)
     return check.with_own_weights(recipe, recorded, known)

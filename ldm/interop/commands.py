@@ -121,15 +121,31 @@ def export(form: str, data: str, out: Path, namespace: str) -> None:
     print(f"{out}: {total:,} transitions; {out}/README.md is the card and says how to load it")
 
 
-def load(names: list[str], out: Path, domain: str, tied: str, skip_broken: bool) -> None:
+def load(
+    names: list[str], out: Path, domain: str, tied: str, skip_broken: bool, catalogue: list[str]
+) -> None:
     from ldm.interop import imported
 
-    told = _told("import", None, lambda p: imported.load(names, out, domain, tied, p, skip_broken))
+    def work(progress: Progress) -> list[str]:
+        return imported.load(names, out, domain, tied, progress, skip_broken, catalogue)
+
+    told = _told("import", None, work)
     for line in told[:LISTED]:
         print(line)
     if len(told) > LISTED:
         print(f"and {len(told) - LISTED} lines more")
     _say(out)
+    run = out.parent.name if out.name == "data" and out.parent.parent.name == "runs" else ""
+    files = f" --catalogue {' '.join(catalogue)}" if catalogue else ""
+    if tied and run:
+        print(f"next, from data to a report: ldm run imported --name {run}{files}")
+    elif tied:
+        print('next: "ldm run imported --name NAME" runs on what lies at runs/NAME/data')
+    else:
+        print(
+            "tied to no environment: mix and train take it, and a model acts by it with "
+            "ldm.load(MODEL).agent(env, environment=ID); import it --as ENV to evaluate and report"
+        )
 
 
 def _say(out: Path) -> None:

@@ -5,7 +5,7 @@ every episode is a trajectory, its actions are its labels. The entry is the data
 ("minari/…"), or with `tied` an environment's: then train, evaluate, play and report know it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
@@ -42,15 +42,17 @@ def load(
     tied: str = "",
     progress: Progress = lambda n: None,
     skip_broken: bool = False,
+    catalogue: Sequence[str] = (),
 ) -> list[str]:
     """Writes recorded data made of foreign datasets (formats.py says what a name may be); lines on
     what a person should know. domain: what they are about, where not `tied` to an environment of
-    that id. skip_broken: leaves out the episodes that are broken, which the lines name.
+    that id, of the catalogue or of TOML files of one's own (`catalogue`). skip_broken: leaves out
+    the episodes that are broken, which the lines name.
 
     Raises LdmError where one is not there or not supported, an episode is broken, or `out` exists;
     nothing is left at `out` then.
     """
-    own = Own(tied) if tied else None
+    own = Own(tied, catalogue) if tied else None
     if not (own or domain):
         raise LdmError(
             "import: say which environment the data is of (--as ENV, so that the model can act "
@@ -76,12 +78,12 @@ def load(
 class Own:
     """The environment that data is tied to, with the spaces that it shows here."""
 
-    def __init__(self, id: str):
+    def __init__(self, id: str, catalogue: Sequence[str]):
         from ldm.envs.catalogue import find
         from ldm.envs.groups import library_versions
         from ldm.envs.make import make
 
-        self.spec = find(id)
+        self.spec = find(id, catalogue)
         env = make(self.spec, 1, SEED)
         try:
             self.trees = [env.observation, env.action]
