@@ -64,6 +64,8 @@ def build(spec: EnvSpec, mode: str):
 def _why(error: Exception) -> str:
     if isinstance(error, TypeError) and "render_mode" in str(error):
         return "it draws nothing"
+    if type(error).__name__ == "NotThere":  # the adapter's own
+        return "gymnasium has no environment of that name that draws it"
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:160]}".rstrip(": ")
 

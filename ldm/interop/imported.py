@@ -185,6 +185,8 @@ class Checked:
                 for role, theirs, ours in zip(("observation", "action"), foreign, own.trees)
             ]
             self.trees = own.trees
+            if left := [path for tie in self.ties for path in tie.left]:
+                self.told.append(f"{self.id}: it has no {', '.join(left)}: left out")
         else:
             self.read = self.trees = foreign
             if about.said:

@@ -139,7 +139,8 @@ def codec(feature: dict, name: str):
         raise ValueError(f"{name} is of {dtype}")
     if tensor.get("encoding", "none") not in ("none", "zlib", "bytes"):
         raise ValueError(f"{name} is stored as {tensor['encoding']}")
-    read = partial(_numbers, shape, dtype)
+    packed = tensor.get("encoding", "none") == "zlib"
+    read = partial(_numbers, shape, dtype, packed=packed)
     return Leaf(name, _space(path, shape, dtype), read)
 
 
@@ -175,11 +176,13 @@ def decode(codecs, example: dict[str, Any], steps: int):
     return codecs.read(example[codecs.name], steps, codecs.name)
 
 
-def _numbers(shape: tuple[int, ...], dtype, values, steps: int, name: str) -> np.ndarray:
+def _numbers(
+    shape: tuple[int, ...], dtype, values, steps: int, name: str, packed: bool = False
+) -> np.ndarray:
     dtype = np.dtype(dtype)
-    if isinstance(values, list):  # a step's bytes, perhaps packed
+    if isinstance(values, list):  # a step's bytes
         size = math.prod(shape) * dtype.itemsize
-        parts = [_unpacked(value, size) for value in values]
+        parts = [_unpacked(value, size) for value in values] if packed else values
         values = np.frombuffer(b"".join(parts), dtype)
     if values.size != steps * math.prod(shape):
         raise ValueError(f"{name} has {values.size} numbers, expected {steps} × {shape}")
@@ -187,8 +190,6 @@ def _numbers(shape: tuple[int, ...], dtype, values, steps: int, name: str) -> np
 
 
 def _unpacked(value: bytes, size: int) -> bytes:
-    if len(value) == size:
-        return value
     data = zlib.decompressobj().decompress(value, size + 1)
     if len(data) != size:
         raise ValueError(f"a packed tensor of other than {size} bytes")

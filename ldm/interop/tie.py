@@ -1,7 +1,7 @@
 """`--as ENV`: foreign arrays in the place of an environment's own leaves.
 
 A leaf goes to the one of the same name, else, where there is one of each, to the only one of its
-form. What the environment has must be there; what it lacks is left out, and told.
+shape, else of its size. What the environment has must be there; what it lacks is left out.
 """
 
 import re
@@ -75,14 +75,21 @@ def _by_name(theirs: list[Leaf], ours: tuple[Leaf, ...], padded: bool) -> dict[i
 def _by_form(
     theirs: list[Leaf], ours: tuple[Leaf, ...], known: dict[int, int], padded: bool
 ) -> dict[int, int]:
-    pairs = {}
-    for i, leaf in enumerate(ours):
-        free = [k for k in range(len(theirs)) if k not in known.values()]
-        like = [k for k in free if _fits(theirs[k], leaf, padded)]
-        rivals = [j for j in range(len(ours)) if j not in known and like]
-        rivals = [j for j in rivals if _fits(theirs[like[0]], ours[j], padded)]
-        if i not in known and len(like) == 1 and len(rivals) == 1:
-            pairs[i] = like[0]
+    """The only pairs of that form, first those of the same shape, then those of the same size."""
+    pairs: dict[int, int] = {}
+    for alike in (lambda other, leaf: other.shape == leaf.shape, lambda other, leaf: True):
+        taken = {**known, **pairs}
+        left = [i for i in range(len(ours)) if i not in taken]
+        free = [k for k in range(len(theirs)) if k not in taken.values()]
+        fits = {
+            (i, k)
+            for i in left
+            for k in free
+            if _fits(theirs[k], ours[i], padded) and alike(theirs[k], ours[i])
+        }
+        for i, k in fits:
+            if sum(i == a for a, _ in fits) == sum(k == b for _, b in fits) == 1:
+                pairs[i] = k
     return pairs
 
 
