@@ -99,6 +99,7 @@ class TrainConfig:
     max_seconds: float = 0.0  # of the process, after which it saves and ends; 0: no limit
     log_every: int = 10  # steps
     loader_mb: int = 1024  # MiB of unpacked training data that a process may hold
+    skip_bad: int = 3  # batches without a finite gradient that a run leaves out before it ends
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ RANGES = {
     "train.keep_every": COUNT,
     "train.log_every": POSITIVE,
     "train.loader_mb": POSITIVE,
+    "train.skip_bad": COUNT,
     "train.max_seconds": COUNT,
     "evaluate.episodes": Range(2),
     "evaluate.streams": POSITIVE,

@@ -170,6 +170,7 @@ class Checkpoints:
         temporary = path.with_name(f".{path.name}.tmp")
         name = rank_files(state["world"])[rank]
         try:
+            refuse_not_finite(path, tensors)
             with disk_errors(path):
                 temporary.mkdir(parents=True, exist_ok=True)
                 facts = write_tensors(temporary / name, tensors)
@@ -268,6 +269,16 @@ def describe(engine) -> dict:
         "shapes": engine.shapes,
         "versions": _versions(),
     }
+
+
+def refuse_not_finite(path: Path, tensors: dict) -> None:
+    """Raises LdmError for weights or moments that no run could go on from."""
+    for key, (_, parts) in tensors.items():
+        if not all(bool(part.isfinite().all()) for part in parts):
+            raise LdmError(
+                f"{path} was not written: {key} is not finite. The checkpoint before it is kept: "
+                "lower train.lr, or set train.precision=fp32, then run again"
+            )
 
 
 def set_random_state(extra: dict[str, torch.Tensor]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from ldm.model.decoder import Decoder
 from ldm.train.engine import DTYPES, Loss, choose_precision, join, refuse_compiled, shapes_of
 from ldm.train.optimizer import KINDS, make_optimizer, restored, set_rate, updates
 from ldm.train.pieces import WEIGHT, Piece, Pieces
+from ldm.train.rank_times import Work, mark
 from ldm.train.ranks import Ranks
 
 BUCKET = 200_000_000  # numbers that one collective carries at most; DeepSpeed's own is 5e8
@@ -60,6 +62,7 @@ class DeepSpeedEngine(Ranks):
         model.compute_dtype, model.recompute = DTYPES[self.precision], config.recompute
         if self.device.type == "cuda" and config.compile:
             model.compile_blocks()
+        self.work = Work(model, partial(mark, self.device))
         self.optimizer = make_optimizer(model, config)
         with redirect_stdout(None):  # one of its optimisers prints
             self.engine, *_ = self.deepspeed.initialize(

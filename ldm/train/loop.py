@@ -13,8 +13,9 @@ def train(config: TrainConfig, step: int, engine, loader, log, checkpoints, stop
 
     engine: ldm.train.engine; loader: iterates the micro-batches of steps `step`, `step + 1`, …;
     log: ldm.train.metrics.Log; checkpoints: ldm.train.checkpoint.Checkpoints; stop: below `run`.
-    Raises LdmError where the loss is no longer finite.
+    Raises LdmError where more batches than are allowed have no finite gradient.
     """
+    due = False
     for batches in loader:
         rate = learning_rate(step, config)
         loss = engine.backward(batches)  # gradient of the mean loss over the labels of all ranks
@@ -23,13 +24,13 @@ def train(config: TrainConfig, step: int, engine, loader, log, checkpoints, stop
         log.add(batches, loss, norm)
 
         last = step == config.steps or stop.agreed(step)
-        save = last or step % config.checkpoint_every == 0
-        if save or step % config.log_every == 0:
+        due = due or last or step % config.checkpoint_every == 0
+        if due or step % config.log_every == 0:
             log.write(step, rate)
-        if save:
-            log.flush()  # never a checkpoint of a step that is not known to be good
+        if due and (log.flush() or last):  # else after the next step that is known to be good
             checkpoints.save(step, engine)
             log.restart_clock()
+            due = False
         if last:
             checkpoints.finish(engine)
             return

@@ -21,12 +21,15 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ldm.data.atomic import disk_errors, write_bytes
 from ldm.data.lines import log_line, read_lines
-from ldm.errors import LdmError
 from ldm.parallel.progress import progress_bar
+from ldm.train.bad_batches import BadBatches
 from ldm.train.flops import peak_flops, segment_squares, step_flops
+from ldm.train.rank_times import mark, seconds_between, tell
 from ldm.versions import versions
 
 PACKAGES = ("torch", "numpy", "safetensors")
+ALL_NAMED = 100  # environments whose losses TensorBoard gets one by one
+QUANTILES = (0.1, 0.5, 0.9)  # of those of more
 LAG = 2  # steps that the device may be behind when it is waited for
 
 
@@ -49,8 +52,7 @@ class Log:
 
     sizes: {"matmul_parameters", "layers", "attention_width"}, for step_flops. environments: ids, in
     the order of the labels' indices. waited(): seconds spent waiting for the loader so far.
-    batch_name(step): says which batch step `step` is, for an error. capacities: of the batches,
-    where they are fixed.
+    bad: judges what is not finite. capacities: of the batches, where they are fixed.
     """
 
     def __init__(
@@ -60,12 +62,12 @@ class Log:
         sizes: dict[str, int],
         environments: list[str],
         waited: Callable[[], float],
-        batch_name: Callable[[int], str],
+        bad: BadBatches,
         capacities: dict | None = None,
     ):
         self.path, self.board_folder = folder / "log.jsonl", folder / "tensorboard"
         self.engine, self.sizes, self.environments = engine, sizes, environments
-        self.waited, self.batch_name, self.capacities = waited, batch_name, capacities
+        self.waited, self.bad, self.capacities = waited, bad, capacities
         self.device_name = device_name(engine.device)
         self.peak = peak_flops(self.device_name, engine.precision)
         self.main = engine.rank == 0
@@ -73,9 +75,12 @@ class Log:
     def open(self, step: int, steps: int) -> "Log":
         """Starts at `step` of `steps`: drops what a killed run wrote after it."""
         self.steps, self.first, self.now = steps, step, step
+        self.good = True  # the last step that is known
+        self.spans: list[tuple] = []  # of computing, see _ranks
         self.pending: Pending | None = None
+        counts = keep_lines(self.path, step) if self.main else 0
+        self.bad.count = self.engine.broadcast(counts)
         if self.main:
-            keep_lines(self.path, step)
             self._append({"event": "start", "step": step} | self._versions())
             self.board = SummaryWriter(str(self.board_folder), purge_step=step + 1)
             self.bar = progress_bar()
@@ -92,14 +97,18 @@ class Log:
     def add(self, batches: list, loss, norm: torch.Tensor) -> None:
         """One step: `batches` as the loader gave them, on the CPU; the rest on the device.
 
-        Raises LdmError, some steps late, for a loss or gradient that is not finite.
+        Raises LdmError, some steps late, where more losses or gradients than are allowed are not
+        finite.
         """
+        self.bad.see(self.now, batches, loss.per_label)
         self.now += 1
         self.values.append(loss.value.clone())  # the engine may overwrite its own
         self.norms.append(norm.clone())
-        index = loss.environments.long()
-        self.losses_E.index_add_(0, index, loss.per_label.to(self.losses_E.dtype))
-        self.labels_E.index_add_(0, index, torch.ones_like(index, dtype=self.labels_E.dtype))
+        index, finite = loss.environments.long(), loss.per_label.isfinite()
+        losses = torch.where(finite, loss.per_label, 0).to(self.losses_E.dtype)
+        self.losses_E.index_add_(0, index, losses)
+        self.labels_E.index_add_(0, index, finite.to(self.labels_E.dtype))
+        self.bad_E.index_add_(0, index, (~finite).to(self.labels_E.dtype))
         for batch in batches:
             tokens, squares = len(batch.positions_N), segment_squares(batch)
             counts = [batch.used_tokens, tokens, batch.transitions, squares]
@@ -110,6 +119,7 @@ class Log:
     def restart_clock(self) -> None:
         """Time spent on a checkpoint is no training time."""
         self.clock, self.waited_before = mark(self.engine.device), self.waited()
+        self.started = time.perf_counter() if self.engine.device.type == "cuda" else self.clock
 
     def write(self, step: int, rate: float) -> None:
         """A line for the steps since the last: now on a CPU, else when its figures are there."""
@@ -121,6 +131,8 @@ class Log:
             "norms": torch.stack(self.norms).double() / self.engine.world,  # each has the global
             "losses_E": self.losses_E,
             "labels_E": self.labels_E,
+            "bad_E": self.bad_E,
+            "ranks": self._ranks(waited),
             "counts": torch.cat([self.counts.double(), waited]).to(self.engine.device),
         }
         summed = self.engine.sum(torch.cat(list(parts.values())))
@@ -136,33 +148,45 @@ class Log:
         if not cuda:
             self.flush()
 
-    def flush(self) -> None:
-        """Writes the line that is pending, waiting for it if it must.
+    def flush(self) -> bool:
+        """Writes the line that is pending, waiting for it if it must; whether the last step that is
+        known had a finite loss and gradient.
 
-        Raises LdmError for a loss or gradient that is not finite.
+        Raises LdmError where more losses or gradients than are allowed are not finite.
         """
         if self.pending is None:
-            return
+            return self.good
         logged, self.pending = self.pending, None
         if logged.copied:
             logged.copied.synchronize()
         found = dict(zip(logged.sizes, logged.figures.split(list(logged.sizes.values()))))
-        self._check_finite(logged, found["losses"], found["norms"], found["losses_E"])
-        line = self._line(logged, found)
+        losses, norms = found["losses"], found["norms"]
+        named = [self.environments[e] for e in found["bad_E"].nonzero().flatten().tolist()]
+        events = self.bad.judge(logged.first, losses, norms, named, self.engine.rank)
+        good = losses.isfinite() & norms.isfinite()
+        self.good = bool(good[-1])
+        line = self._line(logged, found, good) if good.any() else None
         if self.main:
-            self._append(line)
-            self._show(line)
+            for event in events:
+                self._append(event)
+            if line:
+                self._append(line)
+                self._show(line)
+        return self.good
 
-    def _line(self, logged: Pending, found: dict[str, torch.Tensor]) -> dict:
+    def _line(self, logged: Pending, found: dict[str, torch.Tensor], good: torch.Tensor) -> dict:
         seconds = seconds_between(logged.begin, logged.end)
         used, tokens, transitions, squares, waited = found["counts"].tolist()
         labels_E = found["labels_E"]
-        means_E = found["losses_E"] / labels_E
+        means_E = (found["losses_E"] / labels_E).tolist()
+        there = labels_E.nonzero().squeeze(1).tolist()
+        ranks = found["ranks"].view(-1, 3)
+        of_ranks = {"ranks": tell(ranks, logged.step - logged.first)} if len(ranks) > 1 else {}
         return {
             "step": logged.step,
-            "loss": float(found["losses"].mean()),
+            "loss": float(found["losses"][good].mean()),
             "lr": logged.rate,
-            "grad_norm": float(found["norms"][-1]),
+            "grad_norm": float(found["norms"][good][-1]),
             "tokens_per_s": round(tokens / seconds, 1),
             "useful_tokens_per_s": round(used / seconds, 1),
             "transitions_per_s": round(transitions / seconds, 1),
@@ -171,11 +195,20 @@ class Log:
             "mfu": self._mfu(used, squares, seconds),
             "memory_gb": round(memory_bytes(self.engine.device) / 1e9, 3),
             "seconds": round(seconds, 3),
-            "losses": {
-                self.environments[e]: round(float(means_E[e]), 6)
-                for e in labels_E.nonzero().squeeze(1).tolist()
-            },
-        }
+            "losses": {self.environments[e]: round(means_E[e], 6) for e in there},
+        } | of_ranks
+
+    def _ranks(self, waited: torch.Tensor) -> torch.Tensor:
+        """Seconds of this rank in its row, all, data and computing, zeros in the others'; flat."""
+        found_R3 = torch.zeros(self.engine.world, 3, dtype=torch.float64)
+        if self.engine.world > 1:
+            spans = self.engine.work.take()
+            if self.engine.device.type == "cuda":  # those of the window before have been computed
+                spans, self.spans = self.spans, spans
+            work = sum(seconds_between(begin, end) for begin, end in spans)
+            whole = time.perf_counter() - self.started
+            found_R3[self.engine.rank] = torch.tensor([whole, float(waited), work])
+        return found_R3.flatten().to(self.engine.device)
 
     def _new_window(self) -> None:
         device, environments = self.engine.device, len(self.environments)
@@ -184,24 +217,9 @@ class Log:
         self.norms: list[torch.Tensor] = []
         self.losses_E = torch.zeros(environments, dtype=torch.float64, device=device)
         self.labels_E = torch.zeros(environments, dtype=torch.float64, device=device)
+        self.bad_E = torch.zeros_like(self.labels_E)
         self.counts = torch.zeros(4, dtype=torch.int64)  # used, all tokens, transitions, Σ length²
         self.restart_clock()
-
-    def _check_finite(self, logged: Pending, losses, norms, losses_E: torch.Tensor) -> None:
-        bad = (~(losses.isfinite() & norms.isfinite())).nonzero()
-        if not len(bad):
-            return
-        at = int(bad[0])
-        what, value = ("loss", losses[at]) if not losses[at].isfinite() else ("norm", norms[at])
-        step = logged.first + at
-        named = [self.environments[e] for e in (~losses_E.isfinite()).nonzero().flatten().tolist()]
-        where = f" (labels of {', '.join(named)} are not finite)" if named else ""
-        raise LdmError(
-            f"step {step + 1}: the {'gradient ' * (what == 'norm')}{what} is {float(value)}, "
-            f"expected a finite number; its batch is {self.batch_name(step)}{where}. "
-            "The last checkpoint is kept: look at that batch, lower "
-            "train.lr, or set train.precision=fp32, then run again"
-        )
 
     def _mfu(self, used: float, squares: float, seconds: float) -> float | None:
         if self.peak is None:
@@ -215,9 +233,13 @@ class Log:
 
     def _show(self, line: dict) -> None:
         for key, value in line.items():
-            if key not in ("step", "losses") and value is not None:
+            if key not in ("step", "losses", "ranks") and value is not None:
                 self.board.add_scalar(f"train/{key}", value, line["step"])
-        for name, value in line["losses"].items():
+        losses = line["losses"]
+        if len(self.environments) > ALL_NAMED:  # a scalar costs 30 µs
+            values = torch.tensor(list(losses.values())).quantile(torch.tensor(QUANTILES)).tolist()
+            losses = {f"quantile {q:g}": value for q, value in zip(QUANTILES, values)}
+        for name, value in losses.items():
             self.board.add_scalar(f"loss/{name}", value, line["step"])
         mfu = "" if line["mfu"] is None else f"  mfu {line['mfu']:.1%}"
         note = (
@@ -244,28 +266,16 @@ class Log:
         }
 
 
-def mark(device: torch.device):
-    """A moment in the device's time: on CUDA, when it gets here."""
-    if device.type != "cuda":
-        return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
-
-
-def seconds_between(begin, end) -> float:
-    """Of two marks whose work is done."""
-    return begin.elapsed_time(end) / 1e3 if hasattr(end, "elapsed_time") else end - begin
-
-
-def keep_lines(path: Path, step: int) -> None:
-    """Drops the lines of a log that a run resumed at `step` writes again, and damaged ones."""
-    kept = [
-        log_line(line)
+def keep_lines(path: Path, step: int) -> int:
+    """Drops the lines of a log that a run resumed at `step` writes again, and damaged ones; how
+    many batches were skipped before it."""
+    lines = [
+        line
         for line in read_lines(path)[0]
-        if line["step"] < step or (line["step"] == step and "event" not in line)
+        if line["step"] < step or (line["step"] == step and line.get("event") != "start")
     ]
-    write_bytes(path, "".join(kept).encode())
+    write_bytes(path, "".join(map(log_line, lines)).encode())
+    return sum(line.get("event") == "skipped" for line in lines)
 
 
 def device_name(device: torch.device) -> str:

@@ -17,6 +17,7 @@ from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
 from ldm.model.presets import Architecture, architecture
 from ldm.seeds import seed_for
+from ldm.train.bad_batches import BadBatches, origin_in
 from ldm.train.checkpoint import Checkpoints, set_random_state
 from ldm.train.engine import Engine, TorchEngine, load_weights
 from ldm.train.flops import matmul_sizes
@@ -102,7 +103,11 @@ def _train(recipe, folder, sizes, manifest, checkpoints, found, stop) -> None:
         matmul_sizes(sizes),
         [environment["id"] for environment in manifest["environments"]],
         waited=lambda: loader.waited,
-        batch_name=lambda k: f"bin {k} of every stream of the mix {manifest['checksum'][:12]}",
+        bad=BadBatches(
+            recipe.train.skip_bad,
+            lambda k: f"bin {k} of every stream of the mix {manifest['checksum'][:12]}",
+            origin_in(folder / "mix", engine.rank, engine.world, count),
+        ),
         capacities=asdict(loader.capacities) if loader.capacities else None,
     )
     with closing(loader), closing(log.open(step, recipe.train.steps)):

@@ -131,6 +131,35 @@ def test_a_gradient_that_is_not_finite_stops_the_ranks(folder, recipe):
     assert re.search(r"step \d: the .* is (nan|inf), expected", child.launch(recipe, folder, 1))
 
 
+def apply(folder: Path, cases: list) -> None:
+    """In a rank: for each (stage, precision, parts) a bad micro-batch changes nothing, and the
+    next good step does."""
+    for stage, precision, parts in cases:
+        model = Decoder(architecture("nano", **SIZES, rows=512))
+        config = TrainConfig(precision=precision, zero_stage=stage, micro_batches=parts)
+        engine = DeepSpeedEngine(model, config)
+        good = [packed_batch([6, 4], seed, rows=512) for seed in range(parts)]
+        bad = copy.deepcopy(good)
+        bad[-1].tokens.features_NG[0] = float("nan")
+        kept = []
+        for batches in (good, bad, good):
+            engine.backward(batches)
+            norm = engine.update(1e-3)
+            assert bool(norm.isfinite()) == (batches is good)
+            kept.append([piece.values.clone() for piece in engine.pieces()])
+        same = [[torch.equal(x, y) for x, y in zip(*pair)] for pair in (kept[:2], kept[1:])]
+        assert all(same[0]) and not all(same[1]), (stage, precision, parts)
+    (folder / "done").touch()
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_gradient_that_is_not_finite_is_never_applied(tmp_path, stage):
+    """Each of DeepSpeed's optimisers: fp32, bf16, and bf16 with sums in fp32."""
+    cases = [(stage, "fp32", 1), (stage, "bf16", 1), (stage, "bf16", 2)]
+    child.start_rank(apply, (tmp_path, cases), 0, 1).join()
+    assert (tmp_path / "done").exists()
+
+
 def accumulate(folder: Path, stage: int, parts: int) -> None:
     """In a rank: the error of the gradient of `parts` micro-batches, as folder/error.npy.
 

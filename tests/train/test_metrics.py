@@ -7,6 +7,7 @@ import torch
 from ldm.bench.synthetic import packed_batch
 from ldm.data.lines import read_lines
 from ldm.errors import LdmError
+from ldm.train.bad_batches import BadBatches
 from ldm.train.engine import Loss
 from ldm.train.metrics import Log, keep_lines
 
@@ -18,15 +19,19 @@ def log(tmp_path):
     device = torch.device("cpu")
     engine = SimpleNamespace(name="torch", rank=0, world=1, device=device, precision="bf16")
     engine.sum, engine.shapes = lambda values: values, {"table": [3, 4], "norm": [4]}
+    engine.broadcast = lambda value: value
     names = ["toy/a", "toy/b", "toy/c"]
-    made = Log(tmp_path, engine, SIZES, names, lambda: 0.0, lambda step: f"bin {step}")
+    bad = BadBatches(0, lambda step: f"bin {step}", None)
+    made = Log(tmp_path, engine, SIZES, names, lambda: 0.0, bad)
     yield made.open(0, 10)
     made.close()
 
 
 def add(log, share, per_label=(1.0, 3.0, 5.0), environments=(0, 2, 2), norm=0.5):
     loss = Loss(torch.tensor(share), torch.tensor(per_label), torch.tensor(environments))
-    log.add([packed_batch([6, 4], pad=2)], loss, torch.tensor(norm))
+    batch = packed_batch([6, 4], pad=2)
+    batch.label_count = len(per_label)
+    log.add([batch], loss, torch.tensor(norm))
 
 
 def rows(log):
@@ -91,12 +96,56 @@ def test_a_norm_that_is_not_finite_stops_too_in_whatever_step_it_was(log):
     assert len(rows(log)) == 1
 
 
+def test_some_are_skipped_named_once_and_counted_over_restarts(log, capsys):
+    log.bad.limit = 2
+    log.bad.origin = lambda step, part, token: f"toy/b, shard 0, trajectory {token}"
+    nan = float("nan")
+    add(log, 2.0)
+    add(log, nan, (1.0, nan, nan), (0, 1, 1))  # labels of tokens 0, 2 and 4: one segment
+    add(log, 4.0, norm=float("inf"))
+    log.write(3, 1e-3)
+    *_, first, second, line = rows(log)
+    assert (line["loss"], line["grad_norm"]) == (2.0, 0.5)
+    assert line["losses"] == {"toy/a": 1.0, "toy/c": 4.0}
+    assert [(e["event"], e["step"], e["count"]) for e in (first, second)] == [
+        ("skipped", 2, 1), ("skipped", 3, 2)
+    ]  # fmt: skip
+    assert (first["environments"], second["environments"]) == (["toy/b"], ["toy/b"])
+    told = capsys.readouterr().err
+    assert "SKIPPED step 2: the loss is nan" in told and "bin 1" in told
+    assert "from toy/b, shard 0, trajectory 0; 1 of at most 2" in told
+    log.close()
+    log.open(3, 10)
+    add(log, nan)
+    with pytest.raises(LdmError, match=r"step 4: .*2 such batches were skipped before"):
+        log.write(4, 1e-3)
+
+
+def test_of_many_environments_tensorboard_gets_quantiles(log, monkeypatch):
+    written = []
+    monkeypatch.setattr(log.board, "add_scalar", lambda name, *_: written.append(name))
+    add(log, 1.0)
+    log.write(1, 1e-3)
+    assert sum(name.startswith("loss/") for name in written) == 2
+    log.environments = [f"toy/{i}" for i in range(2500)]
+    log._new_window()
+    written.clear()
+    add(log, 1.0, tuple(range(2500)), tuple(range(2500)))
+    log.write(2, 1e-3)
+    assert [name for name in written if name.startswith("loss/")] == [
+        f"loss/quantile {q}" for q in (0.1, 0.5, 0.9)
+    ]
+    assert len(written) < 20 and len(rows(log)[-1]["losses"]) == 2500
+
+
 def test_what_the_engine_overwrites_is_kept(log):
     loss = Loss(torch.tensor(2.0), torch.tensor([1.0]), torch.tensor([0]))
     norm = torch.tensor(0.5)
     for value in (2.0, 4.0):
         loss.value.fill_(value)
-        log.add([packed_batch([6, 4], pad=2)], loss, norm.fill_(value))
+        batch = packed_batch([6, 4], pad=2)
+        batch.label_count = 1
+        log.add([batch], loss, norm.fill_(value))
     log.write(2, 1e-3)
     assert (rows(log)[-1]["loss"], rows(log)[-1]["grad_norm"]) == (3.0, 4.0)
 

@@ -1,17 +1,21 @@
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from ldm.data.atomic import folder_lock
+from ldm.data.manifest import read_manifest
 from ldm.data.sealed import write_sealed
 from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
 from ldm.policy.policy import digest, load
 from ldm.train import run as module
+from ldm.train.checkpoint import refuse_not_finite
 from ldm.train.run import make_engine, train_stage
 
 
@@ -81,20 +85,61 @@ def test_a_second_run_in_the_folder_is_refused(folder, recipe):
         train_stage(recipe, folder)
 
 
-def test_a_loss_that_is_not_finite_names_the_batch_and_keeps_the_checkpoint(
-    folder, recipe, monkeypatch
-):
+def broken_at(*steps):
+    """A decoder whose loss of these steps, counted over its life, is not finite for one label."""
     losses = iter(range(100))
 
     class Broken(Decoder):
         def loss(self, batch):
             total, count, per_label = super().loss(batch)
-            return (total * float("nan") if next(losses) == 6 else total), count, per_label
+            if next(losses) in steps:
+                per_label = per_label.index_fill(0, torch.tensor([5]), float("nan"))
+                total = total * float("nan")
+            return total, count, per_label
 
-    monkeypatch.setattr(module, "Decoder", Broken)
-    with pytest.raises(LdmError, match=r"step 7: the loss is nan.*bin 6 of every stream"):
-        train_stage(recipe, folder)
+    return Broken
+
+
+def test_a_bad_batch_is_skipped_with_where_it_is_from_and_never_met_again(
+    folder, recipe, monkeypatch, capsys
+):
+    recipe = changed(recipe, log_every=1)
+    monkeypatch.setattr(module, "Decoder", broken_at(6))
+    train_stage(changed(recipe, steps=10), folder)
+    told = re.search(
+        r"SKIPPED step 7: the loss is nan.*bin 6 of every stream.*", capsys.readouterr().err
+    )
+    named = re.search(r"from (\S+), shard (\S+), trajectory (\d+), step \d+; 1 of", told[0])
+    manifest = read_manifest(folder / "mix", "mix")
+    (environment,) = (e for e in manifest["environments"] if e["id"] == named[1])
+    (shard,) = (s for s in environment["shards"] if s["name"] == named[2])
+    assert int(named[3]) < shard["episodes"]
+    found = lines(folder)
+    assert 7 not in found and 8 in found
+    monkeypatch.setattr(module, "Decoder", broken_at(0))  # the eleventh step, after a restart
+    train_stage(recipe, folder)
+    assert "2 of at most 3" in capsys.readouterr().err
+
+
+def test_beyond_the_limit_it_ends_and_keeps_the_checkpoint(folder, recipe, monkeypatch):
+    monkeypatch.setattr(module, "Decoder", broken_at(6, 7))
+    with pytest.raises(LdmError, match=r"step 8: the loss is nan.*bin 7 of .*1 such batches were"):
+        train_stage(changed(recipe, skip_bad=1), folder)
     assert json.loads((folder / "train/model/state.json").read_text())["step"] == 5
+
+
+def test_a_checkpoint_is_put_off_while_steps_are_bad(folder, recipe, monkeypatch):
+    monkeypatch.setattr(module, "Decoder", broken_at(3, 4))
+    train_stage(changed(recipe, steps=9, keep=9), folder)
+    kept = [path.name for path in (folder / "train/checkpoints").iterdir()]
+    assert sorted(kept) == ["step-00000006", "step-00000009"]  # not 5
+
+
+def test_weights_that_are_not_finite_are_no_checkpoint(tmp_path):
+    weight = torch.tensor([1.0, float("inf")])
+    refuse_not_finite(tmp_path, {"weight:a:0": ([1], [weight[:1]])})
+    with pytest.raises(LdmError, match="was not written: weight:a:0 is not finite"):
+        refuse_not_finite(tmp_path, {"weight:a:0": ([2], [weight])})
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(trained, recipe):
