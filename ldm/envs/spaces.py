@@ -117,11 +117,15 @@ Tree = Leaf | dict[str, "Tree"] | list["Tree"]
 
 
 def describe(space, path: str = "") -> Tree:
-    """The tree of a gym or gymnasium space. Raises `UnsupportedSpace`."""
+    """The tree of a gym or gymnasium space. Raises `UnsupportedSpace`.
+
+    A leaf's path is a JSON pointer (RFC 6901) without the first "/": "~" and "/" in a key are "~0"
+    and "~1", so that the key "a/b" and the key "b" in "a" stay two. An empty key is "~"."""
     names = [cls.__name__ for cls in type(space).__mro__]
     join = f"{path}/" if path else ""
     if "Dict" in names:
-        return {key: describe(sub, f"{join}{key}") for key, sub in space.spaces.items()}
+        escaped = lambda key: str(key).replace("~", "~0").replace("/", "~1") or "~"
+        return {key: describe(sub, f"{join}{escaped(key)}") for key, sub in space.spaces.items()}
     if "Tuple" in names:
         return [describe(sub, f"{join}{i}") for i, sub in enumerate(space.spaces)]
     if "MultiBinary" in names:

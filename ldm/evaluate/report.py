@@ -76,18 +76,19 @@ def build(recipe: Recipe, folder: Path) -> dict:
             f'({slug(missing[0])}.json); run "ldm evaluate"'
         )
     scored = [_environment(recipe, *each) for each in results]
+    played = results[0][2]["model"] if results else {}
     return {
         "schema": SCHEMA,
         "name": recipe.name,
         "recipe": asdict(recipe),
-        "model": results[0][2]["model"] if results else {},
+        "model": played,
         **_summaries(scored),
         "not_admitted": [
             {"id": spec.id, "domain": spec.domain, "reason": card.reason}
             for spec, card in known
             if not card.admitted
         ],
-        "training": training(folder / "train" / "log.jsonl"),
+        "training": training(folder / "train" / "log.jsonl", played.get("step")),
         "seconds": _read_seconds(folder / "seconds.json"),
         "versions": _versions([card for _, card in known]),
     }
@@ -139,8 +140,10 @@ def _summaries(scored: list[tuple[dict, float, np.ndarray]]) -> dict:
     }
 
 
-def training(log: Path) -> dict:
-    """Columns of train/log.jsonl, thinned to POINTS lines, and the set-up of the last start."""
+def training(log: Path, trained: int | None = None) -> dict:
+    """Columns of train/log.jsonl, thinned to POINTS lines, and the set-up of the last start.
+
+    trained: the step that the model has; each checkpoint is written after a line."""
     lines, damaged = read_lines(log)
     damage = [f"{log}: {damaged} lines are damaged and left out"] if damaged else []
     if not lines:
@@ -149,6 +152,9 @@ def training(log: Path) -> dict:
     setup = ("device", "devices", "threads", "cores", "engine", "precision")
     starts = [line for line in lines if line.get("event") == "start" and line.keys() >= {*setup}]
     lines = [line for line in lines if "event" not in line and line.keys() >= {*columns}]
+    last = lines[-1]["step"] if lines else 0
+    if lines and trained is not None and last < trained:
+        damage.append(f"{log} ends at step {last}, the model is of step {trained}: it was cut")
     every = -(-len(lines) // POINTS) or 1
     shown = lines[::-every][::-1]  # the last line is among them
     return {

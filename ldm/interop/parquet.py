@@ -20,7 +20,7 @@ from ldm.data.tools import new_folder
 from ldm.data.verify import Progress, read_recorded
 from ldm.envs import spaces
 from ldm.envs.interface import Arrays
-from ldm.errors import LdmError, MachineError, install
+from ldm.errors import MachineError, install
 from ldm.interop.card import card, slug
 
 FORMATS = ("huggingface", "rlds")
@@ -52,13 +52,7 @@ def _table(entry: dict, trajectories: list[Trajectory], form: str, first: int):
 
     lengths = np.concatenate([t.lengths for t in trajectories])
     rows = lengths + 1
-    named = list(_steps(entry, trajectories, lengths))
-    columns = dict(named)
-    if len(columns) < len(named):
-        raise LdmError(
-            f"{entry['id']}: two leaves of its spaces would be one column of {', '.join(columns)}; "
-            "leave it out with ldm data filter"
-        )
+    columns = dict(_steps(entry, trajectories, lengths))
     facts = {
         "episode": np.arange(first, first + len(lengths)),
         "seed": np.repeat([t.seed for t in trajectories], [len(t.lengths) for t in trajectories]),
@@ -107,7 +101,8 @@ def _steps(entry: dict, trajectories: list[Trajectory], lengths: np.ndarray) -> 
 
 
 def _name(role: str, leaf: spaces.Leaf) -> str:
-    return f"{role}.{leaf.path.replace('/', '.')}" if leaf.path else role
+    keys = [key.replace(".", "~2") for key in leaf.path.split("/")]  # "a.b" is not "b" in "a"
+    return ".".join([role, *keys]) if leaf.path else role
 
 
 def _column(leaf: spaces.Leaf, array: np.ndarray, missing: np.ndarray | None):

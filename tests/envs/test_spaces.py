@@ -61,6 +61,14 @@ def test_kinds():
     assert leaves_of("channels first")[0].shape == (20, 24, 4)
 
 
+def test_leaves_of_like_names_have_paths_of_their_own():
+    two = gym.Discrete(2)
+    like = {"a/b": two, "a": gym.Dict({"b": two, "": two}), "a~1b": two, "b": two}
+    like[""] = gym.Dict({"b": two, "~": two})
+    paths = [leaf.path for leaf in spaces.leaves(spaces.describe(gym.Dict(like)))]
+    assert sorted(paths) == sorted({"a~1b", "a/b", "a/~", "a~01b", "b", "~/b", "~/~0"})
+
+
 def leaves_of(name):
     return spaces.leaves(spaces.describe(CASES[name]))
 

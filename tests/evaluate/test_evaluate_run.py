@@ -142,6 +142,18 @@ def test_a_damaged_log_or_timing_fails_nothing_and_is_told(recipe, folder, capsy
     assert 7 not in map(int, report.build(recipe, folder)["training"]["loss"])
 
 
+def test_a_log_that_was_cut_at_the_end_of_a_line_is_told(recipe, folder):
+    run.evaluate_stage(recipe, folder)
+    log = folder / "train/log.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    step = json.loads((folder / "train/model/state.json").read_text())["step"]
+    log.write_text("".join(lines[: step + 1]))  # the first is that of the start
+    assert report.build(recipe, folder)["training"]["damage"] == []
+    log.write_text("".join(lines[:step]))
+    (told,) = report.build(recipe, folder)["training"]["damage"]
+    assert f"ends at step {step - 1}, the model is of step {step}" in told
+
+
 def test_a_pinned_model_that_lost_its_step_is_named_and_pinned_anew(recipe, folder, here):
     run.evaluate_stage(recipe, folder)
     before = json.dumps(report.build(recipe, folder))

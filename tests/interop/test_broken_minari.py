@@ -6,6 +6,8 @@ import gymnasium
 import h5py
 import minari
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from gymnasium import spaces as gym
 from minari.data_collector import EpisodeBuffer
@@ -13,7 +15,7 @@ from recorded import record, same_data
 
 from ldm.config import MixConfig, Recipe, TokenConfig
 from ldm.data import mix
-from ldm.data.manifest import read_manifest, write_manifest
+from ldm.data.manifest import read_environment, read_manifest, write_manifest
 from ldm.data.verify import verify
 from ldm.envs import spaces
 from ldm.errors import LdmError
@@ -174,11 +176,20 @@ def test_what_minari_cannot_hold_is_refused(tmp_path, monkeypatch):
     assert not list((tmp_path / "minari").rglob("*.hdf5"))
 
 
-def test_leaves_that_would_be_one_column_are_refused(tmp_path, monkeypatch):
-    both = gym.Dict({"a/b": gym.Discrete(3), "a": gym.Dict({"b": gym.Discrete(2)})})
-    odd(tmp_path / "data", both, monkeypatch)
-    with pytest.raises(LdmError, match="toy/Odd-v0: two leaves of its spaces would be one column"):
-        parquet.export(tmp_path / "data", tmp_path / "out", "huggingface")
+def test_leaves_of_like_names_stay_columns_of_their_own(tmp_path, monkeypatch):
+    inner = {"b": gym.Discrete(2)}
+    like = {"a/b": gym.Discrete(3), "a": gym.Dict(inner), "a.b": gym.Discrete(4)}
+    entry = odd(tmp_path / "data", gym.Dict(like), monkeypatch)
+    parquet.export(tmp_path / "data", tmp_path / "out", "huggingface")
+    files = sorted((tmp_path / "out").rglob("*.parquet"))
+    table = pa.concat_tables(map(pq.read_table, files)).to_pydict()
+    seen = [t.observations for _, ts in read_environment(tmp_path / "data", entry) for t in ts]
+    leaves = spaces.leaves(spaces.from_json(entry["observation"]))
+    assert sorted(leaf.path for leaf in leaves) == ["a.b", "a/b", "a~1b"]
+    columns = {"a/b": "a.b", "a.b": "a~2b", "a~1b": "a~1b"}
+    for leaf, arrays in zip(leaves, zip(*seen)):
+        name = columns[leaf.path]
+        assert table[f"observation.{name}"] == np.concatenate(arrays).tolist()
 
 
 def test_a_manifest_of_data_without_content_is_refused(tmp_path):
