@@ -130,6 +130,7 @@ class Recipe:
     hold_out: list[str] = field(default_factory=lambda: ["rule"])
     seed: int = 0
     workers: int = 2  # processes that generate data side by side
+    storage: str = ""  # URL under which data/ and mix/ lie (s3://bucket/runs); "": with the run
     runner: Literal["local", "ray"] = "local"  # where references are searched for
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     record: RecordConfig = field(default_factory=RecordConfig)

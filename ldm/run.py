@@ -49,7 +49,7 @@ SHAPES = {
 }
 # settings that change how a result is reached, not the result
 FREE = {
-    "name", "workers", "runner", "catalogue", "reference.zoo", "reference.grow_zoo",
+    "name", "workers", "runner", "storage", "catalogue", "reference.zoo", "reference.grow_zoo",
     "reference.policies", "train.engine", "train.micro_batches", "train.compile",
     "train.cuda_graph", "train.zero_stage",
     "train.checkpoint_every", "train.keep", "train.keep_every", "train.log_every",

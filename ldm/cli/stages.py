@@ -121,7 +121,8 @@ def resolve(recipe: Recipe, folder: Path) -> Recipe:
     catalogue = import_module("ldm.envs.catalogue")
     entries: list[dict] = []
     with suppress(LdmError):  # nothing is recorded yet, or it is damaged, which the stages tell
-        entries = import_module("ldm.data.manifest").read_manifest(folder / "data")["environments"]
+        data = import_module("ldm.data.storage").place(recipe, folder, "data")
+        entries = import_module("ldm.data.manifest").read_manifest(data)["environments"]
     recorded = {entry["id"] for entry in entries}
     tied = [entry["id"] for entry in entries if entry.get("backend") != "hosted"]
     named = catalogue.expand(recipe.environments or tied, recipe.catalogue)

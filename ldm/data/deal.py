@@ -129,9 +129,11 @@ def collect_job(mix: Path, checksum: str, target: int, names: list[str]) -> dict
     blocks = [part[0] for part in found if part]
     rng = np.random.default_rng(seed_for("shuffle", seed, stream, shard))
     name = f"stream-{stream:03d}/shard-{shard:05d}.tar"
-    entry = mixed.write(mix, name, blocks, rng) if blocks else {"name": name, "segments": 0}
-    files = [name, str(Path(name).with_suffix(".npy"))] if blocks else []
-    job.done({"entry": entry}, [mix / file for file in files])
+    if blocks:
+        entry, files = mixed.write(mix, name, blocks, rng)
+    else:
+        entry, files = {"name": name, "segments": 0}, {}
+    job.done({"entry": entry}, files)
     return entry
 
 
@@ -184,13 +186,13 @@ class Job:
             return None
         return said if whole else None
 
-    def done(self, said: dict, files: list[Path]) -> None:
-        digests = {str(file.relative_to(self.mix)): _digest(file) for file in files}
-        write_sealed(self.seal, {"schema": SCHEMA, **said, "files": digests})
+    def done(self, said: dict, files: dict[str, str]) -> None:
+        """files: the SHA-256 of each."""
+        write_sealed(self.seal, {"schema": SCHEMA, **said, "files": files})
 
 
 def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -199,7 +201,7 @@ class Parts:
 
     def __init__(self, job: Job, slots: int):
         self.job, self.slots, self.held = job, slots, 0
-        self.names: list[str] = []
+        self.digests: dict[str, str] = {}
         self.blocks: list[Encoded] = []
         self.goals: list[np.ndarray] = []
         self.slot: list[np.ndarray] = []
@@ -216,12 +218,13 @@ class Parts:
         """The names of all parts; the job is done."""
         if self.blocks:
             self._write()
-        self.job.done({"parts": self.names}, [self.job.mix / PARTS / n for n in self.names])
-        return self.names
+        self.job.done(
+            {"parts": list(self.digests)}, {f"{PARTS}/{n}": d for n, d in self.digests.items()}
+        )
+        return list(self.digests)
 
     def _write(self) -> None:
-        name = f"{self.job.name}-{len(self.names):03d}.part"
+        name = f"{self.job.name}-{len(self.digests):03d}.part"
         path, slot = self.job.mix / PARTS / name, np.concatenate(self.slot)
-        write_part(path, self.blocks, self.goals, slot, self.slots)
-        self.names.append(name)
+        self.digests[name] = write_part(path, self.blocks, self.goals, slot, self.slots)
         self.blocks, self.goals, self.slot, self.held = [], [], [], 0

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ldm.data import storage
 from ldm.errors import LdmError
 
 JSON_BYTES = 32 << 20  # of a file of one thing: a card, a result, a configuration
@@ -32,6 +33,8 @@ def read_bytes(path: Path, again: str, most: int) -> bytes:
     """Raises LdmError, ending in `again` (what to do), where it is missing, not a plain file,
     unreadable or larger than `most`."""
     try:
+        if storage.remote(path):
+            return _read_remote(path, again, most)
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):
             raise LdmError(f"{path} is not a file; {again}")
@@ -44,6 +47,13 @@ def read_bytes(path: Path, again: str, most: int) -> bytes:
         raise LdmError(f"{path} is missing; {again}") from None
     except OSError as error:
         raise LdmError(f"{path} cannot be read ({error.strerror}); {again}") from error
+
+
+def _read_remote(path: Path, again: str, most: int) -> bytes:
+    with storage.reaching(path):
+        if (size := path.stat().st_size) > most:
+            raise LdmError(f"{path} has {size:,} bytes, expected at most {most:,}; {again}")
+        return path.read_bytes()
 
 
 def read_json(path: Path, again: str, most: int = JSON_BYTES):

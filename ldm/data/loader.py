@@ -19,6 +19,7 @@ from ldm.data.ahead import Blocks
 from ldm.data.batch import PackedBatch
 from ldm.data.manifest import read_manifest
 from ldm.data.packing import Bins, Capacities, pack
+from ldm.data.storage import at
 from ldm.data.stream import Stream, require_room
 from ldm.errors import LdmError
 
@@ -49,7 +50,7 @@ class Loader:
         multiple_of: int = 1,
         memory: int = MEMORY,
     ):
-        self.folder, self.manifest = Path(folder), read_manifest(folder, "mix")
+        self.folder, self.manifest = at(folder), read_manifest(folder, "mix")
         settings = self.manifest["settings"]
         self.step, self.waited = step, 0.0
         self.capacities, self._multiple_of = capacities, multiple_of

@@ -19,6 +19,7 @@ from ldm.data.entry import MIX, check_entry
 from ldm.data.episode import Trajectory
 from ldm.data.sealed import read_sealed, write_sealed
 from ldm.data.shards import iterate_shard
+from ldm.data.storage import at
 from ldm.errors import LdmError
 
 SCHEMA = 1
@@ -29,7 +30,7 @@ WHOLE = "*"  # stands in a shard's skip list for all of it
 def write_manifest(folder: Path, content: dict) -> str:
     """Writes `folder`/manifest.json in one step: `content` with schema and checksum, which is
     returned."""
-    return write_sealed(Path(folder) / "manifest.json", {**content, "schema": SCHEMA})
+    return write_sealed(at(folder) / "manifest.json", {**content, "schema": SCHEMA})
 
 
 def read_manifest(folder: Path, stage: str = "record") -> dict:
@@ -38,7 +39,7 @@ def read_manifest(folder: Path, stage: str = "record") -> dict:
     Raises LdmError where it is missing, not JSON, of another schema, not what was written, or lacks
     what a manifest of that stage says.
     """
-    path = Path(folder) / "manifest.json"
+    path = at(folder) / "manifest.json"
     content = read_sealed(path, SCHEMA, f'run "ldm {stage}" again', MANIFEST_BYTES)
     try:
         require(content, {"environments": [dict]} | (MIX if stage == "mix" else {}), "manifest")
@@ -72,7 +73,7 @@ def sound(folder: Path, entry: dict, shard: dict) -> Iterator[Trajectory]:
     if broken:
         first, what = min(broken.items())
         raise LdmError(
-            f"shard {Path(folder) / shard['name']} of {entry['id']}, trajectory {first}: "
+            f"shard {at(folder) / shard['name']} of {entry['id']}, trajectory {first}: "
             f"{what} ({len(broken)} of its {number + 1} trajectories are broken); leave "
             f'them out with "ldm data verify {folder} --skip-broken", or record again'
         )
@@ -81,7 +82,7 @@ def sound(folder: Path, entry: dict, shard: dict) -> Iterator[Trajectory]:
 def examine(folder: Path, entry: dict, shard: dict) -> Iterator[tuple[Trajectory, str]]:
     """Each trajectory of a shard that is not skipped whole, with what is wrong in it, or ""."""
     content, skip = Content(entry), shard.get("skip", {})
-    for number, trajectory in enumerate(iterate_shard(Path(folder) / shard["name"], shard)):
+    for number, trajectory in enumerate(iterate_shard(at(folder) / shard["name"], shard)):
         if str(number) in skip:
             yield trajectory.emptied(), ""
         else:

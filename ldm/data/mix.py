@@ -9,13 +9,12 @@ The result is a pure function of the recorded data, the recipe's seed, and its `
 """
 
 import fnmatch
-import shutil
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 
 from ldm.config import Recipe, TokenConfig
-from ldm.data import encoded, facts, fidelity
+from ldm.data import encoded, facts, fidelity, storage
 from ldm.data.atomic import folder_lock
 from ldm.data.codec import Codec
 from ldm.data.deal import PART_BYTES, PARTS, Plan, collect_job, encode_job, read_plan, split_job
@@ -38,7 +37,7 @@ def mix_stage(recipe: Recipe, folder: Path) -> None:
     or a hold_out that names nothing, too few segments for the streams, a bin that
     is smaller than the context, a folder another run holds, or a full disk.
     """
-    data, mix = Path(folder) / "data", Path(folder) / "mix"
+    data, mix = (storage.place(recipe, folder, part) for part in ("data", "mix"))
     with folder_lock(mix):
         recorded = read_recorded(data)
         settings = {
@@ -71,7 +70,7 @@ def _begin(
     """Removes another recipe's mix, manifest first, and writes this one's plan."""
     (mix / "manifest.json").unlink(missing_ok=True)
     for old in (*mix.glob("stream-*"), mix / PARTS):
-        shutil.rmtree(old, ignore_errors=True)
+        storage.remove(old)
     asked = [(environment, recipe.tokens, data) for environment in environments]
     environments = run_jobs(known, asked, recipe.workers, "facts", lambda job: job[0]["id"])
     sizes = {
@@ -145,7 +144,7 @@ def _finish(recipe: Recipe, plan: Plan, entries: list[dict], mix: Path) -> None:
     shortest = min(shard["shortest"] for stream in streams for shard in stream)
     content = {"settings": plan.settings, "environments": plan.environments, "streams": streams}
     write_manifest(mix, {**content, "shortest": shortest})
-    shutil.rmtree(mix / PARTS)
+    storage.remove(mix / PARTS)
 
 
 def known(environment: dict, tokens: TokenConfig, data: Path) -> dict:
@@ -168,11 +167,11 @@ def _made(mix: Path, settings: dict) -> bool:
         manifest = read_manifest(mix, "mix")
     except LdmError:
         return False
-    return manifest["settings"] == settings and all(
-        (mix / shard["name"]).is_file() and (mix / shard["name"]).stat().st_size == shard["bytes"]
-        for stream in manifest["streams"]
-        for shard in stream
-    )
+    if manifest["settings"] != settings:
+        return False
+    sizes = storage.sizes(mix)
+    shards = (shard for stream in manifest["streams"] for shard in stream)
+    return all(sizes.get(shard["name"]) == shard["bytes"] for shard in shards)
 
 
 def _chosen(recipe: Recipe, recorded: list[dict]) -> list[dict]:

@@ -25,8 +25,11 @@ BLOCK_BYTES = 16 << 20  # of a block's arrays, about
 HEADER = 4096  # bytes of a .npy file before its numbers at most
 
 
-def write(mix: Path, name: str, blocks: list[Encoded], rng: np.random.Generator) -> dict:
-    """Writes the segments of some blocks, shuffled by `rng`, as a shard: its manifest entry."""
+def write(
+    mix: Path, name: str, blocks: list[Encoded], rng: np.random.Generator
+) -> tuple[dict, dict[str, str]]:
+    """Writes the segments of some blocks, shuffled by `rng`, as a shard: its manifest entry, and
+    the SHA-256 of each of its files."""
     lengths = [len(block) for block in blocks]
     order = rng.permutation(sum(lengths))
     source = np.repeat(np.arange(len(blocks), dtype=np.int32), lengths)[order]
@@ -45,9 +48,13 @@ def write(mix: Path, name: str, blocks: list[Encoded], rng: np.random.Generator)
 
     written = write_tar(mix / name, samples())
     sizes = np.concatenate(rows).astype(np.int32)
-    with replacing((mix / name).with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
+    path = (mix / name).with_suffix(".npy")
+    with replacing(path) as temporary, open(temporary, "w+b") as file:
         np.save(file, sizes)
-    return {
+        file.seek(0)
+        index = hashlib.file_digest(file, "sha256").hexdigest()
+    files = {name: written["sha256"], str(Path(name).with_suffix(".npy")): index}
+    entry = {
         "name": name,
         **written,
         "segments": len(sizes),
@@ -58,6 +65,7 @@ def write(mix: Path, name: str, blocks: list[Encoded], rng: np.random.Generator)
         "shortest": int(sizes[:, 0].min()),
         "index_sha256": hashlib.sha256(sizes.tobytes()).hexdigest(),
     }
+    return entry, files
 
 
 def block_edges(segments: int, blocks: int) -> np.ndarray:

@@ -7,7 +7,7 @@ A frame holds the target of each segment and the arrays of an `Encoded`, end to 
 of its own. One target's segments are read with one open and two reads, however many there are.
 """
 
-import os
+import hashlib
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
@@ -18,6 +18,7 @@ import zstandard
 from ldm.data.atomic import replacing
 from ldm.data.encoded import DTYPES, Encoded, gather
 from ldm.data.samples import Damage
+from ldm.data.storage import ranges
 from ldm.errors import LdmError
 
 AXES = "SNBGPL"
@@ -30,8 +31,8 @@ FRAME = 2 << 30  # bytes of a frame at most
 
 def write_part(
     path: Path, blocks: list[Encoded], goals: list[np.ndarray], slot: np.ndarray, slots: int
-) -> None:
-    """Writes the segments of all blocks.
+) -> str:
+    """Writes the segments of all blocks; the SHA-256 of the file.
 
     goals: for each block int32 (S,), kept beside each segment. slot: int (all S,), in 0..slots - 1,
     under which of its targets the part holds each; segments of one slot stay in order.
@@ -44,7 +45,7 @@ def write_part(
     mean = sum(block.nbytes for block in blocks) / max(1, len(order))
     packer = zstandard.ZstdCompressor(LEVEL, write_checksum=True)
     table, at = np.zeros((slots, COLUMNS), np.int64), 0
-    with replacing(path) as temporary, open(temporary, "wb") as file:
+    with replacing(path) as temporary, open(temporary, "w+b") as file:
         for first, last in _spans(ends, mean):
             rows = order[ends[first] : ends[last]]
             block = gather(blocks, source[rows], segment[rows])
@@ -57,6 +58,8 @@ def write_part(
                     table[s] = [at, len(frame), *counts]
                     at += len(frame)
         file.write(table.tobytes())
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _spans(ends: np.ndarray, mean: float) -> Iterator[tuple[int, int]]:
@@ -86,15 +89,14 @@ def read_part(path: Path, slot: int, slots: int) -> tuple[Encoded, np.ndarray] |
     Raises LdmError where the part is damaged.
     """
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            row = np.frombuffer(
-                os.pread(file.fileno(), 8 * COLUMNS, size - 8 * COLUMNS * (slots - slot)), np.int64
-            )
+        with ranges(path) as read:
+            row = np.frombuffer(read(-8 * COLUMNS * (slots - slot), 8 * COLUMNS), np.int64)
             at, length, segments, *_ = map(int, row)
             if not segments:
                 return None
-            frame = os.pread(file.fileno(), length, at)
+            if min(at, length) < 0:
+                raise ValueError(f"{length} bytes at {at}")
+            frame = read(at, length)
         return _decode(frame, row[2:])
     except (OSError, OverflowError, *Damage) as error:
         raise LdmError(f'{path} is damaged ({error}); delete it and run "ldm mix" again') from error

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import zstandard
 
+from ldm.data import storage
 from ldm.data.atomic import replacing
 from ldm.data.door import parse_json, read_bytes, require
 from ldm.errors import LdmError
@@ -102,16 +103,16 @@ def write_tar(path: Path, samples: Iterable[Sample]) -> dict:
 
     Raises LdmError when the disk is full.
     """
-    with replacing(path) as temporary:
-        with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+    import webdataset
+
+    plain = {"user": "", "group": "", "mode": 0o644, "mtime": 0, "encoder": False}
+    with replacing(path) as temporary, open(temporary, "w+b") as file:
+        with webdataset.TarWriter(file, **plain) as tar:
             for number, (meta, data) in enumerate(samples):
-                for suffix, content in (("json", meta), ("zst", data)):
-                    info = tarfile.TarInfo(f"{number:06d}.{suffix}")
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
-        size = temporary.stat().st_size
-        with open(temporary, "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                tar.write({"__key__": f"{number:06d}", "json": meta, "zst": data})
+        size = file.tell()
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return {"sha256": sha256, "bytes": size}
 
 
@@ -122,7 +123,10 @@ def read_tar(path: Path, entry: dict, again: str) -> dict[str, Sample]:
     it is missing, cut short or changed, holds anything but such samples, or would unpack to far
     more than it should.
     """
-    content = read_bytes(path, again, entry["bytes"])
+    if storage.remote(path):
+        content = storage.fetch(path, entry, again)
+    else:
+        content = read_bytes(path, again, entry["bytes"])
     if len(content) != entry["bytes"]:
         raise LdmError(
             f"shard {path} has {len(content)} bytes, its manifest says {entry['bytes']}: "
@@ -135,33 +139,43 @@ def read_tar(path: Path, entry: dict, again: str) -> dict[str, Sample]:
             f"{entry['sha256']}; {again}"
         )
     try:
-        files = dict(_members(content))
-        packed = sum(_promised(data) for name, data in files.items() if name.endswith(".zst"))
+        _guard(content)
+        samples = dict(_samples(content, str(path)))
+        packed = sum(_promised(data) for _, data in samples.values())
         if packed > max(FREE, RATIO * len(content)):
             raise ValueError(f"its {len(content)} bytes would unpack to {packed}")
-    except Damage as error:
+    except (tarfile.TarError, *Damage) as error:
         raise LdmError(
             f"shard {path} is not a WebDataset tar of ours ({error}); {again}"
         ) from error
-    keys = sorted({name.partition(".")[0] for name in files})
-    return {key: (files.get(f"{key}.json", b""), files.get(f"{key}.zst", b"")) for key in keys}
+    return samples
 
 
-def _members(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of the plain files in a USTAR archive like those of `write_tar`; nothing
-    else may be in it: no links, sparse files, folders or other names. Raises ValueError."""
-    at, seen = 0, set()
+def _samples(content: bytes, url: str) -> Iterator[tuple[str, Sample]]:
+    """webdataset's samples of a tar that `_guard` let through, none of its decoders used."""
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
+    files = tar_file_expander([{"url": url, "stream": io.BytesIO(content)}])
+    for sample in group_by_keys(files):
+        yield sample["__key__"], (sample.get("json", b""), sample.get("zst", b""))
+
+
+def _guard(content: bytes) -> None:
+    """Lets through a USTAR archive of plain files like those of `write_tar`, each sample's next to
+    each other; nothing else may be in it: no links, sparse files, folders or other names. Raises
+    ValueError."""
+    at, seen, before = 0, set(), ""
     while content[at : at + BLOCK] != bytes(BLOCK):
         header = content[at : at + BLOCK]
         if len(header) < BLOCK or header[257:262] != b"ustar" or header[156:157] != b"0":
             raise ValueError(f"no plain file at byte {at}")
         name, size = header[:100].rstrip(b"\0").decode("ascii"), header[124:136].rstrip(b"\0 ")
-        if not MEMBER.fullmatch(name) or header[345:500].strip(b"\0") or name in seen:
-            raise ValueError(
-                f"the file name {name!r} at byte {at} is not one of ours, or is there twice"
-            )
+        key = name.partition(".")[0]
+        if not MEMBER.fullmatch(name) or header[345:500].strip(b"\0"):
+            raise ValueError(f"the file name {name!r} at byte {at} is not one of ours")
+        if name in seen or key < before:
+            raise ValueError(f"{name} at byte {at} is there twice, or after a later one")
         if not size.isdigit() or (end := at + BLOCK + int(size, 8)) > len(content):
             raise ValueError(f"{name} has {size!r} bytes, more than the archive")
         seen.add(name)
-        yield name, content[at + BLOCK : end]
-        at = end + -end % BLOCK
+        at, before = end + -end % BLOCK, key

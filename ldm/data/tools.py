@@ -16,6 +16,7 @@ from ldm.data.atomic import replacing
 from ldm.data.episode import Trajectory
 from ldm.data.manifest import read_environment, write_manifest
 from ldm.data.shards import write_shard
+from ldm.data.storage import at, remote
 from ldm.data.verify import Progress, Totals, read_recorded
 from ldm.errors import LdmError
 
@@ -28,8 +29,10 @@ ALIKE = (
 
 def find(name: str | Path) -> Path:
     """The folder of recorded data that is meant: itself, or the one of a run's folder or name."""
-    path = Path(name)
-    known = [path, path / "data", Path("runs") / path / "data"]
+    path = at(name)
+    known = [path, path / "data"]
+    if not remote(path):
+        known.append(Path("runs") / path / "data")
     for folder in known:
         if (folder / "manifest.json").is_file():
             return folder

@@ -18,6 +18,7 @@ from ldm.data.door import require
 from ldm.data.episode import Trajectory
 from ldm.data.manifest import WHOLE, examine, read_manifest
 from ldm.data.sealed import checksum, read_sealed, write_sealed
+from ldm.data.storage import at
 from ldm.envs import spaces
 from ldm.errors import LdmError
 
@@ -35,7 +36,7 @@ def read_recorded(folder: Path) -> dict:
     "skip", and counts and statistics are of what is left. Raises LdmError as `read_manifest` does,
     and where the list is damaged or of other data.
     """
-    folder = Path(folder)
+    folder = at(folder)
     manifest, path = read_manifest(folder), folder / LIST
     if not path.exists():
         return manifest
@@ -80,7 +81,7 @@ def verify(
     leave it out. told: gets lines on actions beyond their declared bounds. Raises LdmError where
     the manifest itself cannot be read.
     """
-    folder = Path(folder)
+    folder = at(folder)
     manifest = read_manifest(folder) if skip_broken else read_recorded(folder)
     problems, lists = [], {}
     for entry in manifest["environments"]:

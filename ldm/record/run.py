@@ -14,6 +14,7 @@ from ldm.config import Recipe
 from ldm.data import fidelity, statistics
 from ldm.data.atomic import folder_lock
 from ldm.data.manifest import write_manifest
+from ldm.data.storage import place
 from ldm.envs import catalogue
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
@@ -35,7 +36,7 @@ def record_stage(recipe: Recipe, folder: Path) -> None:
     Raises LdmError where an environment has no admission card, or one of before it changed, none
     is admitted, another run works in the folder, or the disk is full.
     """
-    data = Path(folder) / "data"
+    data = place(recipe, folder, "data")
     with folder_lock(data):
         specs = catalogue.of(recipe)
         cards = [current_card(spec, folder) for spec in specs]

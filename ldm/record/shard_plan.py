@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ldm.config import Recipe
 from ldm.data.sealed import read_sealed
+from ldm.data.storage import place
 from ldm.envs.behaviour import identity
 from ldm.envs.spec import EnvSpec, slug
 from ldm.errors import LdmError
@@ -62,6 +63,6 @@ def plan(recipe: Recipe, spec: EnvSpec, card: Card, folder: Path) -> list[ShardP
         transitions = min(settings.shard_transitions, settings.transitions - begin)
         named = {"index": index, "transitions": transitions}
         name = key("record", recipe.seed, settings, **depends, **named)
-        path = Path(folder) / "data" / slug(spec.id) / f"shard-{index:05d}.tar"
+        path = place(recipe, folder, "data") / slug(spec.id) / f"shard-{index:05d}.tar"
         shards.append(ShardPlan(spec, index, transitions, name, path))
     return shards

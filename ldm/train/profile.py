@@ -26,6 +26,7 @@ from ldm.config import Recipe
 from ldm.data.atomic import write_json
 from ldm.data.loader import MicroBatches
 from ldm.data.manifest import read_manifest
+from ldm.data.storage import place
 from ldm.model.decoder import Decoder
 from ldm.train.cost import Roof, Work, measure_roof, step_work
 from ldm.train.engine import DTYPES
@@ -77,7 +78,7 @@ def profile_stage(recipe: Recipe, folder: Path) -> None:
 
     Raises LdmError where there is no mix, or the recipe cannot be trained here.
     """
-    manifest = read_manifest(folder / "mix", "mix")
+    manifest = read_manifest(place(recipe, folder, "mix"), "mix")
     sizes = fit_architecture(recipe, manifest["environments"])
     model = Decoder(sizes)
     parameters = sum(p.numel() for p in model.parameters())
@@ -86,7 +87,9 @@ def profile_stage(recipe: Recipe, folder: Path) -> None:
     roof = measure_roof(engine.device, DTYPES[engine.precision])
     shapes = shapes_for(engine, WARM + TIMED + STEPS + 1)
     shapes["memory"] = recipe.train.loader_mb << 20
-    loader = MicroBatches(folder / "mix", engine.rank, engine.world, 0, count, **shapes)
+    loader = MicroBatches(
+        place(recipe, folder, "mix"), engine.rank, engine.world, 0, count, **shapes
+    )
     with closing(loader):
         train(engine, loader, WARM, recipe.train.lr)
         seconds, batches = train(engine, loader, TIMED, recipe.train.lr)

@@ -13,6 +13,7 @@ from ldm.data.batch import PATCH_CHANNELS
 from ldm.data.codec import Codec
 from ldm.data.loader import MicroBatches
 from ldm.data.manifest import read_manifest
+from ldm.data.storage import place
 from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
 from ldm.model.presets import Architecture, architecture
@@ -39,7 +40,7 @@ def train_stage(recipe: Recipe, folder: Path) -> None:
     """
     main = os.environ.get("RANK", "0") == "0"
     with folder_lock(folder / "train") if main else nullcontext():
-        manifest = read_manifest(folder / "mix", "mix")
+        manifest = read_manifest(place(recipe, folder, "mix"), "mix")
         sizes = fit_architecture(recipe, manifest["environments"])
         config = {"architecture": asdict(sizes), "tokens": asdict(recipe.tokens)}
         checkpoints = Checkpoints(
@@ -88,8 +89,9 @@ def _train(recipe, folder, sizes, manifest, checkpoints, found, stop) -> None:
         del held
     count = recipe.train.micro_batches
     shapes = shapes_for(engine, recipe.train.steps)
+    mix = place(recipe, folder, "mix")
     loader = MicroBatches(
-        folder / "mix",
+        mix,
         engine.rank,
         engine.world,
         step,
@@ -106,7 +108,7 @@ def _train(recipe, folder, sizes, manifest, checkpoints, found, stop) -> None:
         bad=BadBatches(
             recipe.train.skip_bad,
             lambda k: f"bin {k} of every stream of the mix {manifest['checksum'][:12]}",
-            origin_in(folder / "mix", engine.rank, engine.world, count),
+            origin_in(mix, engine.rank, engine.world, count),
         ),
         capacities=asdict(loader.capacities) if loader.capacities else None,
     )
