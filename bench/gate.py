@@ -13,18 +13,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import import_module
-from pathlib import Path
 
-
-def operations() -> list[str]:
-    """Names of the operations that ship Triton kernels."""
-    folder = Path(import_module("ldm.kernels").__file__).parent
-    return sorted(path.parent.name for path in folder.glob("*/shipped.py"))
+from ldm.kernels.architectures import ARCHITECTURES
 
 
 def usages(arch: str) -> Iterator[dict]:
     """Registers, stack, shared memory and matrix instructions of each configuration."""
-    from ldm.kernels.ahead_of_time import compile_for
+    from ldm.kernels.ahead_of_time import compile_for, operations
 
     for operation in operations():
         module = import_module(f"ldm.kernels.{operation}.shipped")
@@ -42,41 +37,49 @@ def usages(arch: str) -> Iterator[dict]:
 
 def failures(line: dict, arch: str) -> list[str]:
     """Why a configuration must not ship."""
-    from ldm.kernels.ahead_of_time import MATRIX_INSTRUCTION, SHARED_LIMIT
-
-    found = []
+    found, limits = [], ARCHITECTURES[arch]
     if line["stack"]:
         found.append(f"{line['stack']} bytes of stack")
-    if line["shared"] > SHARED_LIMIT[arch]:
-        found.append(f"{line['shared']} bytes of shared memory, {SHARED_LIMIT[arch]} is the limit")
+    if line["shared"] > limits.shared:
+        found.append(f"{line['shared']} bytes of shared memory, {limits.shared} is the limit")
     if line["products"] and line["element"] == "bf16" and not line["matrix_instructions"]:
-        found.append(f"no {MATRIX_INSTRUCTION[arch]}")
+        found.append(f"no {limits.matrix}")
     return found
 
 
-def launched(part: str) -> list[str]:
-    """Why `part` of the model must not run as torch.compile launches it: stack, arithmetic in fp64,
-    or a kernel that PyTorch takes to write what it does not."""
+def launches_of(part: str, arch: str = "sm_90", python: str = sys.executable) -> list[dict]:
+    """Our kernels in `part` of the model as torch.compile launches them on `arch`."""
     from ldm.bench import launches
 
+    lines = launches.in_a_process(part, arch=arch, python=python)
+    return [line for line in lines if line.get("module")]
+
+
+def faults_of(part: str, lines: list[dict]) -> list[str]:
+    """Why `part` must not run so: stack, arithmetic in fp64, or a kernel that PyTorch takes to
+    write what it does not."""
     found = []
-    for line in launches.in_a_process(part):
-        if line.get("module"):
-            name, code = f"{part}: {line['kernel']}", line["code"]
-            if code["stack"]:
-                found.append(f"{name}: {code['stack']} bytes of stack")
-            if code["double"]:
-                found.append(f"{name}: {code['double']} instructions in fp64")
-            if set(line["mutated"]) != set(line["stored"]):
-                what = f"takes {line['mutated']} to be written, it writes {line['stored']}"
-                found.append(f"{name}: PyTorch {what}")
+    for line in lines:
+        name, code = f"{part}: {line['kernel']}", line["code"]
+        if code["stack"]:
+            found.append(f"{name}: {code['stack']} bytes of stack")
+        if code["double"]:
+            found.append(f"{name}: {code['double']} instructions in fp64")
+        if set(line["mutated"]) != set(line["stored"]):
+            what = f"takes {line['mutated']} to be written, it writes {line['stored']}"
+            found.append(f"{name}: PyTorch {what}")
     return sorted(set(found))
 
 
-def in_a_process(arch: str) -> list[dict]:
+def launched(part: str, arch: str = "sm_90") -> list[str]:
+    """Faults of `part`."""
+    return faults_of(part, launches_of(part, arch))
+
+
+def in_a_process(arch: str, python: str = sys.executable) -> list[dict]:
     """`usages` where Triton compiles. Raises RuntimeError with what the process said."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "ldm.bench.gate", arch]
+    command = [python, "-m", "ldm.bench.gate", arch]
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     if result.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{result.stderr}")

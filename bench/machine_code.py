@@ -43,7 +43,7 @@ def compile_launch(line: dict, capability: int) -> Code:
         constexprs={(names.index(n),): v for n, v in line["constants"].items()},
         attrs={(i,): [["tt.divisibility", 16]] for i in line["divisible"]},
     )
-    options = {"num_warps": line["warps"], "num_stages": line["stages"]}
+    options = {"num_warps": line["warps"], "num_stages": line["stages"], "enable_fp_fusion": True}
     return read(triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options))
 
 

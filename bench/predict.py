@@ -111,12 +111,24 @@ def trips(line: dict, cut: np.ndarray) -> list[int]:
 
 
 def moved(line: dict) -> float:
-    """Bytes of a launch's tensors; of the one gradient of q, k and v what this kernel writes."""
-    group = line.get("constants", {}).get("GROUP", 1)
+    """Bytes of a launch's tensors: of the one gradient of q, k and v, and of what is rotated, what
+    this kernel touches."""
+    constants = line.get("constants", {})
+    group = constants.get("GROUP", 1)
     queries = group / (group + 2)  # of the rows' heads
     written = {"query_kernel": queries, "key_kernel": 1 - queries}.get(line["kernel"], 1)
-    tensors = line.get("tensors", ())
-    return sum(t["bytes"] * (written if t["name"] == "p_dqkv" else 1) for t in tensors)
+    touched = {"p_dqkv": written}
+    if "FROM" in constants:  # rotate_kernel, of the whole projection and of q and k
+        every = constants["ALL"]
+        values = (
+            (every - constants["HEADS"]) // group if constants["FROM"] else every // (group + 1)
+        )
+        touched = {
+            "p_x": constants["HEADS"] / (every + values), "p_y": constants["HEADS"] / every
+        }  # fmt: skip
+    if line["kernel"] == "forward_kernel" and constants.get("ROTATE"):
+        touched["p_k"] = 0  # the rotated ones instead
+    return sum(t["bytes"] * touched.get(t["name"], 1) for t in line.get("tensors", ()))
 
 
 def kernel(line: dict, part: str, code: dict, tiles: dict[str, np.ndarray]) -> Kernel:
@@ -131,7 +143,7 @@ def kernel(line: dict, part: str, code: dict, tiles: dict[str, np.ndarray]) -> K
     rows = constants["BN" if line["kernel"] == "key_kernel" else "BM"]
     cut = pieces(chosen, min(rows, tile), tile)
     counts = trips(line, cut) if not line["kernel"].startswith("short") else []
-    loops = code["loops"]
+    loops, inner = code["loops"], any(counts)
     if len(counts) < len(loops):  # a loop over tiles
         counts = [len(cut)] * len(loops)
     once = code["instructions"] - sum(loops)
@@ -139,7 +151,7 @@ def kernel(line: dict, part: str, code: dict, tiles: dict[str, np.ndarray]) -> K
     share = float((chosen[:, 1] - chosen[:, 0]).sum()) / TOKENS
     return Kernel(
         *of_line, line["programs"], len(cut) * heads, instructions * heads * line["warps"],
-        moved(line) * share, 0, any(counts),
+        moved(line) * share, 0, inner,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from ldm.bench import gate as ahead_of_time
 from ldm.bench.lengths import NAMES, effective_length, lengths
 from ldm.bench.measure import exact
 from ldm.bench.rows import table
+from ldm.kernels.architectures import ARCHITECTURES
 from ldm.train.roofs import H200
 
 USED = ("registers", "stack", "shared", "matrix_instructions", "instructions")
@@ -15,7 +16,7 @@ USED = ("registers", "stack", "shared", "matrix_instructions", "instructions")
 def gate(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
     """Rows per shipped configuration and architecture. Raises RuntimeError if one fails."""
     failed = []
-    for arch in ("sm_80", "sm_90"):
+    for arch in ARCHITECTURES:
         found = ahead_of_time.in_a_process(arch)
         columns = ("operation", "kernel", "size", "element", "configuration", *USED)
         notes(f"\nahead of time, {arch}\n{table(found, columns)}")

@@ -34,7 +34,8 @@ BITS = 16  # what is tuned: fp32 is for tests and small models
 
 def compiles(operation: str, kernel: str, size: int, arch: str, chosen) -> bool:
     """Ahead of time, in every variant of sixteen bits: no stack, shared memory within the limit."""
-    from ldm.kernels.ahead_of_time import SHARED_LIMIT, compile_for
+    from ldm.kernels.ahead_of_time import compile_for
+    from ldm.kernels.architectures import ARCHITECTURES, nearest
 
     module = import_module(f"ldm.kernels.{operation}.shipped")
     variants = {
@@ -45,7 +46,7 @@ def compiles(operation: str, kernel: str, size: int, arch: str, chosen) -> bool:
     try:
         for name, element in sorted(variants):
             used = compile_for(arch=arch, **module.arguments(name, size, element, chosen))
-            if used.stack or used.shared > SHARED_LIMIT[arch]:
+            if used.stack or used.shared > ARCHITECTURES[nearest(arch)].shared:
                 return False
     except Exception as error:
         print(f"{operation} {kernel} {size} {chosen}: does not compile: {error}"[:200], flush=True)

@@ -9,16 +9,14 @@ import re
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-ARCHITECTURES = {"sm_80": 80, "sm_90": 90}
-MATRIX_INSTRUCTION = {"sm_80": "HMMA", "sm_90": "HGMMA"}
-# What a block may ask for, in bytes (CUDA C programming guide, technical specifications).
-SHARED_LIMIT = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}
+from ldm.kernels.architectures import ARCHITECTURES, capability, nearest
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,8 @@ def compile_for(kernel, arch: str, types: dict, constants: dict, warps: int, sta
         constexprs={(names.index(name),): value for name, value in constants.items()},
         attrs={(i,): [["tt.divisibility", 16]] for i in divisible},
     )
-    target = GPUTarget("cuda", ARCHITECTURES[arch], 32)
-    options = {"num_warps": warps, "num_stages": stages}
+    target = GPUTarget("cuda", capability(arch), 32)
+    options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
     compiled = triton.compile(source, target=target, options=options)
     return _usage(compiled.asm["cubin"], compiled.metadata.shared, arch)
 
@@ -82,6 +80,35 @@ def launch_arguments(kernel, chosen, element: str, pointers: dict, constants: di
     }
 
 
+def operations() -> list[str]:
+    """Names of the operations that ship Triton kernels."""
+    folder = Path(import_module("ldm.kernels").__file__).parent
+    return sorted(path.parent.name for path in folder.glob("*/shipped.py"))
+
+
+def faults(like: str, arch: str, shared: int) -> list[str]:
+    """Why the configurations of `like` would run badly on `arch`, in sixteen bits: stack, or more
+    shared memory than the bytes that a block may ask for there. Takes a minute, once: Triton keeps
+    what it compiled."""
+    found = []
+    for operation in operations():
+        module = import_module(f"ldm.kernels.{operation}.shipped")
+        for kernel, size, element, chosen in module.shipped(like):
+            if element == "fp32":
+                continue
+            name = f"{operation} {kernel} {size} {element}"
+            try:
+                usage = compile_for(arch=arch, **module.arguments(kernel, size, element, chosen))
+            except Exception as error:  # of ptxas or of Triton; told by name
+                found.append(f"{name}: does not compile: {error}"[:200])
+                continue
+            if usage.stack:
+                found.append(f"{name}: {usage.stack} bytes of stack")
+            if usage.shared > shared:
+                found.append(f"{name}: {usage.shared} bytes of shared memory, {shared} there")
+    return found
+
+
 def _number(name: str, resources: str) -> int:
     found = re.search(rf"\b{name}:(\d+)", resources)
     if found is None:
@@ -95,12 +122,13 @@ def _usage(cubin: bytes, shared: int, arch: str) -> Usage:
         file.flush()
         resources = _tool("cuobjdump", "--dump-resource-usage", file.name)
         code = _tool("nvdisasm", "-c", file.name)
+    matrix = ARCHITECTURES[nearest(arch)].matrix
     lines = re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(.*);", code, re.MULTILINE)
     return Usage(
         registers=_number("REG", resources),
         stack=_number("STACK", resources),
         shared=shared,
-        matrix_instructions=sum(MATRIX_INSTRUCTION[arch] in line for line in lines),
+        matrix_instructions=sum(matrix in line for line in lines),
         instructions=len(lines),
     )
 

@@ -5,21 +5,23 @@ from importlib.util import find_spec
 
 import torch
 
-COMPILED_FOR = ("sm_80", "sm_90")  # the architectures that tests compile every configuration for
+from ldm.kernels.architectures import ours_run
 
 
 def choose(device: torch.device, dtype: torch.dtype) -> str:
-    """ "cpu", "fused" on GPUs whose configurations the tests compile, or "plain"."""
+    """ "cpu", "fused" on every GPU that our kernels run on, or "plain"."""
     if device.type == "cpu":
         return "cpu"
-    known = dtype != torch.float64 and architecture(device) in COMPILED_FOR
-    return "fused" if known and there("triton") else "plain"
+    ours = dtype != torch.float64 and there("triton") and ours_run(architecture(device))
+    return "fused" if ours else "plain"
 
 
 def architecture(device: torch.device) -> str:
-    """As in "sm_90"; "cpu" where it is no GPU."""
+    """As in "sm_90"; "cpu" where it is no GPU, "hip" where it is none of NVIDIA's."""
     if device.type != "cuda":
         return "cpu"
+    if torch.version.hip:
+        return "hip"
     return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
 
 

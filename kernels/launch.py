@@ -1,11 +1,18 @@
 """Launching Triton kernels from inside a `torch.library.triton_op`."""
 
+import os
+
 import torch
 import triton
 import triton.language as tl
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.library import wrap_triton
 
+from ldm.kernels.architectures import require_supported_triton
+
+require_supported_triton(triton.__version__)
+# a · b + c in one instruction, as Triton up to 3.9 does unasked; Inductor's compilers inherit it.
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 INTERPRETED = triton.knobs.runtime.interpret
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 

@@ -3,8 +3,8 @@
 `<operation>/configurations.json` holds rows {"arch", "triton", "kernel", "size", "bits", then the
 fields of the operation's Configuration}, written by `python -m ldm.bench.tune kernels`. The best
 one flips between Triton versions, so a row holds for the major and minor version that it was
-measured with. `tests/kernels/test_ahead_of_time.py` compiles every row and every default for sm_80
-and sm_90 and refuses any that spills.
+measured with. `tests/kernels/test_ahead_of_time.py` compiles every row and every default for all
+of `architectures.py` and refuses any that spills.
 """
 
 import json
@@ -13,7 +13,10 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
+from ldm.kernels.architectures import nearest
+
 KEY = ("arch", "triton", "kernel", "size", "bits")
+OLDEST = "sm_80"  # for the interpreter and for what is asked to run elsewhere
 
 
 class Tuned:
@@ -30,7 +33,7 @@ class Tuned:
     def __call__(self, kernel: str, size: int, arch: str, bits: int):
         """The configuration of a kernel; `arch` as in "sm_90"."""
         found = self.rows.get((arch, triton_version(), kernel, size, bits))
-        return found or self.default(kernel, size, arch, bits)
+        return found or self.default(kernel, size, nearest(arch) or OLDEST, bits)
 
     def all(self, kernel: str, size: int, arch: str, bits: int) -> list:
         """The default and every row of any Triton version, for compiling ahead of time."""

@@ -26,10 +26,14 @@ def default(kernel: str, columns: int, arch: str, bits: int) -> Configuration:
         return Configuration(8, 0, 256, 4, 1)
     if bits == 32:
         return Configuration(32, 32, 32, 4, 1)
-    if kernel in ("forward", "logit"):
+    if kernel in ("forward", "logit") and arch == "sm_90":
         return Configuration(64, 64, 64, 8, 3)
-    if kernel == "class":
-        return Configuration(64, 64, 64, 4, 2)
+    if kernel == "forward":  # else 8 bytes of stack, and more shared memory than sm_89 has
+        return Configuration(64, 64, 32, 8, 3)
+    if kernel == "logit":
+        return Configuration(64, 64, 64, 8, 2)
+    if kernel == "class":  # four warps: 8 bytes of stack on sm_100
+        return Configuration(64, 64, 64, 8 if arch == "sm_100" else 4, 2)
     return Configuration(64, 64, 128 if kernel == "row" else 32, 8, 2)
 
 

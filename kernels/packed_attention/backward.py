@@ -36,16 +36,16 @@ def short_backward_kernel(
     HEADS: tl.constexpr, Z: tl.constexpr, BM: tl.constexpr,
     WINDOW: tl.constexpr, ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dq, dk, dv of one short tile and head, into contiguous [N, 3 · heads, Z]."""
+    """dq, dk, dv of one short tile and head, into contiguous [N, 3 · heads, Z]. (In a loop over
+    tiles it has 8 bytes of stack with Triton 3.6.)"""
     scale, scale_log2 = single(scale), single(scale_log2)
-    i_head, i_tile, _ = place_of(HEADS, 1)
-    p_tile = p_tiles + i_tile * 4
-    start, end = tl.load(p_tile), tl.load(p_tile + 1)
+    i_head, i_tile, _ = place_of(tl.program_id(0), HEADS, 1)
+    start, end = tl.load(p_tiles + i_tile * 4), tl.load(p_tiles + i_tile * 4 + 1)
     if start < end:
         o_m = start + tl.arange(0, BM)
         m_m = o_m < end
         b_position = tl.load(p_positions + o_m, mask=m_m, other=0)
-        m_seen = seen_from(o_m, o_m, first_seen(o_m, b_position, window, WINDOW))
+        m_seen = seen_from(o_m, start, first_seen(o_m, b_position, window, WINDOW), BM, False)
         b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_m, Z // 2, ROTATE)
         b_q = load_rotated(p_q + i_head * s_qh, o_m, s_qn, m_m, b_cos, b_sin, Z, ROTATE, UPCAST)
         b_k = load_rotated(p_k + i_head * s_kh, o_m, s_kn, m_m, b_cos, b_sin, Z, ROTATE, UPCAST)
@@ -68,24 +68,25 @@ def short_backward_kernel(
         b_ds = (b_p * (b_dp - b_delta[:, None])).to(b_k.dtype)
         b_dq = tl.dot(b_ds, b_k, input_precision=PRECISION) * scale
         b_dk = tl.dot(tl.trans(b_ds), b_q, input_precision=PRECISION) * scale
-        p_dqkv += i_head * Z
+        p_head = p_dqkv + i_head * Z
         ROW: tl.constexpr = 3 * HEADS * Z
-        store_rotated(p_dqkv, b_dq, o_m, ROW, m_m, b_cos, b_sin, Z, ROTATE)
-        store_rotated(p_dqkv + HEADS * Z, b_dk, o_m, ROW, m_m, b_cos, b_sin, Z, ROTATE)
-        store_rows(p_dqkv + 2 * HEADS * Z, b_dv, o_m, ROW, m_m, Z)
+        store_rotated(p_head, b_dq, o_m, ROW, m_m, b_cos, b_sin, Z, ROTATE)
+        store_rotated(p_head + HEADS * Z, b_dk, o_m, ROW, m_m, b_cos, b_sin, Z, ROTATE)
+        store_rows(p_head + 2 * HEADS * Z, b_dv, o_m, ROW, m_m, Z)
 
 
 @triton.jit
 def probabilities(
-    b_q, b_k, b_lse, b_nan, scale_log2, o_m, o_n, b_first,
-    MASKED: tl.constexpr, SHORT: tl.constexpr, PRECISION: tl.constexpr,
+    b_q, b_k, b_lse, b_nan, scale_log2, o_m, i_n, b_first,
+    BN: tl.constexpr, MASKED: tl.constexpr, CAUSAL: tl.constexpr, SHORT: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """p of one block, [BM, BN]; zero where a row must not see, NaN where it sees a NaN."""
     b_s = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * scale_log2
     if SHORT:
         b_s += b_nan[None, :]
     b_p = tl.exp2(b_s - b_lse[:, None])
-    return tl.where(seen_from(o_m, o_n, b_first), b_p, 0.0) if MASKED else b_p
+    return tl.where(seen_from(o_m, i_n, b_first, BN, CAUSAL), b_p, 0.0) if MASKED else b_p
 
 
 @triton.jit
@@ -115,11 +116,13 @@ def load_nan(p_lse, o_row, m_row, SHORT: tl.constexpr):
 
 @triton.jit
 def add_key_gradients(
-    b_dk, b_dv, b_k, b_v, b_nan, p_q, p_do, p_lse, p_delta, p_positions, i_m, last, o_n,
-    s_qn, s_don, scale_log2, window, Z: tl.constexpr, BM: tl.constexpr, MASKED: tl.constexpr,
-    SHORT: tl.constexpr, WINDOW: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    b_dk, b_dv, b_k, b_v, b_nan, p_q, p_do, p_lse, p_delta, p_positions, i_m, last, i_n,
+    s_qn, s_don, scale_log2, window, Z: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    MASKED: tl.constexpr, SHORT: tl.constexpr, WINDOW: tl.constexpr, UPCAST: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Adds what query rows [i_m, min(i_m + BM, last)) send to the keys o_n."""
+    """Adds what query rows [i_m, min(i_m + BM, last)) send to the BN keys from i_n; transposed,
+    [BN, BM], so that p and ds stay in registers."""
     o_m = i_m + tl.arange(0, BM)
     m_m = o_m < last
     b_lse = tl.load(p_lse + o_m, mask=m_m, other=0.0)
@@ -132,13 +135,20 @@ def add_key_gradients(
         b_first = first_seen(o_m, b_position, window, WINDOW)
     else:
         b_first = o_m
-    b_p = probabilities(
-        b_q, b_k, b_lse, b_nan, scale_log2, o_m, o_n, b_first, MASKED, SHORT, PRECISION
-    )
-    b_dv = tl.dot(tl.trans(b_p.to(b_do.dtype)), b_do, b_dv, input_precision=PRECISION)
-    b_dp = tl.dot(b_do, tl.trans(b_v), input_precision=PRECISION)
-    b_ds = (b_p * (b_dp - b_delta[:, None])).to(b_q.dtype)
-    return tl.dot(tl.trans(b_ds), b_q, b_dk, input_precision=PRECISION), b_dv
+    b_s = tl.dot(b_k, tl.trans(b_q), input_precision=PRECISION) * scale_log2
+    if SHORT:
+        b_s += b_nan[:, None]
+    b_p = tl.exp2(b_s - b_lse[None, :])
+    if MASKED:
+        o_n = tl.arange(0, BN)[:, None]
+        m_seen = o_n <= (o_m - i_n)[None, :]
+        if SHORT or WINDOW:
+            m_seen &= o_n >= (b_first - i_n)[None, :]
+        b_p = tl.where(m_seen, b_p, 0.0)
+    b_dv = tl.dot(b_p.to(b_do.dtype), b_do, b_dv, input_precision=PRECISION)
+    b_dp = tl.dot(b_v, tl.trans(b_do), input_precision=PRECISION)
+    b_ds = (b_p * (b_dp - b_delta[None, :])).to(b_q.dtype)
+    return tl.dot(b_ds, b_q, b_dk, input_precision=PRECISION), b_dv
 
 
 @triton.jit
@@ -151,7 +161,7 @@ def key_kernel(
 ):  # fmt: skip
     """dk, dv of BN keys of one tile. ROTATE rotates dk back: q and k come rotated."""
     scale, scale_log2 = single(scale), single(scale_log2)
-    i_key, i_tile, i_part = place_of(KEY_HEADS, TILE // BN)
+    i_key, i_tile, i_part = place_of(tl.program_id(0), KEY_HEADS, TILE // BN)
     p_tile = p_tiles + i_tile * 4
     start = tl.load(p_tile) + i_part * BN
     end = tl.minimum(tl.load(p_tile + 1), start + BN)
@@ -176,14 +186,14 @@ def key_kernel(
             for i_m in range(start, diagonal, BM):
                 b_dk, b_dv = add_key_gradients(
                     b_dk, b_dv, b_k, b_v, b_nan, p_q_head, p_do_head, p_lse_head,
-                    p_delta_head, p_positions, i_m, last, o_n, s_qn, s_don, scale_log2, window,
-                    Z, BM, True, SHORT, WINDOW, UPCAST, PRECISION,
+                    p_delta_head, p_positions, i_m, last, start, s_qn, s_don, scale_log2, window,
+                    Z, BM, BN, True, SHORT, WINDOW, UPCAST, PRECISION,
                 )  # fmt: skip
             for i_m in range(start + (BN + BM - 1) // BM * BM, last, BM):
                 b_dk, b_dv = add_key_gradients(
                     b_dk, b_dv, b_k, b_v, b_nan, p_q_head, p_do_head, p_lse_head,
-                    p_delta_head, p_positions, i_m, last, o_n, s_qn, s_don, scale_log2, window,
-                    Z, BM, SHORT or WINDOW, SHORT, WINDOW, UPCAST, PRECISION,
+                    p_delta_head, p_positions, i_m, last, start, s_qn, s_don, scale_log2, window,
+                    Z, BM, BN, SHORT or WINDOW, SHORT, WINDOW, UPCAST, PRECISION,
                 )  # fmt: skip
         b_position = tl.load(p_positions + o_n, mask=m_n, other=0)
         b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_n, Z // 2, ROTATE)
@@ -198,8 +208,8 @@ def key_kernel(
 def add_query_gradients(
     b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, p_lse, i_n, end, s_kn, s_vn, scale_log2,
     o_m, b_first,
-    Z: tl.constexpr, BN: tl.constexpr, MASKED: tl.constexpr, SHORT: tl.constexpr,
-    UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    Z: tl.constexpr, BN: tl.constexpr, MASKED: tl.constexpr, CAUSAL: tl.constexpr,
+    SHORT: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Adds what keys [i_n, min(i_n + BN, end)) send to the query rows o_m."""
     o_n = i_n + tl.arange(0, BN)
@@ -208,7 +218,7 @@ def add_query_gradients(
     b_k = load_rows(p_k, o_n, s_kn, m_read, Z, UPCAST)
     b_v = load_rows(p_v, o_n, s_vn, m_read, Z, UPCAST)
     b_p = probabilities(
-        b_q, b_k, b_lse, b_nan, scale_log2, o_m, o_n, b_first, MASKED, SHORT, PRECISION
+        b_q, b_k, b_lse, b_nan, scale_log2, o_m, i_n, b_first, BN, MASKED, CAUSAL, SHORT, PRECISION
     )
     b_dp = tl.dot(b_do, tl.trans(b_v), input_precision=PRECISION)
     b_ds = (b_p * (b_dp - b_delta[:, None])).to(b_k.dtype)
@@ -226,7 +236,7 @@ def query_kernel(
 ):  # fmt: skip
     """δ and dq of BM rows of a tile and head. q and k come rotated; ROTATE: dq is rotated back."""
     scale, scale_log2 = single(scale), single(scale_log2)
-    i_head, i_tile, i_part = place_of(HEADS, TILE // BM)
+    i_head, i_tile, i_part = place_of(tl.program_id(0), HEADS, TILE // BM)
     p_tile = p_tiles + i_tile * 4
     start = tl.load(p_tile) + i_part * BM
     end = tl.minimum(tl.load(p_tile + 1), start + BM)
@@ -250,17 +260,18 @@ def query_kernel(
         p_k += (i_head // GROUP) * s_kh
         p_v += (i_head // GROUP) * s_vh
         b_dq = tl.zeros([BM, Z], tl.float32)
+        CAUSAL: tl.constexpr = not (SHORT or WINDOW)
         if WINDOW:
             first += tl.maximum(start - window + 1 - first, 0) // BN * BN
         for i_n in range(first, start, BN):
             b_dq = add_query_gradients(
                 b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, p_lse, i_n, end, s_kn, s_vn, scale_log2,
-                o_m, b_first, Z, BN, SHORT or WINDOW, SHORT, UPCAST, PRECISION,
+                o_m, b_first, Z, BN, SHORT or WINDOW, CAUSAL, SHORT, UPCAST, PRECISION,
             )  # fmt: skip
         for i_n in range(start, end, BN):
             b_dq = add_query_gradients(
                 b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, p_lse, i_n, end, s_kn, s_vn, scale_log2,
-                o_m, b_first, Z, BN, True, SHORT, UPCAST, PRECISION,
+                o_m, b_first, Z, BN, True, CAUSAL, SHORT, UPCAST, PRECISION,
             )  # fmt: skip
         b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_m, Z // 2, ROTATE)
         p_dqkv += i_head * Z

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from ldm._native.layout import LONG, SHORT
 from ldm.kernels.tuned import Tuned
 
-KERNELS = ("forward_short", "forward_long", "backward_short", "rotate", "key", "query")
+KERNELS = (
+    "forward_short", "forward_long", "backward_short", "rotate", "key", "query"
+)  # fmt: skip
 HEAD_DIMS = (64, 128)
 
 
@@ -34,12 +36,13 @@ HOPPER: dict[tuple[int, str], Configuration] = {
     (128, "forward_long"): Configuration(64, 64, 4, 2),
     (128, "backward_short"): Configuration(SHORT, SHORT, 8, 1),
     (128, "rotate"): Configuration(64, 64, 4, 1),
-    (128, "key"): Configuration(64, 64, 8, 2),
+    (128, "key"): Configuration(32, 64, 8, 2),
     (128, "query"): Configuration(LONG, 64, 8, 2),
 }
 # Everywhere else operands sit in registers: more warps or narrower key blocks, or they spill.
 OTHERS = HOPPER | {
-    (128, "forward_long"): Configuration(64, 64, 8, 2),
+    (64, "backward_short"): Configuration(SHORT, SHORT, 8, 1),
+    (128, "forward_long"): Configuration(64, 32, 4, 2),
     (64, "key"): Configuration(64, 32, 8, 2),
     (128, "key"): Configuration(64, 32, 8, 2),
     (128, "query"): Configuration(LONG, 32, 8, 2),

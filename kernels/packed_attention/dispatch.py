@@ -3,8 +3,8 @@
 `dispatch.json` holds what was measured: rows {"arch", "head_dim", "bits", "longer_than",
 "provider"}, written by `python -m ldm.bench.tune dispatch`. A row holds for batches whose longest
 segment is longer than `longer_than` tokens; of the rows that hold, the one with the largest
-`longer_than` whose provider is installed wins. Where no row holds: ours on the architectures whose
-configurations the tests compile, then varlen, then plain PyTorch.
+`longer_than` whose provider is installed wins. Where no row holds: ours, for head dimensions that
+we have, then varlen, then plain PyTorch, which waits for the device and is told of.
 """
 
 import json
@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from ldm.kernels.dispatch import COMPILED_FOR, architecture, there
+from ldm.kernels.architectures import ours_run
+from ldm.kernels.dispatch import architecture, there
 from ldm.kernels.packed_attention import peers, plain
 from ldm.kernels.packed_attention.configurations import HEAD_DIMS
 from ldm.kernels.packed_attention.work_list import WorkList
@@ -93,7 +94,11 @@ def choose(
         attend = load(name)
     except ImportError as error:
         raise ValueError(f'packed attention: "{name}" is not installed here: {error}') from error
-    _log_once(f"packed attention: {name} ({why}; {arch}, {dtype}, head dimension {head_dim})")
+    slow = name == "plain" and arch != "cpu"
+    _log_once(
+        f"packed attention: {name} ({why}; {arch}, {dtype}, head dimension {head_dim})",
+        logging.WARNING if slow else logging.INFO,
+    )
     return attend
 
 
@@ -112,7 +117,7 @@ def best(
     for row in sorted(found, key=lambda row: -row["longer_than"]):
         if installed(row["provider"]):
             return row["provider"], f"measured, segments over {row['longer_than']}"
-    if arch in COMPILED_FOR and head_dim in HEAD_DIMS and installed("fused"):
+    if head_dim in HEAD_DIMS and installed("fused") and ours_run(arch):
         return "fused", "default"
     if dtype.itemsize == 2 and installed("varlen"):
         return "varlen", "default"
@@ -163,5 +168,5 @@ def apart(attend: Callable) -> Attend:
 
 
 @cache
-def _log_once(line: str) -> None:
-    log.info(line)
+def _log_once(line: str, level: int = logging.INFO) -> None:
+    log.log(level, line)

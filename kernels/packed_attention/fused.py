@@ -14,7 +14,11 @@ from ldm._native.layout import LONG, SHORT
 from ldm.kernels.dispatch import architecture
 from ldm.kernels.launch import DTYPES, INTERPRETED, launch, precision
 from ldm.kernels.packed_attention import backward as bwd
-from ldm.kernels.packed_attention.configurations import HEAD_DIMS, configuration, key_stages
+from ldm.kernels.packed_attention.configurations import (
+    HEAD_DIMS,
+    configuration,
+    key_stages,
+)
 from ldm.kernels.packed_attention.forward import (
     forward_kernel,
     rotate_kernel,
@@ -23,7 +27,9 @@ from ldm.kernels.packed_attention.forward import (
 from ldm.kernels.packed_attention.work_list import WorkList
 
 LOG2_E = math.log2(math.e)
-
+# At most so many programs a launch, which take the tiles in turn: enough for every card to have
+# some wait, few enough that those without work, of lists that are seldom full, cost nothing.
+PROGRAMS = 4096
 
 Angles = tuple[torch.Tensor, torch.Tensor]
 
@@ -211,18 +217,21 @@ def _split(qk_NJZ, qkv_NOZ, s: Sizes) -> tuple[torch.Tensor, torch.Tensor, torch
 
 
 def _rotate(qkv_NOZ, positions_N, classes, cos_TY, sin_TY, s: Sizes) -> torch.Tensor:
-    """q and k of the rows of the classes' tiles, rotated by their positions; other rows hold
-    anything. Without angles no tokens."""
+    """k of the rows of the classes' tiles, rotated by their positions; q too where no kernel for
+    pieces of segments, which keeps it, takes the class. Other rows hold anything. Without angles no
+    tokens."""
     heads = s.heads + s.key_heads
     tokens = 0 if cos_TY is None else len(positions_N)
-    qk_NJZ, rotated_NJZ = qkv_NOZ[:, :heads], qkv_NOZ.new_empty(tokens, heads, s.dim)
+    rotated_NJZ = qkv_NOZ.new_empty(tokens, heads, s.dim)
     chosen = s.configuration("rotate")
     for tiles_Q4, tile in classes if cos_TY is not None else ():
-        rows = min(chosen.BM, tile)
+        rows, first = min(chosen.BM, tile), 0 if tile == SHORT and s.alone_forward else s.heads
+        work = tiles_Q4.shape[0] * (heads - first) * (tile // rows)
         launch(
-            rotate_kernel, tiles_Q4.shape[0] * heads * (tile // rows), chosen.warps, chosen.stages,
-            qk_NJZ, rotated_NJZ, positions_N, tiles_Q4, cos_TY, sin_TY, *qk_NJZ.stride()[:2],
-            HEADS=heads, Z=s.dim, TILE=tile, BM=rows, UPCAST=s.upcast,
+            rotate_kernel, min(work, PROGRAMS), chosen.warps, chosen.stages,
+            qkv_NOZ, rotated_NJZ, positions_N, tiles_Q4, cos_TY, sin_TY, *_strides(qkv_NOZ), work,
+            FROM=first, HEADS=heads - first, ALL=heads, Z=s.dim, TILE=tile, BM=rows,
+            UPCAST=s.upcast,
         )  # fmt: skip
     return rotated_NJZ
 
@@ -248,26 +257,27 @@ def _forward(
     o_NHZ = qkv_NOZ.new_empty(tokens, s.heads, s.dim)
     lse_HN = qkv_NOZ.new_empty(s.heads, tokens, dtype=torch.float32)
     shared = s.facts(window) | {"HEADS": s.heads, "GROUP": s.group}
+    shared["ROTATE"] = cos_TY is not None
+    angles = (lse_HN, lse_HN) if cos_TY is None else (cos_TY, sin_TY)
     scalars = (tokens, s.scales()[1], window)
+    q, k, v = _split(qkv_NOZ, qkv_NOZ, s)
+    strides = _strides(q, k, v, o_NHZ)
     if s.alone_forward:
-        q, k, v = _split(qkv_NOZ, qkv_NOZ, s)
-        chosen = s.configuration("forward_short")
-        angles = (lse_HN, lse_HN) if cos_TY is None else (cos_TY, sin_TY)
+        chosen, work = s.configuration("forward_short"), short_Q4.shape[0] * s.heads
         launch(
-            short_forward_kernel, short_Q4.shape[0] * s.heads, chosen.warps, chosen.stages,
-            q, k, v, o_NHZ, lse_HN, positions_N, short_Q4, *angles, *_strides(q, k, v, o_NHZ),
-            *scalars, BM=SHORT, ROTATE=cos_TY is not None, **shared,
+            short_forward_kernel, min(work, PROGRAMS), chosen.warps, chosen.stages,
+            q, k, v, o_NHZ, lse_HN, positions_N, short_Q4, *angles, *strides, work, *scalars,
+            BM=SHORT, **shared,
         )  # fmt: skip
     kept = _classes(short_Q4, long_Q4, s.alone_backward)
     rotated_NJZ = _rotate(qkv_NOZ, positions_N, kept, cos_TY, sin_TY, s)
-    q, k, v = _split(qkv_NOZ if cos_TY is None else rotated_NJZ, qkv_NOZ, s)
     chosen = s.configuration("forward_long")
     for tiles_Q4, tile in _classes(short_Q4, long_Q4, s.alone_forward):
-        programs = tiles_Q4.shape[0] * s.heads * (tile // chosen.BM)
+        work = tiles_Q4.shape[0] * s.heads * (tile // chosen.BM)
         launch(
-            forward_kernel, programs, chosen.warps, chosen.stages,
-            q, k, v, o_NHZ, lse_HN, positions_N, tiles_Q4, *_strides(q, k, v, o_NHZ), *scalars,
-            TILE=tile, BM=chosen.BM, BN=chosen.BN, SHORT=tile == SHORT, **shared,
+            forward_kernel, min(work, PROGRAMS), chosen.warps, chosen.stages,
+            q, k, v, rotated_NJZ, o_NHZ, lse_HN, positions_N, tiles_Q4, *angles, *strides, work,
+            *scalars, TILE=tile, BM=chosen.BM, BN=chosen.BN, SHORT=tile == SHORT, **shared,
         )  # fmt: skip
     return o_NHZ, lse_HN, rotated_NJZ
 

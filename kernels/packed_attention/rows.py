@@ -9,23 +9,30 @@ import triton.language as tl
 
 
 @triton.jit
-def place_of(HEADS: tl.constexpr, PARTS: tl.constexpr):
-    """(head, tile, part of the tile) of this program; the head is int64, for offsets.
+def place_of(i_work, HEADS: tl.constexpr, PARTS: tl.constexpr):
+    """(head, tile, part of the tile) of the i_work-th piece of work; the head is int64, for
+    offsets.
 
-    Heads vary fastest over the grid, so that the first programs are the most expensive tiles.
+    Heads vary fastest, so that the first programs take the most expensive tiles. A program takes
+    every n-th piece, n programs in all, until it meets a tile that is empty: those come last.
     Kernels load the tile's row in their own body: PyTorch's analysis takes a pointer as written
     where a helper returns values loaded from it that an address to store to depends on.
     """
-    i_program = tl.program_id(0)
-    i_head = (i_program % HEADS).to(tl.int64)
-    return i_head, i_program // (HEADS * PARTS), i_program // HEADS % PARTS
+    i_head = (i_work % HEADS).to(tl.int64)
+    return i_head, i_work // (HEADS * PARTS), i_work // HEADS % PARTS
 
 
 @triton.jit
-def load_rows(p_base, o_row, s_row, m_row, Z: tl.constexpr, UPCAST: tl.constexpr):
-    """Rows of Z contiguous elements; zero where masked. UPCAST: the interpreter has no bf16."""
+def load_rows(
+    p_base, o_row, s_row, m_row, Z: tl.constexpr, UPCAST: tl.constexpr, ALL: tl.constexpr = False
+):
+    """Rows of Z contiguous elements; zero where masked, unless ALL are there. UPCAST: the
+    interpreter has no bf16."""
     p_block = p_base + o_row[:, None].to(tl.int64) * s_row + tl.arange(0, Z)[None, :]
-    b = tl.load(p_block, mask=m_row[:, None], other=0.0)
+    if ALL:
+        b = tl.load(p_block)
+    else:
+        b = tl.load(p_block, mask=m_row[:, None], other=0.0)
     return b.to(tl.float32) if UPCAST else b
 
 
@@ -83,9 +90,12 @@ def store_rotated(
 
 
 @triton.jit
-def seen_from(o_m, o_n, b_first):
-    """[BM, BN]: key n is at or before row m and not before the first key that m sees."""
-    return (o_n[None, :] <= o_m[:, None]) & (o_n[None, :] >= b_first[:, None])
+def seen_from(o_m, i_n, b_first, BN: tl.constexpr, CAUSAL: tl.constexpr):
+    """[BM, BN]: key i_n + n is at or before row m and, unless CAUSAL says that all are anyway, not
+    before the first key that m sees. Counted from i_n, so that n is a constant of the thread."""
+    o_n = tl.arange(0, BN)[None, :]
+    m_seen = o_n <= (o_m - i_n)[:, None]
+    return m_seen if CAUSAL else m_seen & (o_n >= (b_first - i_n)[:, None])
 
 
 @triton.jit

@@ -35,13 +35,13 @@ FACTS: dict[str, dict] = {
 }
 # What asks for most registers; what is left out here asks for less of the same.
 SIXTEEN_BITS = (
-    "forward_short", "forward_short rotated", "forward_long",
+    "forward_short", "forward_short rotated", "forward_long", "forward_long rotated",
     "backward_short", "backward_short rotated", "rotate",
     "key", "key rotated", "key rotated grouped short", "key window",
     "query", "query rotated", "query rotated short",
 )  # fmt: skip
 THIRTY_TWO_BITS = (
-    "forward_long short", "rotate", "key rotated short", "query rotated short",
+    "forward_long rotated short", "rotate", "key rotated short", "query rotated short",
 )  # fmt: skip
 # Kernels that must use the architecture's own matrix instruction.
 PRODUCTS = tuple(name for name in SIXTEEN_BITS if name != "rotate")
@@ -63,7 +63,8 @@ def arguments(name: str, dim: int, element: str, chosen: Configuration) -> dict:
     pointers |= dict.fromkeys(("p_lse", "p_delta", "p_cos", "p_sin"), "fp32")
     constants = {
         "HEADS": 16, "KEY_HEADS": 16, "GROUP": 1, "Z": dim, "BM": chosen.BM, "BN": chosen.BN,
-        "TILE": LONG, "SHORT": False, "ROTATE": False, "WINDOW": False, "UPCAST": False,
+        "FROM": 16, "ALL": 32, "TILE": LONG,
+        "SHORT": False, "ROTATE": False, "WINDOW": False, "UPCAST": False,
         "PRECISION": "tf32x3" if element == "fp32" else "tf32",
     }  # fmt: skip
     for word in words:

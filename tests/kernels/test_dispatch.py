@@ -82,7 +82,8 @@ def row(provider, longer_than=0, **changes):
         ("sm_90", torch.bfloat16, 64, 100, [], "fused"),
         ("sm_80", torch.float32, 128, 100, [], "fused"),
         ("sm_90", torch.bfloat16, 96, 100, [], "varlen"),  # no kernel of ours
-        ("sm_86", torch.float32, 64, 100, [], "plain"),  # nothing compiled, varlen has no fp32
+        ("sm_86", torch.float32, 64, 100, [], "fused"),  # by its nearest architecture
+        ("sm_75", torch.float32, 64, 100, [], "plain"),  # too old; varlen has no fp32
         ("sm_90", torch.bfloat16, 64, 100, [row("varlen")], "varlen"),
         ("sm_90", torch.bfloat16, 64, 100, [row("varlen", 100)], "fused"),
         ("sm_90", torch.bfloat16, 64, 101, [row("fused"), row("varlen", 100)], "varlen"),
@@ -94,6 +95,7 @@ def test_the_measured_row_wins_else_the_default(
     arch, dtype, head_dim, longest, rows, expected, monkeypatch
 ):
     monkeypatch.setattr(dispatch, "installed", {"fused", "varlen", "plain"}.__contains__)
+    monkeypatch.setattr(dispatch, "ours_run", {"sm_80", "sm_86", "sm_90"}.__contains__)
     assert dispatch.best(arch, dtype, head_dim, longest, rows)[0] == expected
 
 

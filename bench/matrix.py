@@ -1,0 +1,163 @@
+"""Every shipped kernel configuration, compiled by each pair of Triton and torch for each GPU.
+
+    python -m ldm.bench.matrix [PAIR…] [--architectures sm_90 …] [--cache DIR] [--out FILE]
+
+A PAIR is torch:triton, as in 2.13:3.7. Each is installed apart, into a virtual environment of its
+own under --cache, with pip as it is set up here; what has been compiled is kept there as well, one
+file a pair and architecture, until a kernel changes. --out gets the page with the table. Ends with
+1 where a configuration must not ship or a kernel is launched with a fault.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tomllib
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+from ldm.bench import gate
+from ldm.bench.rows import table
+from ldm.errors import LdmError
+from ldm.kernels.architectures import ARCHITECTURES
+
+ROOT = Path(__file__).resolve().parents[1]
+PAIRS = ("2.11:3.6", "2.13:3.7", "2.15:3.9")
+PARTS = ("block", "embedding", "loss")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ldm" / "matrix"
+PAGE = ROOT / "docs" / "kernels" / "matrix.md"
+COLUMNS = (
+    "torch", "Triton", "GPU", "configurations", "without stack", "most registers", "at 255",
+    "most shared", "launched", "faults",
+)  # fmt: skip
+
+
+PAGE_TEXT = """# The matrix: pairs of torch and Triton, and GPUs
+
+Written by `python -m ldm.bench.matrix`, which installs each pair apart and compiles ahead of time,
+without a GPU: every configuration that a launch may choose (`shipped.py`), and every kernel as
+`torch.compile` launches it in a block, the embedding and the loss of `ldm-v0` (bf16). A fault is a
+byte of stack, more shared memory than the card has, a bf16 product without matrix instructions,
+arithmetic in fp64, or a tensor that PyTorch takes to be written and is not.
+
+{table}
+## Faults
+
+{faults}
+## What is refused, and what runs elsewhere
+
+Another Triton is refused by name when the kernels are imported (`kernels/architectures.py`). A card
+outside the table takes the configurations of its nearest architecture, after one check that they
+compile there without stack and fit its shared memory; the choice is logged. Below sm_80, and where
+they do not fit, plain PyTorch runs, and a warning says so. FP fusion is set explicitly.
+"""
+
+
+def python_of(pair: str, cache: Path) -> Path:
+    """The interpreter that has the pair, installed where it is not yet. Raises LdmError."""
+    torch, triton = pair.split(":")
+    folder = cache / f"torch-{torch}-triton-{triton}"
+    python, ready = folder / "bin" / "python", folder / "ready"
+    if ready.exists():
+        return python
+    venv.create(folder, with_pip=True)
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    others = [line for line in needed if not line.startswith("torch")]
+    command = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        f"torch=={torch}.*",
+        f"triton=={triton}.*",
+    ]
+    result = subprocess.run([*command, *others], capture_output=True, text=True)
+    if result.returncode:
+        raise LdmError(f"torch {torch} with Triton {triton}: {result.stderr.strip()[-600:]}")
+    ready.touch()
+    return python
+
+
+def kernels_digest() -> str:
+    """Of everything that a result depends on in the tree."""
+    digest = hashlib.sha256()
+    names = ("gate", "launches", "machine_code", "parts", "written")
+    files = [*(ROOT / "kernels").rglob("*.py"), *(ROOT / "bench" / f"{n}.py" for n in names)]
+    for path in [*sorted(files), *sorted((ROOT / "kernels").rglob("configurations.json"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def cell(pair: str, arch: str, cache: Path, say: Callable[[str], None]) -> dict:
+    """{"shipped": usages, "launched": kernels of ours, "faults": why not} of one pair and GPU."""
+    torch, triton = pair.split(":")
+    kept = cache / f"torch-{torch}-triton-{triton}" / f"{arch}-{kernels_digest()}.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    python = str(python_of(pair, cache))
+    say(f"{pair} {arch}: compiling")
+    shipped = gate.in_a_process(arch, python)
+    found = {"shipped": shipped, "faults": [], "launched": 0}
+    for line in shipped:
+        name = "{operation} {kernel} {size} {element}, {configuration}".format(**line)
+        found["faults"] += [f"{name}: {why}" for why in gate.failures(line, arch)]
+    for part in PARTS:
+        lines = gate.launches_of(part, arch, python)
+        found["launched"] += len({json.dumps(line["code"]) for line in lines})
+        found["faults"] += gate.faults_of(part, lines)
+    kept.write_text(json.dumps(found))
+    return found
+
+
+def row(pair: str, arch: str, found: dict) -> dict:
+    """One line of the table."""
+    torch, triton = pair.split(":")
+    shipped = found["shipped"]
+    return {
+        "torch": torch, "Triton": triton, "GPU": arch, "configurations": len(shipped),
+        "without stack": sum(not line["stack"] for line in shipped),
+        "most registers": max(line["registers"] for line in shipped),
+        "at 255": sum(line["registers"] >= 255 for line in shipped),
+        "most shared": max(line["shared"] for line in shipped),
+        "launched": found["launched"], "faults": len(found["faults"]),
+    }  # fmt: skip
+
+
+def page(rows: list[dict], faults: list[str]) -> str:
+    """Markdown."""
+    head = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
+    body = "".join(f"| {' | '.join(str(line[c]) for c in COLUMNS)} |\n" for line in rows)
+    listed = "".join(f"- {fault}\n" for fault in faults) or "None.\n"
+    return PAGE_TEXT.format(table=head + body, faults=listed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pairs", nargs="*", default=list(PAIRS), metavar="PAIR")
+    parser.add_argument("--architectures", nargs="+", choices=list(ARCHITECTURES))
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--out", type=Path, default=PAGE)
+    options = parser.parse_args()
+    os.environ["PYTHONPATH"] = str(ROOT)
+    rows, faults = [], []
+    for pair in options.pairs:
+        for arch in options.architectures or ARCHITECTURES:
+            found = cell(pair, arch, options.cache, lambda text: print(text, flush=True))
+            rows.append(row(pair, arch, found))
+            faults += [f"torch:Triton {pair}, {arch}: {fault}" for fault in found["faults"]]
+    options.out.write_text(page(rows, faults))
+    print(table(rows, COLUMNS), *faults, sep="\n")
+    sys.exit(1 if faults else 0)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except LdmError as error:
+        sys.exit(f"matrix: {error}")
