@@ -4,6 +4,11 @@
 
 One engine trains on both in turn, a step each: from the loader that training uses, and again on
 the batches that it gave two steps before, kept in memory. Prints JSON lines.
+
+    python -m ldm.bench.loader_wait --mix FOLDER --step_ms 259 --loader_mb 1024 [--streams 8]
+
+Nothing is trained: each batch is copied, as for a GPU, and used for so many milliseconds, those
+that `ldm plan ldm-v0 --gpu H200` tells. The mix should be ten times what the loader may hold.
 """
 
 import argparse
@@ -16,7 +21,7 @@ import torch
 
 from ldm.bench.measure import percentiles, scaled
 from ldm.config import TrainConfig
-from ldm.data.loader import MicroBatches
+from ldm.data.loader import Loader, MicroBatches
 from ldm.data.manifest import read_manifest
 from ldm.model.decoder import Decoder
 from ldm.model.presets import architecture
@@ -55,6 +60,39 @@ def measure(mix: Path, steps: int, micro_batches: int, preset: str = "nano"):
     yield row | {"metric": "share waited"} | percentiles(shares)
 
 
+def paced(mix: Path, steps: int, step_ms: float, loader_mb: int, streams: int):
+    """Rows: the share waited at steps of a given time, on the first `streams` of the mix as one
+    rank, and how the memory of the loader compares with its setting and with the mix."""
+    manifest = read_manifest(mix, "mix")
+    world = len(manifest["streams"]) // streams
+    shards = [shard for stream in manifest["streams"][::world] for shard in stream]
+    unpacked = sum(shard["blocks"] * shard["largest"] for shard in shards)
+    loader = Loader(mix, 0, world, memory=loader_mb << 20)
+    shares, tokens, cpu = [], 0, time.process_time()
+    with closing(loader):
+        for i in range(WARM + steps):
+            start, waited = time.perf_counter(), loader.waited
+            batch = next(loader)
+            copies = [value.clone() for value in vars(batch.tokens).values()]
+            tokens += batch.used_tokens
+            time.sleep(max(0.0, step_ms / 1e3 - (time.perf_counter() - start)))
+            if i >= WARM:
+                shares.append((loader.waited - waited) / (time.perf_counter() - start))
+            del copies
+        peak, cpu = loader.blocks.peak, time.process_time() - cpu
+    shape = f"{streams} streams, {step_ms:g} ms a step, {loader_mb} MiB"
+    row = {"op": "loader", "provider": "loader", "mode": "paced", "shape": shape}
+    yield row | {"metric": "share waited"} | percentiles(shares)
+    whole = {
+        "share waited in all": sum(shares) / len(shares),
+        "memory / setting": peak / (loader_mb << 20),
+        "mix / setting": unpacked / (loader_mb << 20),
+        "tokens / CPU s": tokens / cpu,
+    }
+    for metric, value in whole.items():
+        yield row | {"metric": metric} | percentiles([value])
+
+
 def train(engine, batches: list, start: float) -> float:
     """Seconds since `start` once the step is done."""
     engine.backward(batches)
@@ -72,7 +110,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--micro_batches", type=int, default=2)
     parser.add_argument("--preset", default="nano")
-    for row in measure(**vars(parser.parse_args())):
+    parser.add_argument("--step_ms", type=float, default=0.0)
+    parser.add_argument("--loader_mb", type=int, default=1024)
+    parser.add_argument("--streams", type=int, default=8)
+    options = parser.parse_args()
+    if options.step_ms:
+        rows = paced(
+            options.mix, options.steps, options.step_ms, options.loader_mb, options.streams
+        )
+    else:
+        rows = measure(options.mix, options.steps, options.micro_batches, options.preset)
+    for row in rows:
         print(json.dumps(row))
 
 

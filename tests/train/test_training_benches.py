@@ -15,6 +15,14 @@ def test_the_loader_is_held_against_batches_from_memory(made, monkeypatch):
     assert found["loader", "ms"]["p50"] > 0 and found["synthetic", "ms"]["p50"] > 0
 
 
+def test_the_loader_is_held_against_steps_of_a_given_time(made, monkeypatch):
+    monkeypatch.setattr(loader_wait, "WARM", 1)
+    rows = list(loader_wait.paced(made[1] / "mix", 3, 5.0, 64, streams=2))
+    found = {row["metric"]: row["p50"] for row in rows}
+    assert 0 <= found["share waited"] < 1 and 0 < found["memory / setting"] <= 1
+    assert found["mix / setting"] > 0 and found["tokens / CPU s"] > 0
+
+
 def test_ranks_are_judged_step_by_step_against_a_process_alone(capsys):
     seconds = {"alone": [1.0, 2.0, 4.0], "ddp": [1.5, 3.0, 6.0], "zero-1": [1.1, 2.2, 4.4]}
     data_parallel.report(seconds, data_parallel.Options(), "bf16")
