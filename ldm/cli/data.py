@@ -118,7 +118,7 @@ class DataImport:
     """Make recorded data of others' datasets: Minari, D4RL's HDF5, NumPy archives, LeRobot v3, RLDS
     as TFDS has it, JAT, TD-MPC2. What lies there says which; labels are the actions.
 
-    `ldm data import door.hdf5 --as gymnasium-robotics/AdroitHandDoor-v1 --out runs/door/data`, then
+    `ldm data import door.hdf5 --as envpool/AdroitHandDoor-v1 --out runs/door/data`, then
     `ldm run imported --name door`: a model that acts, and its report."""
 
     datasets: tyro.conf.Positional[list[str]]

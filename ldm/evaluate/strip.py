@@ -104,7 +104,7 @@ class Strip:
         side = PICTURE if len(chosen) == 1 else (HEIGHT - 3 * EDGE) // 2
         for number, i in enumerate(chosen):
             pixels = picture(self.seen[i], observation[i])
-            shown = enlarged(pixels, side, side)
+            shown = enlarged(pixels, PICTURE, side)
             x = EDGE + (PICTURE - shown.shape[1]) // 2
             image.paste(Image.fromarray(shown), (x, EDGE + number * (side + EDGE)))
 
