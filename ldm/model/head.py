@@ -63,12 +63,13 @@ class ActionHead(nn.Module):
         smooth_L: torch.Tensor,
         ways_L: torch.Tensor,
         chance_L: torch.Tensor | None = None,
+        heat_L: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """values_L in fp32, each component read by its way (int64, one of DECODE's indices).
 
         EXPECTED: the mean class. LIKELIEST: the likeliest class; where `smooth_L`, the mean of
         those within PEAK of it. SAMPLED: the class at which the cumulative distribution passes
-        chance_L (uniform in [0, 1), needed only there).
+        chance_L (uniform in [0, 1), needed only there), of logits / heat_L where there is one.
         """
         logits_LK = self.logits(hidden_WD, rows_L, slots_L, classes_L)
         steps = torch.arange(logits_LK.shape[-1], dtype=logits_LK.dtype, device=logits_LK.device)
@@ -78,7 +79,8 @@ class ActionHead(nn.Module):
         peak_LK = p_LK * ((steps - best_L1).abs() <= reach_L1)
         values = [p_LK @ steps, (peak_LK @ steps) / peak_LK.sum(-1), best_L1[..., 0]]
         if chance_L is not None:
-            passed_L = (p_LK.cumsum(-1) <= chance_L[:, None]).sum(-1)
+            warm_LK = p_LK if heat_L is None else torch.softmax(logits_LK / heat_L[:, None], -1)
+            passed_L = (warm_LK.cumsum(-1) <= chance_L[:, None]).sum(-1)
             values[2] = torch.minimum(passed_L, classes_L - 1)
         stacked = torch.stack([v.to(logits_LK.dtype) for v in values])
         return stacked.gather(0, ways_L[None])[0]

@@ -43,11 +43,16 @@ class SharedActor:
     def act(self, turns: Sequence[Turn]) -> list[Arrays]:
         """The action of every stream of each turn, its components read as the facts say."""
         hidden_WD, parts = self.read(turns), self._parts(turns)
-        chance_L = None
+        chance_L = heat_L = None
         if any(streams.samples for streams, _ in turns):
             chances = [streams.chance().reshape(-1) for streams, _ in turns]
             chance_L = torch.from_numpy(np.concatenate(chances)).to(self._device)
-        values_L = self._model.head.decode(hidden_WD, *parts, chance_L).cpu().numpy()
+            heats = [
+                np.full(len(chance), streams.temperature, np.float32)
+                for chance, (streams, _) in zip(chances, turns)
+            ]
+            heat_L = torch.from_numpy(np.concatenate(heats)).to(self._device)
+        values_L = self._model.head.decode(hidden_WD, *parts, chance_L, heat_L).cpu().numpy()
         actions, start = [], 0
         for streams, _ in turns:
             size = streams.num_envs * len(streams.ways_J)

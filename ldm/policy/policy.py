@@ -10,6 +10,7 @@ for _ in range(500):
 """
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,18 +58,34 @@ class Policy:
     digest: str
     step: int | None = None
 
-    def actor(self, environment: str, num_envs: int, decode: str = "", seed: int = 0) -> ModelActor:
+    def actor(
+        self,
+        environment: str,
+        num_envs: int,
+        decode: str = "",
+        seed: int = 0,
+        temperature: float = 1.0,
+    ) -> ModelActor:
         """A new Actor, with no past, for `num_envs` streams of `environment`.
 
         decode: "expected", "likeliest" or "sampled" for all components, in place of what the
-        environment's facts say of each; seed: of what is sampled. Raises LdmError for an
-        environment that the model does not know, or another way to decode.
+        environment's facts say of each; seed, temperature: of what is sampled. Raises LdmError for
+        an environment that the model does not know, or another way to decode.
         """
-        streams = self.streams(environment, num_envs, decode, seed)
+        streams = self.streams(environment, num_envs, decode, seed, temperature)
         return ModelActor(f"ldm/{self.digest[:12]}", self.model, streams)
 
-    def streams(self, environment: str, num_envs: int, decode: str = "", seed: int = 0) -> Streams:
+    def streams(
+        self,
+        environment: str,
+        num_envs: int,
+        decode: str = "",
+        seed: int = 0,
+        temperature: float = 1.0,
+    ) -> Streams:
         """The same to be seated with others in a SharedActor of this model."""
+        if not 0 < temperature < math.inf:
+            raise LdmError(f"temperature: expected more than 0, got {temperature}")
         if decode not in ("", *DECODE):
             raise LdmError(f'decode: expected one of {", ".join(DECODE)}, got "{decode}"')
         if environment not in self.environments:
@@ -85,7 +102,7 @@ class Policy:
         )
         if classes > most:
             raise LdmError(f"{environment}: an action has {classes} classes, the model has {most}")
-        return Streams(codec, num_envs, spans, decode, seed)
+        return Streams(codec, num_envs, spans, decode, seed, temperature)
 
     def agent(
         self,
@@ -93,14 +110,15 @@ class Policy:
         environment: str | None = None,
         decode: str = "",
         seed: int = 0,
+        temperature: float = 1.0,
         probe_steps: int = 2000,
     ) -> Agent:
         """The model in `env` of Gymnasium, stable-baselines3 or `ldm.make`, with no past.
 
         environment: the id under which the model knows it, where its name and spaces do not tell.
-        decode, seed: as for `actor`. What the model was not trained on is made known by
-        `probe_steps` random steps in `env`, which then has to be reset; a line says so. Raises
-        LdmError for an environment that it cannot act in.
+        decode, seed, temperature: as for `actor`. What the model was not trained on is made
+        known by `probe_steps` random steps in `env`, which then has to be reset; a line says so.
+        Raises LdmError for an environment that it cannot act in.
         """
         found = wrapped(env)
         policy, id = self, known_as(self.environments, found, environment)
@@ -110,7 +128,7 @@ class Policy:
                 why = f"the model knows {other[0]} with other spaces"
             entry = explore(env, found, seed, probe_steps, why)
             policy, id = self.knowing(entry), entry["id"]
-        return Agent(policy.actor(id, found.streams, decode, seed), found)
+        return Agent(policy.actor(id, found.streams, decode, seed, temperature), found)
 
     def knowing(self, entry: dict) -> "Policy":
         """This policy with an environment that it was not trained on: an entry as a mix has it, or

@@ -32,13 +32,20 @@ class Streams:
     """`num_envs` streams of one environment.
 
     decode: a way for all components, in place of what the environment's facts say of each (classes
-    have no mean, and are then read as the likeliest); seed: of what is sampled.
+    have no mean, and are then read as the likeliest); seed, temperature: of what is sampled.
     """
 
     def __init__(
-        self, codec: Codec, num_envs: int, spans_episodes: bool, decode: str = "", seed: int = 0
+        self,
+        codec: Codec,
+        num_envs: int,
+        spans_episodes: bool,
+        decode: str = "",
+        seed: int = 0,
+        temperature: float = 1.0,
     ):
         self.codec, self.num_envs, self.spans_episodes = codec, num_envs, spans_episodes
+        self.temperature = temperature
         context = codec.config.context
         self._memory = Memory(num_envs, context // 2 // codec.tokens_per_step)
         self._most_steps = (context - codec.tokens_per_observation) // codec.tokens_per_step

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from ldm.envs import spaces
 from ldm.envs.interface import TimeStep
 from ldm.envs.make import make
 from ldm.errors import LdmError
@@ -205,6 +206,36 @@ def test_an_environment_of_a_known_name_with_other_spaces_is_explored(model, tok
     env.spec = gymnasium.envs.registration.EnvSpec("mixed", Walk)
     made.agent(env, probe_steps=8)
     assert "the model knows test/mixed with other spaces: 8 random steps" in capsys.readouterr().err
+
+
+def test_temperature_sharpens_and_flattens_what_is_sampled(model, tokens):
+    made, env = policy(model, tokens, "mixed"), Walk("mixed")
+    observation, _ = env.reset(seed=3)
+    moment = None
+
+    def drawn(decode: str, temperature: float) -> list:
+        nonlocal moment
+        agent = made.agent(env, "test/mixed", decode, 1, temperature)
+        flat, no = agent.env.flat(observation), np.zeros(200, bool)
+        many = made.actor("test/mixed", 200, decode, 1, temperature)
+        moment = TimeStep(
+            [np.repeat(a, 200, 0) for a in flat],
+            [np.repeat(a, 200, 0) for a in agent._last], np.zeros(200), no, no, ~no,
+        )  # fmt: skip
+        return many.act(moment)
+
+    cold, likeliest = drawn("sampled", 1e-4), drawn("likeliest", 1.0)
+    classes = [a for a, leaf in zip(cold, made_leaves(made)) if leaf.kind == "discrete"]
+    best = [a for a, leaf in zip(likeliest, made_leaves(made)) if leaf.kind == "discrete"]
+    assert all(np.array_equal(a, b) for a, b in zip(classes, best, strict=True))
+    spread = [sum(a.astype(float).std() for a in drawn("sampled", t)) for t in (1e-4, 1.0)]
+    assert spread[0] < spread[1]
+    with pytest.raises(LdmError, match="temperature: expected more than 0, got 0"):
+        made.agent(env, "test/mixed", "sampled", temperature=0)
+
+
+def made_leaves(made: Policy) -> tuple:
+    return spaces.leaves(spaces.from_json(made.environments["test/mixed"]["action"]))
 
 
 class Choosy(Ragged):

@@ -49,7 +49,10 @@ class Camera(Timed):
     def show(self):
         self.right, self.power = int(self.np_random.integers(2)), self.np_random.uniform(0.2, 1)
         image = self.np_random.integers(0, 60, (24, 24, 3), np.uint8)
-        row, column = self.np_random.integers(0, 16), self.np_random.integers(0, 4) + 12 * self.right
+        row, column = (
+            self.np_random.integers(0, 16),
+            self.np_random.integers(0, 4) + 12 * self.right,
+        )
         image[row : row + 8, column : column + 8] = 255
         return {"image": image, "power": np.array([self.power], np.float32)}
 
