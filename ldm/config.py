@@ -131,7 +131,7 @@ class Recipe:
     seed: int = 0
     workers: int = 2  # processes that generate data side by side
     storage: str = ""  # URL under which data/ and mix/ lie (s3://bucket/runs); "": with the run
-    runner: Literal["local", "ray"] = "local"  # where references are searched for
+    runner: Literal["local", "ray"] = "local"  # where all but training runs: here, or a Ray cluster
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
     tokens: TokenConfig = field(default_factory=TokenConfig)

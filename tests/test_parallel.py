@@ -101,6 +101,15 @@ def test_an_error_on_ray_arrives_as_it_was_raised(ray_cluster):
         run_jobs(square, [(0, 1), (1, 1)], 1, "square", runner="ray")
 
 
+def test_a_job_on_ray_runs_in_the_folder_of_the_command(ray_cluster, tmp_path, monkeypatch):
+    """So a run's folder is found by the same path, which all machines share."""
+    monkeypatch.chdir(tmp_path)
+    assert run_jobs(os.getcwd, [()], 1, "here", label=str, runner="ray") == [str(tmp_path)]
+    monkeypatch.setattr("ldm.parallel.ray_pool.os.getcwd", lambda: f"{tmp_path}/gone")
+    with pytest.raises(LdmError, match=r"has no folder .*gone.*that all machines share"):
+        run_jobs(os.getpid, [()], 1, "here", label=str, runner="ray")
+
+
 def test_an_unknown_runner_is_refused():
     with pytest.raises(LdmError, match="local, ray"):
         run_jobs(square, [(0,)], 1, "square", runner="cluster")

@@ -3,6 +3,7 @@
 LDM_KILLS=20 python -m pytest tests/test_pipeline.py   kills more often than the default.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -162,3 +163,36 @@ def test_a_wrong_word_is_answered_with_the_right_one(tmp_path, arguments, messag
     assert result.returncode != 0
     assert message in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_on_a_ray_cluster_that_loses_workers_it_ends_the_same(undisturbed, tmp_path):
+    """References, recording, mixing and evaluation by the same code; a worker of each is killed."""
+    pytest.importorskip("ray")
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    for stage in ("reference", "record", "mix", "train", "evaluate"):
+        process, killed = start(tmp_path, stage, "tiny.toml", "--runner", "ray"), 0
+        while process.poll() is None:
+            for worker in ray_workers() if not killed and stage != "train" else ():
+                os.kill(worker, signal.SIGKILL)
+                killed += 1
+                break
+            time.sleep(0.02)
+        assert process.returncode == 0, (tmp_path / "output.txt").read_text()
+        assert killed or stage in ("mix", "train"), stage  # whose jobs take milliseconds
+    assert outcome(tmp_path) == outcome(undisturbed)
+    played = [
+        {path.name: json.loads(path.read_text())["returns"] for path in where.glob("*.json")}
+        for where in (folder / "runs/tiny/evaluation" for folder in (tmp_path, undisturbed))
+    ]
+    assert played[0] == played[1] and len(played[0]) == 3
+
+
+def ray_workers() -> list[int]:
+    """The processes of a Ray cluster that run a job now."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (folder / "cmdline").read_bytes().startswith(b"ray::_run"):
+                found.append(int(folder.name))
+    return found

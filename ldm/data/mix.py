@@ -54,12 +54,17 @@ def mix_stage(recipe: Recipe, folder: Path) -> None:
         _tell_skipped(environments, data)
         plan, checksum = _begun(mix, settings) or _begin(recipe, environments, data, mix, settings)
         fidelity.tell(plan.environments, recipe.tokens)
-        parts = _dealt(plan, checksum, data, mix, recipe.workers)
+        parts = _dealt(plan, checksum, data, mix, recipe.workers, recipe.runner)
         collects = [
             (mix, checksum, target, parts[target // plan.width]) for target in range(plan.targets)
         ]
         entries = run_jobs(
-            collect_job, collects, recipe.workers, "mix", lambda job: f"shard {job[2]}"
+            collect_job,
+            collects,
+            recipe.workers,
+            "mix",
+            lambda job: f"shard {job[2]}",
+            recipe.runner,
         )
         _finish(recipe, plan, entries, mix)
 
@@ -72,7 +77,9 @@ def _begin(
     for old in (*mix.glob("stream-*"), mix / PARTS):
         storage.remove(old)
     asked = [(environment, recipe.tokens, data) for environment in environments]
-    environments = run_jobs(known, asked, recipe.workers, "facts", lambda job: job[0]["id"])
+    environments = run_jobs(
+        known, asked, recipe.workers, "facts", lambda job: job[0]["id"], recipe.runner
+    )
     sizes = {
         (e, s): bytes_per_step(codec)
         * shard["transitions"]
@@ -105,7 +112,9 @@ def _begun(mix: Path, settings: dict) -> tuple[Plan, str] | None:
     return (plan, checksum) if plan.settings == settings else None
 
 
-def _dealt(plan: Plan, checksum: str, data: Path, mix: Path, workers: int) -> list[list[str]]:
+def _dealt(
+    plan: Plan, checksum: str, data: Path, mix: Path, workers: int, runner: str
+) -> list[list[str]]:
     """The parts that hold each group's segments; where a group is one shard, those are the same."""
     jobs = [(mix, data, checksum, number) for number in range(len(plan.jobs))]
     made = run_jobs(
@@ -114,6 +123,7 @@ def _dealt(plan: Plan, checksum: str, data: Path, mix: Path, workers: int) -> li
         workers,
         "encode",
         lambda job: plan.environments[plan.jobs[job[3]][0][0]]["id"],
+        runner,
     )
     names = [name for parts in made for name in parts]
     if plan.width == 1:
@@ -126,7 +136,7 @@ def _dealt(plan: Plan, checksum: str, data: Path, mix: Path, workers: int) -> li
     ]
     groups: dict[int, list[str]] = defaultdict(list)
     for group, parts in run_jobs(
-        split_job, splits, workers, "split", lambda job: f"group {job[2]}"
+        split_job, splits, workers, "split", lambda job: f"group {job[2]}", runner
     ):
         groups[group] += parts
     return [groups[group] for group in range(plan.groups)]

@@ -39,7 +39,8 @@ def evaluate_stage(recipe: Recipe, folder: Path) -> None:
         again = [group for group in found if any(spec.id in lost for spec in group)]
         jobs = [(group, recipe, folder, streams) for group in again]
         size = lambda job: len(job[0])
-        run_jobs(_job, jobs, processes(recipe.workers), "evaluate", label=_label, size=size)
+        workers = processes(recipe.workers)
+        run_jobs(_job, jobs, workers, "evaluate", _label, recipe.runner, size=size)
 
 
 def cards(recipe: Recipe, folder: Path) -> list[tuple[EnvSpec, Card]]:

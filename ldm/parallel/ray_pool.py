@@ -1,6 +1,7 @@
 """Jobs on a Ray cluster, for `run_jobs`; needs the extra `ray`.
 
-Every machine needs this package and the run's folder at the same path (a shared file system).
+Every machine needs this package and the folder that the command is started in at the same path (a
+shared file system): jobs run in it, as they do on this machine.
 """
 
 import logging
@@ -9,6 +10,7 @@ import re
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 
 from ldm.errors import LdmError, missing
 from ldm.parallel.local_pool import quiet_and_narrow
@@ -17,7 +19,13 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to 
 
 try:
     import ray
-    from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
+    from ray.exceptions import (
+        LocalRayletDiedError,
+        NodeDiedError,
+        ObjectLostError,
+        OutOfMemoryError,
+        WorkerCrashedError,
+    )
 except ImportError as error:
     raise missing("ray") from error
 
@@ -27,7 +35,13 @@ PATIENCE = 10.0  # seconds until a cluster's door has to open
 class RayPool:
     """One CPU a job. Retries are `run_jobs`' own, so that a job that kills its process is found."""
 
-    deaths: tuple[type[BaseException], ...] = (WorkerCrashedError, NodeDiedError, OutOfMemoryError)
+    deaths: tuple[type[BaseException], ...] = (
+        WorkerCrashedError,
+        NodeDiedError,
+        OutOfMemoryError,
+        ObjectLostError,  # a result went with its machine
+        LocalRayletDiedError,
+    )
 
     def __init__(self, workers: int):
         """Joins the cluster of RAY_ADDRESS, or starts one of `workers` CPUs on this machine."""
@@ -45,7 +59,7 @@ class RayPool:
         self._running: dict[Future, ray.ObjectRef] = {}
 
     def submit(self, function: Callable, job: tuple) -> Future:
-        reference = self._task.remote(function, job)
+        reference = self._task.remote(function, job, os.getcwd())
         future = reference.future()
         self._running = {f: r for f, r in self._running.items() if not f.done()}
         self._running[future] = reference
@@ -59,8 +73,14 @@ class RayPool:
             ray.shutdown()
 
 
-def _run(function: Callable, job: tuple):
+def _run(function: Callable, job: tuple, here: str):
     quiet_and_narrow()
+    if not Path(here).is_dir():
+        raise LdmError(
+            f"machine {socket.gethostname()} of the Ray cluster has no folder {here}, where this "
+            "command was started: start it on a file system that all machines share"
+        )
+    os.chdir(here)
     return function(*job)
 
 

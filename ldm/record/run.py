@@ -53,6 +53,7 @@ def record_stage(recipe: Recipe, folder: Path) -> None:
             recipe.workers,
             "record",
             label=lambda job: job[0][0].spec.id,
+            runner=recipe.runner,
             size=lambda job: sum(shard.transitions for shard in job[0]),
         )
         total = sum(tallies, Tally())

@@ -35,6 +35,17 @@ def main() -> None:
         train_stage(recipe, run.folder)
     except LdmError as error:
         sys.exit(f"ldm, rank {os.environ.get('RANK', 0)}: {error}")
+    except RuntimeError as error:
+        from ldm.train.ranks import TIME_LIMIT, lost_rank
+
+        if not lost_rank(error):
+            raise
+        sys.exit(
+            f"ldm, rank {os.environ.get('RANK', 0)}: another rank is gone, or has not answered for "
+            f"{TIME_LIMIT.total_seconds() / 60:g} minutes ({str(error).splitlines()[0]}): killed, "
+            "out of memory or hung; what it said, if anything, stands above. Start again: training "
+            "goes on from the newest checkpoint"
+        )
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is ending
         sys.exit(130)

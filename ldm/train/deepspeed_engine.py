@@ -19,7 +19,7 @@ from ldm.train.engine import DTYPES, Loss, choose_precision, join, refuse_compil
 from ldm.train.optimizer import KINDS, make_optimizer, restored, set_rate, updates
 from ldm.train.pieces import WEIGHT, Piece, Pieces
 from ldm.train.rank_times import Work, mark
-from ldm.train.ranks import Ranks
+from ldm.train.ranks import Ranks, limit_time
 
 BUCKET = 200_000_000  # numbers that one collective carries at most; DeepSpeed's own is 5e8
 MOMENTS = KINDS["adamw"]
@@ -68,6 +68,7 @@ class DeepSpeedEngine(Ranks):
             self.engine, *_ = self.deepspeed.initialize(
                 model=LossOf(model), optimizer=self.optimizer, config=self._settings(model, config)
             )
+        limit_time()
 
     def _settings(self, model: nn.Module, config: TrainConfig) -> dict:
         bucket = min(sum(p.numel() for p in model.parameters()), BUCKET)

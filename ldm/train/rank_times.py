@@ -22,7 +22,7 @@ class Work:
     def __init__(self, model: Decoder, mark: Callable):
         self.mark, self.begin = mark, None
         self.spans: list[tuple] = []
-        model.embedding.register_forward_pre_hook(self._enter)
+        model.register_forward_pre_hook(self._enter)
         model.embedding.register_forward_hook(self._watch)
 
     def _enter(self, module, arguments) -> None:

@@ -58,6 +58,19 @@ class Ranks:
         return box[0]
 
 
+def limit_time() -> None:
+    """Gives every group of ranks TIME_LIMIT: DeepSpeed makes its own with the library's default,
+    10 minutes over NCCL and 30 over gloo."""
+    groups = dist.distributed_c10d
+    for group in groups._world.pg_map:
+        groups._set_pg_timeout(TIME_LIMIT, group)
+
+
+def lost_rank(error: RuntimeError) -> bool:
+    """Whether a collective failed because another rank is gone or does not answer."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
 def start_ranks():
     """Joins the process group, once; the deepspeed module. Raises LdmError as `Ranks` does."""
     if not launched():
