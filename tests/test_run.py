@@ -1,16 +1,17 @@
 """What a run remembers: a setting that changed is named, then followed or refused."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
+from ldm import run as runs
 from ldm.cli import stages as command
 from ldm.config import EvaluateConfig, Recipe, RecordConfig, TrainConfig
 from ldm.envs import installed
 from ldm.errors import LdmError, MachineError
 from ldm.recipe_check import settings
-from ldm.run import FLOW, FREE, Run, owner, shaping
+from ldm.run import COUNTED, FLOW, FREE, Run, owner, shaping
 
 RECIPE = Recipe("x", ["inventory/LostSales-v0"])
 
@@ -40,6 +41,19 @@ def test_every_setting_shapes_a_stage_or_is_free():
     for key in settings(RECIPE):
         assert key in FREE or owner(key) in FLOW
     assert set(shaping("report")) == set(settings(RECIPE)) - FREE
+
+
+@pytest.mark.parametrize("stage", ["reference", "record", "evaluate"])
+def test_a_key_has_every_setting_that_shapes_the_stage(stage):
+    section = getattr(RECIPE, stage)
+    key = lambda section, seed=0, **inputs: runs.key(stage, seed, section, **inputs)
+    assert key(section) == key(replace(section))
+    assert len({key(section), key(section, 1), key(section, environment="e")}) == 3
+    for field in fields(section):
+        old = getattr(section, field.name)
+        new = {str: "x", dict: {"x": "y"}}[type(old)] if isinstance(old, (str, dict)) else old + 1
+        kept = key(replace(section, **{field.name: new})) == key(section)
+        assert kept == (f"{stage}.{field.name}" in FREE | COUNTED), field.name
 
 
 def test_nothing_changed_nothing_said(finished, capsys):

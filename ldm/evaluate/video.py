@@ -7,6 +7,7 @@ plotted   where that cannot be, or is another environment: what was seen, done a
 Episodes follow each other; the last frame of each is held, and a short one is shown slowly.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -112,7 +113,12 @@ def _written(spec: EnvSpec, path: Path, found: Iterator[Scene], fps: float, reas
                 returns.append(scene.earned)
 
     with replacing(path) as temporary:
-        _film(temporary, _paced(shots(), fps), fps)
+        try:
+            _film(temporary, _paced(shots(), fps), fps)
+            _require_film(temporary)
+        except OSError as error:  # ffmpeg says no more than that it ended
+            _require_room(temporary)
+            raise LdmError(f"{path} cannot be written: ffmpeg failed") from error
     return Filmed(steps, returns, reason)
 
 
@@ -166,6 +172,22 @@ def _film(path: Path, frames: Iterator[np.ndarray], fps: float) -> None:
                 fitted[: small.shape[0], : small.shape[1]] = small
                 frame = fitted
             film.send(np.ascontiguousarray(frame))
+
+
+def _require_film(path: Path) -> None:
+    """Raises OSError where ffmpeg ended before its film did, which it does not always tell."""
+    from imageio_ffmpeg import read_frames
+
+    with closing(read_frames(str(path))) as frames:
+        next(frames)
+
+
+def _require_room(path: Path) -> None:
+    """Raises OSError where nothing more can be written to `path`: the disk is full."""
+    with path.open("ab") as file:
+        file.write(bytes(1 << 20))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def tell(spec: EnvSpec, filmed: Filmed) -> None:

@@ -1,5 +1,7 @@
+import errno
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import imageio.v2
 import numpy as np
@@ -140,3 +142,15 @@ def test_play_prints_every_return_and_of_a_film_the_same(folder, capsys, tmp_pat
 def test_play_names_the_nearest_environment(folder):
     with pytest.raises(LdmError, match=r'nearest: "envpool/CartPole-v1"'):
         play.play("envpool/CartPol-v1", folder / "train" / "model", 1, 0, None)
+
+
+def test_a_film_that_was_cut_or_has_no_room_is_told(tmp_path):
+    path = tmp_path / "film"
+    video._film(path, iter([np.zeros((64, 64, 3), np.uint8)] * 30), 30)
+    video._require_film(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(OSError):
+        video._require_film(path)
+    with pytest.raises(OSError) as full:
+        video._require_room(Path("/dev/full"))
+    assert full.value.errno == errno.ENOSPC
