@@ -82,6 +82,8 @@ class Play:
     """Where the episodes start."""
     video: Path | None = None
     """Write the episodes to this file (mp4): drawn by the environment or its twin, else plotted."""
+    catalogue: list[str] = field(default_factory=list)
+    """TOML files, or folders of them, with environments of your own."""
     render: Literal["none", "human"] = "none"
     """human: show the episodes in the environment's own window."""
     decode: Literal["facts", "expected", "likeliest", "sampled"] = "facts"
@@ -91,6 +93,7 @@ class Play:
         import_module("ldm.evaluate.play").play(
             *(self.environment, self.model, self.episodes, self.seed, self.video, self.decode),
             window=self.render == "human",
+            catalogue=self.catalogue,
         )
 
 

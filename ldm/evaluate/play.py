@@ -1,5 +1,6 @@
 """`ldm play`: a trained model acts in one environment, and says what it earned."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -27,14 +28,16 @@ def play(
     video: Path | None,
     decode: str = "facts",
     window: bool = False,
+    catalogue: Sequence[str] = (),
 ) -> None:
     """Plays `episodes` episodes one after another and prints each return; with `video` they are a
-    film, with `window` they show in the environment's own window.
+    film, with `window` they show in the environment's own window. catalogue: files of
+    environments of a user's own.
 
     What the model does not know is made known by random steps. Raises LdmError for an environment
     that is not in the catalogue, no model, or no window.
     """
-    console, spec = Console(highlight=False), find(environment)
+    console, spec = Console(highlight=False), find(environment, catalogue)
     seed = seed_for("play", seed, spec.id)
     policy = load(model)
     if spec.id not in policy.environments:
