@@ -13,6 +13,7 @@ from ldm.data.episode import Trajectory
 from ldm.envs import spaces
 
 ROLES = (("observations", "observation"), ("actions", "action"), ("labels", "action"))
+LARGEST = 1e100  # of a number: sums of squares stay finite
 FLAT = {"noise": np.float32, "rewards": np.float32, "terminated": bool, "truncated": bool}
 
 
@@ -51,6 +52,10 @@ class Content:
                     row = first_bad_row(leaf, array)
                     step = place.seen(row) if name == "observations" else place.step(row)
                     yield f"{name} {wrong}, first at {step}"
+                elif leaf.wide and np.abs(array).max(initial=0) > LARGEST:
+                    row = int((np.abs(array.reshape(len(array), -1)) > LARGEST).any(1).argmax())
+                    step = place.seen(row) if name == "observations" else place.step(row)
+                    yield f'{name} "{leaf.path}" are beyond {LARGEST:g}, first at {step}'
 
     def _forms(self, trajectory: Trajectory) -> Iterator[str]:
         if trajectory.lengths.dtype != np.int64 or trajectory.lengths.ndim != 1:

@@ -202,3 +202,12 @@ def test_a_link_to_another_file_is_refused(tmp_path, episodes):
         file["rewards"] = h5py.ExternalLink(other, "rewards")
     with pytest.raises(LdmError, match='"rewards" is a link'):
         imported.load([path], tmp_path / "in", tied=ENV)
+
+
+def test_a_double_whose_square_is_none_is_refused(tmp_path):
+    table = {"observations": np.ones((20, 2)), "actions": np.zeros((20, 1)), "rewards": np.ones(20)}
+    table["observations"][:, 0] = 1e9 + np.arange(20)  # which needs float64
+    table["observations"][7, 1] = 1e300
+    path = write(tmp_path / "a.npz", table)
+    with pytest.raises(LdmError, match=r"are beyond 1e\+100, first at step 7 of episode 0"):
+        imported.load([path], tmp_path / "in", domain="games")
