@@ -12,6 +12,9 @@ import measured
 import pytest
 import torch
 
+from ldm.model.presets import architecture
+from ldm.plan.activations import Activations
+from ldm.plan.batch import BatchSize
 from ldm.plan.live import LiveBytes
 
 RECOMPUTE = ("none", "selective", "full")
@@ -61,6 +64,18 @@ def test_every_stage_and_recomputation_holds_what_was_planned(size):
         assert planned == pytest.approx(found, rel=0.1)
     one = [[size, s, r, p, 1, 1024] for s, r, p in product((1, 2, 3), RECOMPUTE, ("fp32", "bf16"))]
     ranks([*one, *([size, stage, "full", "bf16", 2, 1024] for stage in (1, 2, 3))])
+
+
+@pytest.mark.slow
+def test_a_compiled_block_keeps_what_was_planned():
+    """On the launches that torch.compile makes for a GPU, counted without one."""
+    command = [sys.executable, Path(__file__).with_name("compiled.py")]
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    batch = BatchSize.usual(16_384, 256.0, 256)
+    work = Activations(architecture("ldm-v0"), batch, element=2, weight=4, cuda=True)
+    found = float(told.stdout.split()[-1])
+    assert work.block(last=False).kept / 16_384 == pytest.approx(found, rel=0.01)
 
 
 def ranks(cases: list) -> None:
