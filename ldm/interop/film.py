@@ -8,6 +8,8 @@ import numpy as np
 from ldm.errors import missing
 from ldm.interop.reader import EPISODE_BYTES, unreadable
 
+CODEC = "install a PyAV that has its decoder (pip install --upgrade av), or encode it as H.264"
+
 
 def frames(
     path: Path, start: float, count: int, fps: float, shape: tuple[int, int, int]
@@ -30,13 +32,12 @@ def frames(
             if stream is None:
                 raise ValueError("no pictures in it")
             if not stream.codec_context or not stream.codec_context.codec.is_decoder:
-                raise ValueError("a codec that is not there")
+                raise unreadable(path, expected, "a codec that this machine lacks", CODEC)
             if (stream.height, stream.width) != tuple(shape[:2]):
                 raise ValueError(f"{stream.height} × {stream.width}")
             return _stretch(file, stream, start, count, fps, shape)
     except av.error.DecoderNotFoundError as error:
-        remedy = "install a PyAV that has its decoder (pip install av), or encode it anew as H.264"
-        raise unreadable(path, expected, error, remedy) from error
+        raise unreadable(path, expected, error, CODEC) from error
     except (av.error.FFmpegError, ValueError, RuntimeError, OSError) as error:
         raise unreadable(path, expected, error) from error
 

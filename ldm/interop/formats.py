@@ -53,7 +53,7 @@ def _module(path: Path) -> str:
                 return module
         inside = ", ".join(sorted(child.name for child in path.iterdir())[:8]) or "nothing"
         raise LdmError(f"{path}: expected {KNOWN}, got a folder of {inside}")
-    if path.is_file() or path.suffix in SUFFIXES:
+    if path.is_file() or path.suffix in SUFFIXES or path.is_absolute() or ".." in path.parts:
         if not path.exists():
             raise LdmError(f"{path} is not there; expected {KNOWN}")
         if path.suffix not in SUFFIXES:

@@ -128,7 +128,7 @@ def test_a_film_without_its_codec_or_with_other_pictures_is_named(tmp_path, epis
     content = path.read_bytes()
     assert content.count(b"avc1") >= 1
     path.write_bytes(content.replace(b"avc1", b"zzz1"))  # a codec that nobody knows
-    refused(folder, r"file-000.mp4: expected a video of 32 × 48 at 10 .*codec", tmp_path)
+    refused(folder, r"file-000.mp4: expected a video of 32 × 48 at 10 .*codec.*; install", tmp_path)
     foreign.film(path, 3)
     refused(folder, r"file-000.mp4: expected .*3 of \d+ frames from 0.000 s", tmp_path)
     path.unlink()
@@ -165,5 +165,6 @@ def test_pictures_in_a_table_are_looked_at_before_they_are_unpacked(tmp_path):
     refused(path, "episode 0: it cannot be read .*cannot identify image", tmp_path)
     pq.write_table(pa.table({"text": ["a"]}), path)
     refused(path, "expected JAT's columns, .*got columns text", tmp_path)
+    refused(tmp_path / "nowhere", "nowhere is not there; expected a Minari dataset", tmp_path)
     (tmp_path / "notes").mkdir()
     refused(tmp_path / "notes", "expected a Minari dataset, .*got a folder of nothing", tmp_path)
