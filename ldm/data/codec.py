@@ -93,7 +93,7 @@ class Symbols:
         values = self.values(arrays)
         if self.table is None:
             return rows_of(self.bases, values, self.modulus)
-        return self.table[np.clip(values, 0, self.counts - 1) + self.offsets]
+        return self.table[np.minimum(np.maximum(values, 0), self.counts - 1) + self.offsets]
 
 
 class Codec:
@@ -264,8 +264,11 @@ class Codec:
     def action_rows_of(self, action: Arrays, reward, terminated, truncated, identity=True) -> Rows:
         rows = len(reward)
         x = np.asarray(reward, np.float64) / self.reward_scale
-        flags = np.stack([np.sign(x) * np.log1p(np.abs(x)), terminated, truncated], 1)
-        numbers = np.concatenate([flags, self._scaled(action, rows)], 1).astype(np.float32)
+        numbers = np.empty((rows, FLAGS + len(self.low)), np.float32)
+        numbers[:, 0] = np.copysign(np.log1p(np.abs(x)), x)
+        numbers[:, 1], numbers[:, 2] = terminated, truncated
+        if len(self.low):
+            numbers[:, FLAGS:] = self._scaled(action, rows)
         symbols = self.action_symbols.rows(action) if len(self.action_symbols) else None
         ids, bag_widths = self._action_bags.fill(rows, symbols, identity)
         patches = np.empty((rows, 0, self.config.patch**2 * PATCH_CHANNELS), np.uint8)

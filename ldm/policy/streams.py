@@ -8,7 +8,6 @@ last half of the context, at the start of a step. A segment whose episode is ove
 nothing, unless the environment's hidden state spans episodes.
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +51,7 @@ class Streams:
         self._steps_W = np.zeros(num_envs, np.int64)  # whole steps in the segment
         self._ended_W = np.zeros(num_envs, bool)  # whose episode ended in the last timestep
         self._empty_W = np.ones(num_envs, bool)  # segments without a token
+        self._every_W = np.ones(num_envs, bool)
         smooth = codec.components.smooth
         ways = [decode or way for way in codec.facts["decode"]]
         if decode == EXPECTED:
@@ -69,19 +69,22 @@ class Streams:
             raise ValueError(
                 f"{len(timestep.reward)} streams, the actor was made for {self.num_envs}"
             )
-        goes_on_W = timestep.started & self._ended_W & self.spans_episodes
-        fresh_W = (timestep.started & ~goes_on_W) | self._empty_W
-        self._memory.add_step(timestep, ~goes_on_W)
+        adds_W = ~(timestep.started & self._ended_W) if self.spans_episodes else self._every_W
+        fresh_W = (timestep.started & adds_W) | self._empty_W
+        self._memory.add_step(timestep, adds_W)
         self._memory.add_observation(timestep.observation)
-        self._steps_W = np.where(fresh_W, 0, self._steps_W + ~goes_on_W)
-        full_W = self._steps_W > self._most_steps
-        if full_W.any() and not self._memory.steps:
-            fresh_W, full_W = fresh_W | full_W, np.zeros_like(full_W)
-        self._steps_W[fresh_W] = 0
         self._empty_W[:] = False
-        feed = None if full_W.all() else self._next(timestep, fresh_W, ~full_W)
-        refill = self._refill(np.flatnonzero(full_W)) if full_W.any() else None
-        return fresh_W | full_W, feed, refill
+        self._steps_W += adds_W
+        self._steps_W[fresh_W] = 0
+        full_W = self._steps_W > self._most_steps
+        full = int(np.count_nonzero(full_W))
+        if full and not self._memory.steps:
+            fresh_W, full_W, full = fresh_W | full_W, np.zeros_like(full_W), 0
+            self._steps_W[fresh_W] = 0
+        if not full:
+            return fresh_W, self._next(timestep, fresh_W, self._every_W), None
+        feed = None if full == self.num_envs else self._next(timestep, fresh_W, ~full_W)
+        return fresh_W | full_W, feed, self._refill(np.flatnonzero(full_W))
 
     def forgotten(self, timestep: TimeStep) -> np.ndarray:
         """Streams (int64) whose last tokens_per_step tokens are to be forgotten: final observations
@@ -107,15 +110,15 @@ class Streams:
 
     def _next(self, timestep: TimeStep, fresh_W: np.ndarray, chosen_W: np.ndarray) -> Feed:
         """[action][observation] of `chosen_W`, without the action where `fresh_W`."""
-        codec = self.codec
-        streams_W = np.flatnonzero(chosen_W)
-        counts_W = np.where(fresh_W, 0, codec.tokens_per_action) + codec.tokens_per_observation
+        codec, streams_W = self.codec, np.flatnonzero(chosen_W)
+        counts_W = codec.tokens_per_step - codec.tokens_per_action * fresh_W
         observation = codec.observation_rows_of(timestep.observation)
-        if fresh_W.all():
+        fresh = int(np.count_nonzero(fresh_W))
+        if fresh == self.num_envs:
             return Feed(streams_W, observation.tokens(), counts_W)
         rows = codec.action_rows_of(*self._memory.last_step()).join(observation)
-        tokens = replace(rows, patches_WPX=observation.patches_WPX).tokens()
-        if fresh_W.any() or not chosen_W.all():
+        tokens = rows.tokens()
+        if fresh or len(streams_W) < self.num_envs:
             keep = np.repeat(chosen_W[:, None], len(rows.kinds_M), 1)
             keep[fresh_W, : codec.tokens_per_action] = False
             tokens = select(tokens, keep.reshape(-1))
