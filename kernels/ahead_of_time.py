@@ -82,7 +82,7 @@ def launch_arguments(kernel, chosen, element: str, pointers: dict, constants: di
 
 def operations() -> list[str]:
     """Names of the operations that ship Triton kernels."""
-    folder = Path(import_module("ldm.kernels").__file__).parent
+    folder = Path(__file__).parent
     return sorted(path.parent.name for path in folder.glob("*/shipped.py"))
 
 
@@ -122,7 +122,7 @@ def _usage(cubin: bytes, shared: int, arch: str) -> Usage:
         file.flush()
         resources = _tool("cuobjdump", "--dump-resource-usage", file.name)
         code = _tool("nvdisasm", "-c", file.name)
-    matrix = ARCHITECTURES[nearest(arch)].matrix
+    matrix = ARCHITECTURES[nearest(arch) or arch].matrix
     lines = re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(.*);", code, re.MULTILINE)
     return Usage(
         registers=_number("REG", resources),

@@ -83,8 +83,11 @@ def _checked(arch: str) -> bool:
 
 
 def shared_memory() -> int:
-    """Bytes that a block may ask for on the GPU that is there."""
-    return torch.cuda.get_device_properties(None).shared_memory_per_block_optin
+    """Bytes that a block may ask for on the GPU that is there, as Triton is told."""
+    from triton.runtime import driver
+
+    device = driver.active.get_current_device()
+    return driver.active.utils.get_device_properties(device)["max_shared_mem"]
 
 
 def require_supported_triton(version: str) -> None:

@@ -31,7 +31,8 @@ from ldm.model.decoder import Decoder
 from ldm.train.cost import Roof, Work, measure_roof, step_work
 from ldm.train.engine import DTYPES
 from ldm.train.metrics import device_name, memory_bytes
-from ldm.train.run import fit_architecture, make_engine, shapes_for
+from ldm.train.ranks import Alone, Ranks
+from ldm.train.run import checkpoints_of, engine_name, fit_architecture, shapes_for, start
 
 PARTS = (
     "embedding",
@@ -74,21 +75,23 @@ class Row:
 
 
 def profile_stage(recipe: Recipe, folder: Path) -> None:
-    """Profiles on folder/mix, with weights as they start; writes nothing but folder/profile.
+    """Profiles on folder/mix from the run's newest checkpoint or, where there is none, with weights
+    as they start; writes nothing but folder/profile.
 
     Raises LdmError where there is no mix, or the recipe cannot be trained here.
     """
     manifest = read_manifest(place(recipe, folder, "mix"), "mix")
     sizes = fit_architecture(recipe, manifest["environments"])
-    model = Decoder(sizes)
+    ranks = Ranks() if engine_name(recipe.train) == "deepspeed" else Alone()
+    checkpoints = checkpoints_of(recipe, folder, sizes, manifest)
+    model, engine, step = start(recipe, sizes, checkpoints, checkpoints.newest_whole(ranks))
     parameters = sum(p.numel() for p in model.parameters())
-    engine = make_engine(model, recipe.train)
     cuda, count = engine.device.type == "cuda", recipe.train.micro_batches
     roof = measure_roof(engine.device, DTYPES[engine.precision])
-    shapes = shapes_for(engine, WARM + TIMED + STEPS + 1)
+    shapes = shapes_for(engine, step + WARM + TIMED + STEPS + 1)
     shapes["memory"] = recipe.train.loader_mb << 20
     loader = MicroBatches(
-        place(recipe, folder, "mix"), engine.rank, engine.world, 0, count, **shapes
+        place(recipe, folder, "mix"), engine.rank, engine.world, step, count, **shapes
     )
     with closing(loader):
         train(engine, loader, WARM, recipe.train.lr)
@@ -102,6 +105,7 @@ def profile_stage(recipe: Recipe, folder: Path) -> None:
     report = {
         "device": device_name(engine.device),
         "precision": engine.precision,
+        "from_step": step,
         "threads": torch.get_num_threads(),
         "micro_batches": count,
         "ms_per_step": seconds / TIMED * 1e3,

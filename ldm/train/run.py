@@ -30,8 +30,9 @@ from ldm.train.stop import Stop
 LABEL_MULTIPLE = 256  # labels, and the tokens they read; docs/decisions/0004-few-shapes-on-a-cpu.md
 
 
-def train_stage(recipe: Recipe, folder: Path) -> None:
-    """Trains on folder/mix up to recipe.train.steps; writes folder/train.
+def train_stage(recipe: Recipe, folder: Path, window=None) -> None:
+    """Trains on folder/mix up to recipe.train.steps; writes folder/train. window: of
+    ldm.train.profile_run, the steps to profile.
 
     Goes on from the newest checkpoint, with the same batches as if it had never stopped; does
     nothing where the last step is there. Under the deepspeed launcher every rank calls it.
@@ -42,16 +43,7 @@ def train_stage(recipe: Recipe, folder: Path) -> None:
     with folder_lock(folder / "train") if main else nullcontext():
         manifest = read_manifest(place(recipe, folder, "mix"), "mix")
         sizes = fit_architecture(recipe, manifest["environments"])
-        config = {"architecture": asdict(sizes), "tokens": asdict(recipe.tokens)}
-        checkpoints = Checkpoints(
-            folder / "train",
-            config,
-            manifest["environments"],
-            manifest["checksum"],
-            asdict(recipe),
-            recipe.train.keep,
-            recipe.train.keep_every,
-        )
+        checkpoints = checkpoints_of(recipe, folder, sizes, manifest)
         if main:
             checkpoints.clean()
         ranks = Ranks() if engine_name(recipe.train) == "deepspeed" else Alone()
@@ -59,7 +51,21 @@ def train_stage(recipe: Recipe, folder: Path) -> None:
             found = checkpoints.newest_whole(ranks)
             if found is None or found[1]["step"] < recipe.train.steps:
                 with closing(checkpoints):
-                    _train(recipe, folder, sizes, manifest, checkpoints, found, stop)
+                    _train(recipe, folder, sizes, manifest, checkpoints, found, stop, window)
+
+
+def checkpoints_of(recipe: Recipe, folder: Path, sizes: Architecture, manifest: dict):
+    """The run's checkpoints."""
+    config = {"architecture": asdict(sizes), "tokens": asdict(recipe.tokens)}
+    return Checkpoints(
+        folder / "train",
+        config,
+        manifest["environments"],
+        manifest["checksum"],
+        asdict(recipe),
+        recipe.train.keep,
+        recipe.train.keep_every,
+    )
 
 
 def fit_architecture(recipe: Recipe, environments: list[dict]) -> Architecture:
@@ -74,7 +80,8 @@ def fit_architecture(recipe: Recipe, environments: list[dict]) -> Architecture:
     return architecture(recipe.model.preset, **fitted | recipe.model.overrides)
 
 
-def _train(recipe, folder, sizes, manifest, checkpoints, found, stop) -> None:
+def start(recipe: Recipe, sizes: Architecture, checkpoints, found) -> tuple[Decoder, Engine, int]:
+    """(model, engine, step): from the checkpoint that was found, else from the seed."""
     torch.manual_seed(seed_for("model", recipe.seed))  # the same weights on every rank
     model, step = Decoder(sizes), 0
     if found:
@@ -86,7 +93,11 @@ def _train(recipe, folder, sizes, manifest, checkpoints, found, stop) -> None:
     if found:
         engine.load(held, saved["updates"])
         set_random_state(held.extra)
-        del held
+    return model, engine, step
+
+
+def _train(recipe, folder, sizes, manifest, checkpoints, found, stop, window) -> None:
+    _, engine, step = start(recipe, sizes, checkpoints, found)
     count = recipe.train.micro_batches
     shapes = shapes_for(engine, recipe.train.steps)
     mix = place(recipe, folder, "mix")
@@ -113,7 +124,14 @@ def _train(recipe, folder, sizes, manifest, checkpoints, found, stop) -> None:
         capacities=asdict(loader.capacities) if loader.capacities else None,
     )
     with closing(loader), closing(log.open(step, recipe.train.steps)):
-        train(recipe.train, step, engine, loader, log, checkpoints, stop)
+        if window is None:
+            train(recipe.train, step, engine, loader, log, checkpoints, stop)
+        else:
+            from ldm.train.profile_run import Profiled
+
+            profiled = Profiled(loader, window, step, engine, sizes, folder)
+            with closing(profiled.batches()) as batches:
+                train(recipe.train, step, engine, batches, log, checkpoints, stop)
     if stop.asked:
         raise KeyboardInterrupt
 
