@@ -51,7 +51,7 @@ SHAPES = {
 FREE = {
     "name", "workers", "runner", "storage", "catalogue", "reference.zoo", "reference.grow_zoo",
     "reference.policies", "train.engine", "train.micro_batches", "train.compile",
-    "train.cuda_graph", "train.zero_stage",
+    "train.cuda_graph", "train.zero_stage", "train.recompute", "train.offload", "train.skip_bad",
     "train.checkpoint_every", "train.keep", "train.keep_every", "train.log_every",
     "train.max_seconds", "train.loader_mb",
 }  # fmt: skip
