@@ -29,6 +29,7 @@ from ldm.train.engine import TorchEngine
 from ldm.train.run import shapes_for
 
 WARM = 4
+FULL = 20  # steps until the loader holds what it may
 
 
 def measure(mix: Path, steps: int, micro_batches: int, preset: str = "nano"):
@@ -70,13 +71,13 @@ def paced(mix: Path, steps: int, step_ms: float, loader_mb: int, streams: int):
     loader = Loader(mix, 0, world, memory=loader_mb << 20)
     shares, tokens, cpu = [], 0, time.process_time()
     with closing(loader):
-        for i in range(WARM + steps):
+        for i in range(FULL + steps):
             start, waited = time.perf_counter(), loader.waited
             batch = next(loader)
             copies = [value.clone() for value in vars(batch.tokens).values()]
             tokens += batch.used_tokens
             time.sleep(max(0.0, step_ms / 1e3 - (time.perf_counter() - start)))
-            if i >= WARM:
+            if i >= FULL:
                 shares.append((loader.waited - waited) / (time.perf_counter() - start))
             del copies
         peak, cpu = loader.blocks.peak, time.process_time() - cpu

@@ -19,6 +19,7 @@ from ldm.data.manifest import read_manifest
 from ldm.model.decoder import Decoder
 from ldm.model.presets import architecture
 from ldm.train import graph
+from ldm.train.bad_batches import BadBatches
 from ldm.train.engine import TorchEngine
 from ldm.train.flops import matmul_sizes
 from ldm.train.graph import GraphEngine
@@ -93,7 +94,14 @@ def test_a_step_waits_for_nothing_on_the_device(made, as_on_hopper, monkeypatch,
     names = [
         environment["id"] for environment in read_manifest(made[1] / "mix", "mix")["environments"]
     ]
-    log = Log(tmp_path, engine, matmul_sizes(engine.model.architecture), names, float, str)
+    log = Log(
+        tmp_path,
+        engine,
+        matmul_sizes(engine.model.architecture),
+        names,
+        float,
+        BadBatches(0, str, None),
+    )
     loader = MicroBatches(made[1] / "mix", 0, 1, 0, 2, fixed_for=3)
     with closing(loader), closing(log.open(0, 3)):
         train(config, 0, engine, islice(loader, 3), log, None, Stop(engine, 9))

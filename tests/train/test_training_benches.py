@@ -16,7 +16,7 @@ def test_the_loader_is_held_against_batches_from_memory(made, monkeypatch):
 
 
 def test_the_loader_is_held_against_steps_of_a_given_time(made, monkeypatch):
-    monkeypatch.setattr(loader_wait, "WARM", 1)
+    monkeypatch.setattr(loader_wait, "FULL", 1)
     rows = list(loader_wait.paced(made[1] / "mix", 3, 5.0, 64, streams=2))
     found = {row["metric"]: row["p50"] for row in rows}
     assert 0 <= found["share waited"] < 1 and 0 < found["memory / setting"] <= 1
