@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,28 @@ def direct(spec: EnvSpec, seed: int, actions: list[Arrays]) -> tuple[list[TimeSt
     actions: executed ones, a list of leaves (streams, *shape) a moment; ignored where an episode
     has just ended. Raises LdmError where the library's own environment fails.
     """
+    if spec.alone:
+        return _one_by_one(spec, seed, actions)
     play = _envpool if spec.backend == "envpool" else _in_its_interpreter
     return play(spec, seed, actions)
+
+
+def _one_by_one(spec: EnvSpec, seed: int, actions: list[Arrays]) -> tuple[list[TimeStep], list]:
+    """A process a stream."""
+    played, accounts = [], []
+    for stream in range(len(actions[0][0])):
+        own = [[leaf[stream : stream + 1] for leaf in moment] for moment in actions]
+        timesteps, account = _in_its_interpreter(spec, seed + stream, own)
+        played.append(timesteps)
+        accounts += account
+    return [_side_by_side(moment) for moment in zip(*played)], accounts
+
+
+def _side_by_side(moment: Sequence[TimeStep]) -> TimeStep:
+    """The streams of several time steps as one."""
+    observations = [np.concatenate(leaf) for leaf in zip(*(t.observation for t in moment))]
+    fields = {name: np.concatenate([getattr(t, name) for t in moment]) for name in FIELDS}
+    return TimeStep(observations, [], **fields)
 
 
 def difference(ours: list[TimeStep], theirs: list[TimeStep], observation: spaces.Tree) -> str:

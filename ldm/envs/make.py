@@ -39,6 +39,7 @@ def make(
         return EnvpoolEnv(spec, num_envs, seed, processes)
     from ldm.envs.worker_backend import WorkerEnv
 
+    processes = num_envs if spec.alone else processes
     return WorkerEnv(spec, num_envs, seed, split, expert, processes, interpreter(spec))
 
 

@@ -35,6 +35,7 @@ class EnvSpec:
     leaves: dict = field(default_factory=dict)  # observation leaves declared anew: spaces.override
     data_driven: bool = False  # replays data: has a "train" and a "test" range
     hidden_state_spans_episodes: bool = False  # then a segment runs over several episodes
+    alone: bool = False  # its library holds one instance a process: every stream has its own
     step_seconds: float = 60.0  # deadline of one call to a worker: a step, or a reset, of its rows
     memory_gb: float = 8.0  # a worker that holds more is restarted
     packages: list[str] = field(default_factory=list)  # distributions behind it; default: library

@@ -39,6 +39,20 @@ class Strange(Lock):
     action_space = type("Knots", (spaces.Space,), {})((1,), np.float32)
 
 
+class Shared(Lock):
+    """Its state is the module's: a second instance in the process spoils the first."""
+
+    owner = None
+
+    def reset(self, *, seed=None, options=None):
+        Shared.owner = self
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        assert Shared.owner is self, "another instance began an episode"
+        return super().step(action)
+
+
 gymnasium.register("acme/Lock-v0", Lock, max_episode_steps=20)
 gymnasium.register("Broken-v0", Broken)
 gymnasium.register("Strange-v0", Strange)

@@ -46,6 +46,13 @@ def test_what_a_function_registers_and_a_class(package, name, pays):
     assert checked.reason == "" and checked.rewards == (0.0, pays)
 
 
+def test_a_library_that_holds_one_instance_a_process(package):
+    spec = catalogue.find("gym:acme_envs:Shared")
+    assert "another instance began an episode" in check_environment(spec).reason
+    checked = check_environment(replace(spec, alone=True))
+    assert (checked.reason, checked.like_library) == ("", True)
+
+
 def test_a_toml_of_ones_own(package):
     (package / "run.toml").write_text(
         f'name = "own"\nenvironments = ["acme/*", "{LOCK}"]\ncatalogue = ["acme.toml"]\n'
