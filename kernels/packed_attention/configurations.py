@@ -47,6 +47,11 @@ OTHERS = HOPPER | {
     (128, "key"): Configuration(64, 32, 8, 2),
     (128, "query"): Configuration(LONG, 32, 8, 2),
 }
+# Eight bytes of stack with four warps, and with two stages.
+SM_120 = OTHERS | {
+    (64, "forward_short"): Configuration(SHORT, SHORT, 8, 1),
+    (64, "key"): Configuration(64, 32, 8, 1),
+}
 # fp32 as three tf32 products keeps fp32's accuracy and needs small blocks not to spill.
 FP32 = {64: Configuration(32, 32, 8, 1), 128: Configuration(16, 16, 4, 1)}
 
@@ -55,7 +60,7 @@ def default(kernel: str, head_dim: int, arch: str, bits: int) -> Configuration:
     """What runs where nothing was tuned."""
     if bits == 32:
         return FP32[head_dim]
-    return (HOPPER if arch == "sm_90" else OTHERS)[head_dim, kernel]
+    return {"sm_90": HOPPER, "sm_120": SM_120}.get(arch, OTHERS)[head_dim, kernel]
 
 
 configuration = Tuned("packed_attention", Configuration, default)
