@@ -54,7 +54,9 @@ def _one_by_one(spec: EnvSpec, seed: int, actions: list[Arrays]) -> tuple[list[T
 def _side_by_side(moment: Sequence[TimeStep]) -> TimeStep:
     """The streams of several time steps as one."""
     observations = [np.concatenate(leaf) for leaf in zip(*(t.observation for t in moment))]
-    fields = {name: np.concatenate([getattr(t, name) for t in moment]) for name in FIELDS}
+    fields: dict[str, Any] = {
+        name: np.concatenate([getattr(t, name) for t in moment]) for name in FIELDS
+    }
     return TimeStep(observations, [], **fields)
 
 
