@@ -56,10 +56,13 @@ PREFIX = "ldm."
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear", "matmul")
 KERNELS = {  # parts by words in the names of GPU kernels that no range is known of
     "communication": ("nccl",),
-    "attention": ("flash", "fmha", "forward_kernel", "short_kernel", "delta_kernel", "key_kernel"),
+    "attention": (
+        "flash", "fmha", "forward_kernel", "short_backward", "rotate_kernel", "query_kernel",
+        "key_kernel",
+    ),
     "products": ("gemm", "cutlass", "nvjet", "cublas", "xmma"),
     "optimiser": ("multi_tensor", "adam"),
-}
+}  # fmt: skip
 
 
 @dataclass

@@ -50,6 +50,13 @@ def test_the_backward_is_charged_to_the_part_of_its_forward():
     assert spent["loss"] == 0 and spent["products"] > 0 and spent["norms"] > 0
 
 
+def attention_kernels() -> set[str]:
+    """Names of all kernels of ours that attend."""
+    from ldm.kernels.packed_attention.shipped import FUNCTIONS
+
+    return {kernel.__name__ for kernel in FUNCTIONS.values()}
+
+
 @pytest.mark.parametrize(
     "name, part",
     [
@@ -57,6 +64,7 @@ def test_the_backward_is_charged_to_the_part_of_its_forward():
         ("nvjet_tst_128x256_64x4_2x1_v_bz_coopA_TNN", "products"),
         ("void cutlass::Kernel2<cutlass_80_wmma_tensorop_bf16>", "products"),
         ("flash_fwd_splitkv_kernel", "attention"),
+        *((name, "attention") for name in attention_kernels()),
         ("multi_tensor_apply_kernel<FusedAdamMathFunctor>", "optimiser"),
         ("triton_red_fused_mean_mul_rsqrt_3", "norms"),
     ],
