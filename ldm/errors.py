@@ -73,7 +73,7 @@ def machine_error(error: BaseException, path: Path | None = None) -> MachineErro
         return error
     if isinstance(error, ModuleNotFoundError):
         return missing(error.name or str(error))
-    number = error.errno if isinstance(error, OSError) else _number_in(str(error))
+    number = getattr(error, "errno", None) or _number_in(str(error))
     if number not in DISK:
         return None
     what, remedy = DISK[number]
@@ -105,6 +105,6 @@ def plain(distribution: str) -> str:
 
 
 def _number_in(text: str) -> int | None:
-    """The system's number of an error that safetensors, written in Rust, says in words."""
-    found = re.search(r"\(os error (\d+)\)", text)
-    return int(found[1]) if found else None
+    """The system's number of an error that a library says in words: safetensors', HDF5's."""
+    found = re.search(r"\(os error (\d+)\)|\[Errno (\d+)\]|\berrno = (\d+)", text)
+    return int(next(filter(None, found.groups()))) if found else None

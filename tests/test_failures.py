@@ -39,6 +39,8 @@ def test_a_full_or_closed_disk_has_one_line(number):
     for error in (
         OSError(number, os.strerror(number), "shard.tar"),
         SafetensorError(f"I/O error: {os.strerror(number)} (os error {number})"),
+        RuntimeError(f"flush failed (file write failed: time = Sat, errno = {number}, error …)"),
+        ValueError(f"[Errno {number}] {os.strerror(number)}"),
     ):
         told = machine_error(pickle.loads(pickle.dumps(error)), Path("shard.tar"))
         assert "cannot write shard.tar" in str(told) and "same command again" in str(told)

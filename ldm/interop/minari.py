@@ -19,7 +19,7 @@ from ldm.data.manifest import read_environment
 from ldm.data.tools import scale
 from ldm.data.verify import Progress, read_recorded
 from ldm.envs import spaces
-from ldm.errors import LdmError, MachineError, install
+from ldm.errors import LdmError, MachineError, install, let_pass
 from ldm.interop.reader import UNREADABLE
 
 
@@ -72,6 +72,7 @@ def _write(folder: Path, entry: dict, name: str, path: Path, progress: Progress)
             progress(shard["transitions"])
         _require_readable(path, folder, entry)
     except UNREADABLE as error:
+        let_pass(error)
         raise LdmError(
             f"{entry['id']}: Minari cannot hold these spaces ({error}); export it to huggingface, "
             "or leave it out with ldm data filter"
