@@ -64,7 +64,7 @@ def attention_kernels() -> set[str]:
         ("nvjet_tst_128x256_64x4_2x1_v_bz_coopA_TNN", "products"),
         ("void cutlass::Kernel2<cutlass_80_wmma_tensorop_bf16>", "products"),
         ("flash_fwd_splitkv_kernel", "attention"),
-        *((name, "attention") for name in attention_kernels()),
+        *((name, "attention") for name in sorted(attention_kernels())),
         ("multi_tensor_apply_kernel<FusedAdamMathFunctor>", "optimiser"),
         ("triton_red_fused_mean_mul_rsqrt_3", "norms"),
     ],
