@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
     path = Path(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
+        remove_leftovers(path)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             yield temporary
@@ -104,8 +104,9 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def _remove_leftovers(path: Path) -> None:
-    for entry in os.listdir(path.parent):
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed processes left of `path`."""
+    for entry in os.listdir(path.parent) if path.parent.is_dir() else ():
         if entry.startswith(f".{path.name}.") and entry.endswith(".tmp"):
             _remove(path.with_name(entry))
 

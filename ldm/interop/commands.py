@@ -110,7 +110,7 @@ def export(form: str, data: str, out: Path, namespace: str) -> None:
     if form == "minari":
         from ldm.interop import minari
 
-        names = _told("minari", total, lambda p: minari.export(folder, out, namespace, p))
+        names = minari.export(folder, out, namespace)
         print(f"{out}: {len(names)} Minari datasets. To open the first:")
         print(f'  MINARI_DATASETS_PATH={out} python -c "import minari; ', end="")
         print(f"print(minari.load_dataset('{names[0]}'))\"")

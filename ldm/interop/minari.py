@@ -6,6 +6,7 @@ done, and `noise`, the episode's noise level. Images are kept to the byte (no JP
 """
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -13,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ldm.data.atomic import replacing
+from ldm.data.atomic import remove_leftovers, replacing
 from ldm.data.episode import Trajectory
 from ldm.data.manifest import read_environment
 from ldm.data.tools import scale
-from ldm.data.verify import Progress, read_recorded
+from ldm.data.verify import read_recorded
 from ldm.envs import spaces
 from ldm.errors import LdmError, MachineError, install, let_pass
 from ldm.interop.reader import UNREADABLE
+from ldm.parallel.jobs import run_jobs
 
 
 def library():
@@ -38,9 +40,12 @@ def dataset_id(namespace: str, id: str) -> str:
     return f"{namespace}/{re.sub(r'[^-_0-9A-Za-z]+', '_', id.replace('/', '__'))}-v0"
 
 
-def export(folder: Path, root: Path, namespace: str, progress: Progress = lambda n: None) -> list:
+def export(folder: Path, root: Path, namespace: str) -> list[str]:
     """Writes a dataset for every environment under `root`, which is what MINARI_DATASETS_PATH has
-    to say; their ids. Raises LdmError where one is there, or Minari is not installed."""
+    to say; their ids. Raises LdmError where one is there, or Minari is not installed.
+
+    Each is written in a process of its own: on a disk that fills, HDF5 may crash.
+    """
     library()
     root = Path(root).resolve()  # Minari loses its way under a relative one
     entries = read_recorded(folder)["environments"]
@@ -48,14 +53,26 @@ def export(folder: Path, root: Path, namespace: str, progress: Progress = lambda
     for name in names:
         if (root / name).exists():
             raise LdmError(f"{root / name} exists: remove it, or take another --namespace or --out")
-    for entry, name in zip(entries, names):
-        with replacing(root / name) as temporary:
-            (temporary / "data").mkdir(parents=True)
-            _write(folder, entry, name, temporary / "data", progress)
+    jobs = [(name, entry, Path(folder), root) for entry, name in zip(entries, names)]
+    size = lambda job: job[1]["transitions"]
+    try:
+        run_jobs(_export, jobs, 1, "minari", label=lambda job: job[1]["id"], size=size)
+    except LdmError:
+        for name in names:
+            remove_leftovers(root / name)
+        raise
     return names
 
 
-def _write(folder: Path, entry: dict, name: str, path: Path, progress: Progress) -> None:
+def _export(name: str, entry: dict, folder: Path, root: Path) -> None:
+    with open(os.devnull, "w") as nowhere:  # HDF5 prints tracebacks as it crashes
+        os.dup2(nowhere.fileno(), 2)
+    with replacing(root / name) as temporary:
+        (temporary / "data").mkdir(parents=True)
+        _write(folder, entry, name, temporary / "data")
+
+
+def _write(folder: Path, entry: dict, name: str, path: Path) -> None:
     from minari.dataset.minari_storage import MinariStorage
 
     from ldm.interop.gym_spaces import escaped, to_space
@@ -67,9 +84,8 @@ def _write(folder: Path, entry: dict, name: str, path: Path, progress: Progress)
     try:
         storage = MinariStorage.new(path, seen, done, data_format="hdf5", jpeg_encoding=False)
         storage.update_metadata(_metadata(entry, name))
-        for shard, trajectories in read_environment(folder, entry):
+        for _, trajectories in read_environment(folder, entry):
             storage.update_episodes(_buffers(trees, trajectories))
-            progress(shard["transitions"])
         _require_readable(path, folder, entry)
     except UNREADABLE as error:
         let_pass(error)

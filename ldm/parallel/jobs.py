@@ -68,7 +68,7 @@ def run_jobs(
                             name = label(jobs[index])
                             raise LdmError(
                                 f"{title}: {name} killed its process {attempt} times ({death}); "
-                                "is there memory enough for the workers?"
+                                "is there memory enough for the workers, and room on the disk?"
                             ) from death
                         results[index] = lost(*jobs[index])
                     bar.update(task, advance=size(jobs[index]), note=label(jobs[index]))

@@ -1,6 +1,9 @@
 """Minari datasets as people have them: broken, mislabelled, out of bounds, with odd names."""
 
 import copy
+import resource
+import subprocess
+import sys
 
 import gymnasium
 import h5py
@@ -204,3 +207,18 @@ def test_a_manifest_of_data_without_content_is_refused(tmp_path):
         with pytest.raises(LdmError, match=rf"manifest.json: .*{words}"):
             read_manifest(tmp_path / "data")
     assert spaces.from_json(entry["action"])
+
+
+def test_a_disk_that_fills_while_minari_writes_is_one_line(tmp_path):
+    """HDF5 crashes where it cannot write: a limit on the size of files does the same to it."""
+    record(tmp_path / "data")
+    out = tmp_path / "minari"
+    code = "from ldm.cli import main; main()"
+    command = [sys.executable, "-c", code, "data", "export", "minari", str(tmp_path / "data")]
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    done = subprocess.run(
+        [*command, "--out", str(out)], preexec_fn=limit, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "room on the disk" in done.stderr
+    assert done.stderr.startswith("ldm: ") and done.stderr.count("\n") == 1
+    assert not [path for path in out.rglob("*") if path.is_file()]
