@@ -22,7 +22,7 @@ from ldm.policy.policy import read_config
 def here(monkeypatch):
     """Jobs run in this process: what is tested is what they do."""
 
-    def run_jobs(function, jobs, workers, title, label, size):
+    def run_jobs(function, jobs, workers, title, label, runner, size):
         pickle.dumps((function, jobs))  # as processes would
         played.extend(spec.id for specs, *_ in jobs for spec in specs)
         assert all(size(job) == len(label(job).split(", ")) == len(job[0]) for job in jobs)
