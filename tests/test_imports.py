@@ -26,7 +26,7 @@ RULES = {
     "ldm/envs": COMMON | {"ldm.envs"},
     "ldm/data": COMMON | ENV_TYPES | {"ldm.data", "ldm._native"},
     "ldm/interop": COMMON | {"ldm.envs", "ldm.data", "ldm.interop"},
-    "ldm/reference": COMMON | {"ldm.envs", "ldm.reference", "ldm.data", "ldm.interop.gym_spaces"},
+    "ldm/reference": COMMON | {"ldm.envs", "ldm.reference", "ldm.data"},
     "ldm/record": COMMON | {"ldm.envs", "ldm.reference", "ldm.data", "ldm.record"},
     "ldm/model": COMMON | {"ldm.model", "ldm.kernels", "ldm.data.batch"},
     "ldm/train": COMMON | {"ldm.train", "ldm.model", "ldm.kernels", "ldm.data"},

@@ -22,11 +22,11 @@ from ldm.data.statistics import Moments
 from ldm.data.tools import new_folder
 from ldm.data.verify import Progress
 from ldm.envs import spaces
+from ldm.envs.gym_spaces import flatten
 from ldm.envs.interface import Arrays
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.interop import formats, shown
-from ldm.interop.gym_spaces import flatten
 from ldm.interop.reader import EPISODE_BYTES, UNREADABLE, Raw, Reader
 from ldm.interop.tie import Tie
 

@@ -75,7 +75,7 @@ def _export(name: str, entry: dict, folder: Path, root: Path) -> None:
 def _write(folder: Path, entry: dict, name: str, path: Path) -> None:
     from minari.dataset.minari_storage import MinariStorage
 
-    from ldm.interop.gym_spaces import escaped, to_space
+    from ldm.envs.gym_spaces import escaped, to_space
 
     trees = [escaped(spaces.from_json(entry[key])) for key in ("observation", "action")]
     with warnings.catch_warnings():
@@ -134,7 +134,7 @@ def _metadata(entry: dict, name: str) -> dict:
 def _buffers(trees, trajectories: list[Trajectory]) -> Iterator:
     from minari.data_collector.episode_buffer import EpisodeBuffer
 
-    from ldm.interop.gym_spaces import nest
+    from ldm.envs.gym_spaces import nest
 
     observation, action = trees
     for trajectory in trajectories:

@@ -68,7 +68,7 @@ class MinariReader:
 
 
 def _trees(dataset, said: dict | None) -> list[spaces.Tree]:
-    from ldm.interop.gym_spaces import escaped
+    from ldm.envs.gym_spaces import escaped
 
     if said:
         return [escaped(spaces.from_json(said[key])) for key in ("observation", "action")]

@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 
 from ldm.envs import spaces
+from ldm.envs.gym_spaces import flatten
 from ldm.envs.interface import Arrays
 from ldm.envs.spaces import CONTINUOUS, DISCRETE, IMAGE, TEXT, Leaf, Tree
 from ldm.errors import LdmError
-from ldm.interop.gym_spaces import flatten
 
 PREFIX = re.compile(r"^(observations?|actions?|obs|states?|images?)[./]|^(images?|environment)[./]")
 

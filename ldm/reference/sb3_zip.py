@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from ldm.envs import spaces
+from ldm.envs.gym_spaces import flatten, nest, to_space
 from ldm.envs.interface import Arrays, TimeStep
 from ldm.errors import LdmError
-from ldm.interop.gym_spaces import flatten, nest, to_space
 
 LARGEST = {"data": 64 << 20, "policy.pth": 2 << 30}  # bytes, unpacked
 ACTIVATION = re.compile(r"<class 'torch\.nn\.modules\.activation\.(\w+)'>")

@@ -27,7 +27,7 @@ def package(folder, monkeypatch):
     experts.find("")  # all of ours are registered
     monkeypatch.setattr(experts, "_experts", dict(experts._experts))
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ["PYTHONPATH"]]))
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
     yield folder
     catalogue.load.cache_clear()
 

@@ -11,10 +11,10 @@ from ldm.data import mix
 from ldm.data.manifest import read_manifest
 from ldm.data.verify import verify
 from ldm.envs import spaces
+from ldm.envs.gym_spaces import to_space
 from ldm.errors import LdmError
 from ldm.interop import imported
 from ldm.interop import minari as ours
-from ldm.interop.gym_spaces import to_space
 
 
 @pytest.fixture

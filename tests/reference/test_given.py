@@ -17,9 +17,9 @@ from ldm.config import Recipe, load_recipe
 from ldm.data.manifest import read_manifest, write_manifest
 from ldm.envs import spaces
 from ldm.envs.catalogue import find
+from ldm.envs.gym_spaces import flatten
 from ldm.envs.interface import TimeStep
 from ldm.errors import LdmError, MachineError
-from ldm.interop.gym_spaces import flatten
 from ldm.recipe_check import check, require_policies
 from ldm.record.run import record_stage
 from ldm.reference import given, recorded, sb3_zip
@@ -192,7 +192,7 @@ def policies(tmp_path_factory):
     (folder / "my_policies.py").write_text(POLICIES)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ["PYTHONPATH"]]))
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         yield folder
 
 
