@@ -62,16 +62,7 @@ def _name(key: str) -> str:
 
 def nest(tree: Tree, arrays: Arrays):
     """Flat arrays (rows, *shape) as a nested batch in the environment's own types."""
-    remaining = iter(arrays)
-
-    def build(node: Tree):
-        if isinstance(node, dict):
-            return {key: build(child) for key, child in node.items()}
-        if isinstance(node, list):
-            return tuple(build(child) for child in node)
-        return _own_types(node, next(remaining))
-
-    return build(tree)
+    return spaces.nested(tree, arrays, _own_types)
 
 
 def _own_types(leaf: Leaf, array: np.ndarray):

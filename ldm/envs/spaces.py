@@ -16,6 +16,7 @@ so that an environment may keep an action, and a caller may write over one.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
@@ -339,6 +340,11 @@ def executable(leaf: Leaf, array: np.ndarray) -> np.ndarray:
 
 def unflatten(tree: Tree, arrays: list[np.ndarray]):
     """The inverse of `flatten`: a sample in the environment's own types."""
+    return nested(tree, arrays, _unflatten_leaf)
+
+
+def nested(tree: Tree, arrays: list[np.ndarray], made: Callable[[Leaf, np.ndarray], object]):
+    """One array a leaf as dicts and tuples like the tree, of what `made` makes of each."""
     remaining = iter(arrays)
 
     def build(node: Tree):
@@ -346,7 +352,7 @@ def unflatten(tree: Tree, arrays: list[np.ndarray]):
             return {key: build(child) for key, child in node.items()}
         if isinstance(node, list):
             return tuple(build(child) for child in node)
-        return _unflatten_leaf(node, next(remaining))
+        return made(node, next(remaining))
 
     return build(tree)
 
