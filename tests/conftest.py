@@ -24,7 +24,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 SECONDS = Path(__file__).with_name("seconds.json")
-GUARD, AT_LEAST, FAST = 20, 300, 3.0
+GUARD, AT_LEAST, FAST = 20, 300, 1.0
 found = defaultdict(lambda: {"slowest": 0.0, "all": 0.0})
 
 
