@@ -39,7 +39,7 @@ def evaluate_stage(recipe: Recipe, folder: Path) -> None:
         again = [group for group in found if any(spec.id in lost for spec in group)]
         jobs = [(group, recipe, folder, streams) for group in again]
         size = lambda job: len(job[0])
-        workers = processes(recipe.workers)
+        workers = processes(recipe.workers, recipe.runner)
         run_jobs(_job, jobs, workers, "evaluate", _label, recipe.runner, size=size)
 
 
