@@ -57,6 +57,7 @@ FREE = {
 }  # fmt: skip
 # settings that say how much of it there is: what is there stays, what lacks is added
 COUNTED = {"record.transitions", "record.shard_transitions"}
+NAMED = 3  # values of a long list that a message names
 LONGER = {"train.steps"}  # what a trained model can follow
 
 
@@ -84,7 +85,7 @@ class Run:
         told: dict[str, str] = {}
         for stage in (stage for stage in FLOW if stage in stages):
             changed = [
-                f"{key} was {old!r}, is {now[key]!r}"
+                change(key, old, now[key])
                 for key, old in said.get(stage, {}).items()
                 if key in now and old != now[key] and not self._follows(stage, key)
             ]
@@ -100,7 +101,7 @@ class Run:
                     _require_same(key, said.get(maker, {}), now, self.folder / FOLDERS[maker])
                 old = said.get(stage, {}).get(key, now[key])
                 if old != now[key]:
-                    told.setdefault(key, f"{key} was {old!r}, is {now[key]!r}: {stage} follows it")
+                    told.setdefault(key, f"{change(key, old, now[key])}: {stage} follows it")
         for line in told.values():
             text = f"{self.folder}: {line}"
             console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
@@ -185,9 +186,26 @@ def shaping(stage: str) -> list[str]:
     return [key for key in keys if key not in FREE and FLOW.index(owner(key)) <= until]
 
 
+def change(key: str, old: object, new: object) -> str:
+    """How a setting differs, in one line however many values it lists."""
+    if not isinstance(old, list) or not isinstance(new, list) or len(old) + len(new) <= 2 * NAMED:
+        return f"{key} was {old!r}, is {new!r}"
+    parts = [
+        f"{len(some)} {word}: {', '.join(map(str, some[:NAMED]))}{', …' * (len(some) > NAMED)}"
+        for word, some in (
+            ("more", [value for value in new if value not in old]),
+            ("fewer", [value for value in old if value not in new]),
+        )
+        if some
+    ]
+    return (
+        f"{key} was a list of {len(old)}, is one of {len(new)}: {'; '.join(parts) or 'reordered'}"
+    )
+
+
 def _require_same(key: str, said: dict, now: dict, made: Path) -> None:
     if key in said and said[key] != now[key]:
         raise LdmError(
-            f"{key} was {said[key]!r} when {made} was made, is {now[key]!r}: "
+            f"{change(key, said[key], now[key])}, but {made} was made with the former: "
             f'run "ldm {owner(key)}" with it first, or put it back'
         )

@@ -11,7 +11,7 @@ from ldm.config import EvaluateConfig, Recipe, RecordConfig, TrainConfig
 from ldm.envs import installed
 from ldm.errors import LdmError, MachineError
 from ldm.recipe_check import settings
-from ldm.run import COUNTED, FLOW, FREE, Run, owner, shaping
+from ldm.run import COUNTED, FLOW, FREE, Run, change, owner, shaping
 
 RECIPE = Recipe("x", ["inventory/LostSales-v0"])
 
@@ -90,9 +90,22 @@ def test_a_stage_follows_its_own_settings_and_says_so_once(finished, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_long_list_is_told_in_one_short_line():
+    old = [f"bsuite/catch-{i}" for i in range(200)]
+    line = change("environments", old, [*old[5:], "gymnasium/CartPole-v1"])
+    assert line == (
+        "environments was a list of 200, is one of 196: 1 more: gymnasium/CartPole-v1; "
+        "5 fewer: bsuite/catch-0, bsuite/catch-1, bsuite/catch-2, …"
+    )
+    assert change("environments", ["a"], ["b"]) == "environments was ['a'], is ['b']"
+    assert change("environments", old, old[::-1]).endswith("reordered")
+
+
 def test_a_stage_refuses_a_setting_of_an_earlier_one_that_is_not_run(finished):
     other = replace(RECIPE, record=RecordConfig(noise=0.5))
-    with pytest.raises(LdmError, match=r'record\.noise was 0\.3 .* run "ldm record" with it first'):
+    with pytest.raises(
+        LdmError, match=r'record\.noise was 0\.3, .* run "ldm record" with it first'
+    ):
         command.run_stages(("evaluate",), other)
     assert finished == []
 
