@@ -25,8 +25,8 @@ from ldm.data.loader import Loader, MicroBatches
 from ldm.data.manifest import read_manifest
 from ldm.model.decoder import Decoder
 from ldm.model.presets import architecture
+from ldm.train.build import shapes_for
 from ldm.train.engine import TorchEngine
-from ldm.train.run import shapes_for
 
 WARM = 4
 FULL = 20  # steps until the loader holds what it may

@@ -28,11 +28,11 @@ from ldm.data.loader import MicroBatches
 from ldm.data.manifest import read_manifest
 from ldm.data.storage import place
 from ldm.model.decoder import Decoder
+from ldm.train.build import checkpoints_of, engine_name, fit_architecture, shapes_for, start
 from ldm.train.cost import Roof, Work, measure_roof, step_work
 from ldm.train.engine import DTYPES
 from ldm.train.metrics import device_name, memory_bytes
 from ldm.train.ranks import Alone, Ranks
-from ldm.train.run import checkpoints_of, engine_name, fit_architecture, shapes_for, start
 
 PARTS = (
     "embedding",

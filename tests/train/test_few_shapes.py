@@ -11,7 +11,7 @@ from ldm.kernels.packed_attention import cpu as attention
 from ldm.kernels.token_embedding import cpu as embedding
 from ldm.model.decoder import Decoder
 from ldm.model.presets import architecture
-from ldm.train.run import LABEL_MULTIPLE
+from ldm.train.build import LABEL_MULTIPLE
 
 STEPS, LAST = 30, 10
 SIZES = {"layers": 1, "width": 32, "heads": 2, "kv_heads": 1, "head_dim": 16, "ffn": 48}

@@ -14,9 +14,11 @@ from ldm.data.sealed import write_sealed
 from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
 from ldm.policy.policy import digest, load
+from ldm.train import build
 from ldm.train import run as module
+from ldm.train.build import make_engine
 from ldm.train.checkpoint import refuse_not_finite
-from ldm.train.run import make_engine, train_stage
+from ldm.train.run import train_stage
 
 
 def changed(recipe, **train):
@@ -44,7 +46,7 @@ def test_a_run_logs_and_leaves_a_model_that_the_policy_loads(trained, recipe):
 
 
 def test_a_finished_run_is_left_alone(trained, recipe, monkeypatch):
-    monkeypatch.setattr(module, "Decoder", None)
+    monkeypatch.setattr(build, "Decoder", None)
     before = (trained / "train/log.jsonl").read_bytes()
     train_stage(recipe, trained)
     assert (trained / "train/log.jsonl").read_bytes() == before
@@ -104,7 +106,7 @@ def test_a_bad_batch_is_skipped_with_where_it_is_from_and_never_met_again(
     folder, recipe, monkeypatch, capsys
 ):
     recipe = changed(recipe, log_every=1)
-    monkeypatch.setattr(module, "Decoder", broken_at(6))
+    monkeypatch.setattr(build, "Decoder", broken_at(6))
     train_stage(changed(recipe, steps=10), folder)
     told = re.search(
         r"SKIPPED step 7: the loss is nan.*bin 6 of every stream.*", capsys.readouterr().err
@@ -116,20 +118,20 @@ def test_a_bad_batch_is_skipped_with_where_it_is_from_and_never_met_again(
     assert int(named[3]) < shard["episodes"]
     found = lines(folder)
     assert 7 not in found and 8 in found
-    monkeypatch.setattr(module, "Decoder", broken_at(0))  # the eleventh step, after a restart
+    monkeypatch.setattr(build, "Decoder", broken_at(0))  # the eleventh step, after a restart
     train_stage(recipe, folder)
     assert "2 of at most 3" in capsys.readouterr().err
 
 
 def test_beyond_the_limit_it_ends_and_keeps_the_checkpoint(folder, recipe, monkeypatch):
-    monkeypatch.setattr(module, "Decoder", broken_at(6, 7))
+    monkeypatch.setattr(build, "Decoder", broken_at(6, 7))
     with pytest.raises(LdmError, match=r"step 8: the loss is nan.*bin 7 of .*1 such batches were"):
         train_stage(changed(recipe, skip_bad=1), folder)
     assert json.loads((folder / "train/model/state.json").read_text())["step"] == 5
 
 
 def test_a_checkpoint_is_put_off_while_steps_are_bad(folder, recipe, monkeypatch):
-    monkeypatch.setattr(module, "Decoder", broken_at(3, 4))
+    monkeypatch.setattr(build, "Decoder", broken_at(3, 4))
     train_stage(changed(recipe, steps=9, keep=9), folder)
     kept = [path.name for path in (folder / "train/checkpoints").iterdir()]
     assert sorted(kept) == ["step-00000006", "step-00000009"]  # not 5
