@@ -153,6 +153,10 @@ def check_leaf(leaf: spaces.Leaf) -> None:
     if leaf.kind == spaces.DISCRETE:
         require(list(leaf.counts), [lambda n: type(n) is int and 0 < n <= 2**32], "counts")
         require(list(leaf.start), [lambda n: type(n) is int and abs(n) <= 2**31], "start")
+    if leaf.letters:
+        require(list(leaf.letters), [lambda x: type(x) is str and len(x) == 1], "letters")
+        if leaf.kind != spaces.DISCRETE or leaf.range[1].max(initial=0) > len(leaf.letters):
+            raise ValueError(f'"{leaf.path}": its values are no numbers of its letters')
     if leaf.kind == spaces.CONTINUOUS and np.isnan([leaf.low, leaf.high]).any():
         raise ValueError(f'"{leaf.path}": a bound is NaN')
     if leaf.kind == spaces.IMAGE and (len(leaf.shape) != 3 or not size):

@@ -80,6 +80,10 @@ def native(space, values):
     value = next(values)
     if "Discrete" in names:
         return int(value)
+    if "Letters" in names:
+        return "".join(
+            space.letters[number - 1] for number in value[: np.append(value, 0).argmin()]
+        )
     dtype = np.dtype(space.dtype or "int8")
     if dtype.kind in "iu":
         value = np.rint(value)

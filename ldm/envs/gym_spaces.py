@@ -30,6 +30,8 @@ def _leaf_space(leaf: Leaf) -> gymnasium.Space:
     if leaf.kind == IMAGE:
         shape = np.roll(leaf.shape, 1) if leaf.channels_first else leaf.shape
         return gym.Box(0, 255, tuple(int(n) for n in shape), np.uint8)
+    if leaf.letters:
+        return gym.Text(leaf.size, min_length=sum(leaf.start), charset="".join(leaf.letters))
     dtype = np.dtype(leaf.source_dtype)
     if leaf.kind == CONTINUOUS:
         low, high = (np.reshape(bound, leaf.shape) for bound in (leaf.low, leaf.high))
@@ -68,6 +70,8 @@ def nest(tree: Tree, arrays: Arrays):
 def _own_types(leaf: Leaf, array: np.ndarray):
     if leaf.kind == TEXT:
         return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in array]
+    if leaf.letters:
+        return [spaces.text(leaf, row) for row in array]
     if leaf.kind == IMAGE and leaf.channels_first:
         array = np.moveaxis(array, -1, 1)
     return np.ascontiguousarray(array, leaf.source_dtype)
@@ -87,7 +91,7 @@ def flatten(tree: Tree, batch) -> Arrays:
 
 
 def _flat_leaf(leaf: Leaf, values) -> np.ndarray:
-    if leaf.kind == TEXT:
+    if leaf.kind == TEXT or leaf.letters:
         values = [value if isinstance(value, str) else value.decode() for value in values]
         return np.stack([spaces.flatten(leaf, value)[0] for value in values])
     array = np.asarray(values)

@@ -1,8 +1,10 @@
-"""Spaces without a fixed size, padded: Sequence, Graph and OneOf as Dicts of what has one.
+"""Spaces without a fixed size, padded: Sequence, Graph and OneOf as Dicts of what has one; a text
+that is an action as letters.
 
     Sequence of F     {"count": 0..N, "items": N times F, those that are not there at rest}
     Graph             {"nodes", "edges": such sequences, "links": (edges, 2) numbers of nodes}
     OneOf             {"which": its number, "0", "1", …: all of them, the others at rest}
+    Text, an action   N letters of its charset; a sample stays a str
 
 Where there are more than N the rest is cut. `lines` says what is padded, and the most that were
 seen. Standard library and numpy only, and spaces are recognised by class name (like spaces.py, this
@@ -46,6 +48,15 @@ class Box:
         self.low, self.high, self.dtype, self.shape = low, high, dtype, low.shape
 
 
+class Letters:
+    """A text of `least` to `size` letters, the first ones of a longer one."""
+
+    def __init__(self, space: Any, most: int):
+        self.letters = tuple(sorted(space.character_set))  # their own order is not every process's
+        self.least = int(space.min_length)
+        self.size = min(int(space.max_length), max(most, self.least))
+
+
 class Pad:
     """One space and how its samples are turned: `there(sample)` is of `space`, `back` inverts."""
 
@@ -58,20 +69,21 @@ class Padding:
 
     def __init__(self, most: int = MOST):
         self.most = most
-        self.seen: dict[str, list] = {}  # what is padded → [its class, most items that were seen]
+        self.seen: dict[str, list] = {}  # what is padded → [its class, most items seen]
 
     @property
     def lines(self) -> list[str]:
-        return [
-            f"{name}: a {kind} of any length is padded to {self.most}"
-            + (f"; {seen} were seen, of which {seen - self.most} were cut" * (seen > self.most))
-            for name, (kind, seen) in self.seen.items()
-            if kind != "OneOf"
-        ] + [
-            f"{name}: a OneOf is shown as the number of one and all of them"
-            for name, (kind, _) in self.seen.items()
-            if kind == "OneOf"
-        ]
+        return [self._line(name, *seen) for name, seen in self.seen.items()]
+
+    def _line(self, name: str, kind: str, seen: int) -> str:
+        if kind == "OneOf":
+            return f"{name}: a OneOf is shown as the number of one and all of them"
+        if kind == "Text":
+            return f"{name}: a Text is spelt, of {seen} letters at most"
+        line = f"{name}: a {kind} of any length is padded to {self.most}"
+        return line + f"; {seen} were seen, of which {seen - self.most} were cut" * (
+            seen > self.most
+        )
 
     def of(self, space: Any, path: str) -> Pad:
         """The space padded; itself where it has a fixed size."""
@@ -93,6 +105,10 @@ class Padding:
         if "OneOf" in names:
             self.seen[path] = ["OneOf", 0]
             return self._one_of(space, path)
+        if "Text" in names and path.startswith("action"):
+            letters = Letters(space, self.most)
+            self.seen[path] = ["Text", letters.size]
+            return Pad(letters)
         return Pad(space)
 
     def _sequence(self, space: Any, path: str) -> Pad:
@@ -215,6 +231,8 @@ def rest(space: Any) -> Any:
         return {key: rest(part) for key, part in space.spaces.items()}
     if "Tuple" in names:
         return tuple(rest(part) for part in space.spaces)
+    if "Letters" in names:
+        return space.letters[0] * space.least
     if "Text" in names:
         return ""
     if "MultiBinary" in names:

@@ -57,8 +57,8 @@ class Leaf:
 
     `kind` is "continuous" (float32, or float64 where `wide`; bounds `low`, `high`, each one number
     a component, may be infinite), "discrete" (int32, component c holds `start[c] .. start[c] +
-    counts[c] - 1`), "image" (uint8, height × width × channels) or "text" (uint8, UTF-8 padded with
-    zeros).
+    counts[c] - 1`; 0 ends a text of `letters`), "image" (uint8, height × width × channels) or
+    "text" (uint8, UTF-8 padded with zeros).
     `box` tells apart what `unflatten` must return: an int for Discrete, an array otherwise.
     """
 
@@ -73,6 +73,7 @@ class Leaf:
     start: tuple[int, ...] = ()
     channels_first: bool = False
     wide: bool = field(default=False, repr=False)  # numbers too large for float32: float64
+    letters: tuple[str, ...] = field(default=(), repr=False)  # of a text that is symbols: 1, 2, …
 
     @property
     def dtype(self) -> np.dtype:
@@ -141,6 +142,10 @@ def describe(space, path: str = "") -> Tree:
     if "Text" in names or "MissionSpace" in names:
         size = min(int(getattr(space, "max_length", MAX_TEXT_BYTES)) * 4, MAX_TEXT_BYTES)
         return Leaf(path, TEXT, (size,), "Text", "str")
+    if "Letters" in names:  # of padding.py
+        count, rest = len(space.letters), np.arange(space.size) >= space.least
+        leaf = symbols(path, (space.size,), count + rest, 1 - rest, "Text", "str")
+        return replace(leaf, letters=space.letters)
     if "Box" in names:
         return _describe_box(space, path)
     raise UnsupportedSpace(
@@ -273,6 +278,11 @@ def flatten(tree: Tree, value) -> list[np.ndarray]:
 
 
 def _flatten_leaf(leaf: Leaf, value) -> np.ndarray:
+    if leaf.letters and isinstance(value, str):
+        if foreign := sorted({*value} - {*leaf.letters}):
+            raise ValueError(f'"{leaf.path}": {foreign} are not among the letters of its space')
+        numbers = [leaf.letters.index(letter) + 1 for letter in value[: leaf.size]]
+        return np.array(numbers + [0] * (leaf.size - len(numbers)), leaf.dtype)
     if leaf.kind == TEXT and isinstance(value, str):
         raw = value.encode()[: leaf.shape[0]]
         return np.frombuffer(raw.ljust(leaf.shape[0], b"\0"), np.uint8).copy()
@@ -335,7 +345,12 @@ def executable(leaf: Leaf, array: np.ndarray) -> np.ndarray:
     if leaf.kind == CONTINUOUS:
         array = array.clip(*leaf.bounds)
         return np.rint(array) if leaf.whole else array
-    return array
+    return ended(leaf, array)
+
+
+def ended(leaf: Leaf, array: np.ndarray) -> np.ndarray:
+    """Texts of letters (n, size) with nothing after their end; any other leaf as it is."""
+    return array * ((array == 0).cumsum(1) == 0) if leaf.letters else array
 
 
 def unflatten(tree: Tree, arrays: list[np.ndarray]):
@@ -360,6 +375,8 @@ def nested(tree: Tree, arrays: list[np.ndarray], made: Callable[[Leaf, np.ndarra
 def _unflatten_leaf(leaf: Leaf, array: np.ndarray):
     if leaf.source == "Discrete":
         return int(array)
+    if leaf.letters:
+        return text(leaf, array)
     if leaf.kind == TEXT:
         return bytes(array).rstrip(b"\0").decode(errors="replace")
     if leaf.kind == IMAGE and leaf.channels_first:
@@ -367,6 +384,12 @@ def _unflatten_leaf(leaf: Leaf, array: np.ndarray):
     if leaf.whole:  # a cast alone would cut 2.9999 down to 2
         array = np.rint(array)
     return np.array(array, leaf.source_dtype)
+
+
+def text(leaf: Leaf, numbers: np.ndarray) -> str:
+    """What numbers of `leaf.letters` spell, up to the first 0."""
+    end = np.append(numbers, 0).tolist().index(0)
+    return "".join(leaf.letters[number - 1] for number in numbers[:end])
 
 
 def resting(leaf: Leaf, n: int) -> np.ndarray:
@@ -390,7 +413,7 @@ def sample(leaf: Leaf, n: int, rng: np.random.Generator) -> np.ndarray:
         values = np.rint(values) if leaf.whole else values
     else:
         raise UnsupportedSpace(f'an action of kind {leaf.kind} ("{leaf.path}") is not supported')
-    return values.astype(leaf.dtype).reshape(n, *leaf.shape)
+    return ended(leaf, values.astype(leaf.dtype).reshape(n, *leaf.shape))
 
 
 def to_json(tree: Tree):
@@ -414,7 +437,9 @@ def from_json(data) -> Tree:
         case {"tuple": parts}:
             return [from_json(child) for child in parts]
         case {"leaf": {"kind": str(kind)} as leaf} if kind in (CONTINUOUS, DISCRETE, IMAGE, TEXT):
-            tuples = {k: tuple(leaf[k]) for k in ("shape", "counts", "start") if k in leaf}
+            tuples = {
+                k: tuple(leaf[k]) for k in ("shape", "counts", "start", "letters") if k in leaf
+            }
             bounds = {k: tuple(float(v) for v in leaf[k]) for k in ("low", "high") if k in leaf}
             return Leaf(**{**leaf, **tuples, **bounds})
     raise ValueError(f"not a space: {str(data)[:80]}")

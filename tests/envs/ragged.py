@@ -16,7 +16,7 @@ BAG = spaces.Dict(
 )
 CHOICE = spaces.Tuple(
     [spaces.OneOf([spaces.Discrete(3), spaces.Box(0, 1, (2,), np.float32)]),
-     spaces.Sequence(spaces.Discrete(5))]
+     spaces.Sequence(spaces.Discrete(5)), spaces.Text(9, charset="abc_")]
 )  # fmt: skip
 
 
@@ -41,7 +41,8 @@ class Ragged(gymnasium.Env):
         }
 
     def step(self, action):
-        (which, part), chosen = action
+        (which, part), chosen, text = action
+        assert self.action_space.spaces[2].contains(text), text
         assert self.action_space.spaces[0].contains((which, part)), action
         assert isinstance(chosen, tuple) and all(0 <= c < 5 for c in chosen)
         return self.show(), float(len(chosen)), False, False, {}

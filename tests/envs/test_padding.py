@@ -1,12 +1,14 @@
 """Sequence, Graph and OneOf in spaces of a fixed size; what is cut is told."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gymnasium import spaces as gym
 
-from ldm.envs import padding, spaces
+from ldm.data import entry
+from ldm.envs import gym_spaces, padding, spaces
 from ldm.envs.check import check_environment
 from ldm.envs.make import make
 from ldm.envs.padding import Padding
@@ -43,6 +45,33 @@ def test_there_and_back(space):
         assert repr(space.to_jsonable([again])) == repr(space.to_jsonable([sample]))
 
 
+def test_a_text_that_is_an_action_is_spelt():
+    space = gym.Text(9, min_length=2, charset="cab_")
+    kept = Padding(5)
+    (leaf,) = spaces.leaves(spaces.describe(kept.of(gym.Tuple([space]), "action").space))
+    assert kept.lines == ["action/0: a Text is spelt, of 5 letters at most"]
+    assert leaf.kind == spaces.DISCRETE and leaf.letters == tuple("_abc")
+    assert leaf.start == (1, 1, 0, 0, 0) and leaf.counts == (4, 4, 5, 5, 5)
+    for text, kept_of_it in (("ba", "ba"), ("c_a", "c_a"), ("abcabc", "abcab")):
+        (flat,) = spaces.flatten(leaf, text)
+        assert not spaces.violation(leaf, flat) and spaces.unflatten(leaf, [flat]) == kept_of_it
+    with pytest.raises(ValueError, match=r"\['d'\] are not among the letters of its space"):
+        spaces.flatten(leaf, "dab")
+    drawn = spaces.sample(leaf, 200, np.random.default_rng(0))
+    done = spaces.executable(leaf, drawn)
+    assert all(space.contains(spaces.unflatten(leaf, [row])) for row in done)
+    ends = done == 0
+    assert ends.any() and (ends[:, 1:] >= ends[:, :-1]).all()  # nothing after an end
+    assert spaces.from_json(spaces.to_json(leaf)) == leaf
+    entry.check_leaf(leaf)
+    with pytest.raises(ValueError, match="no numbers of its letters"):
+        entry.check_leaf(dataclasses.replace(leaf, letters=("a",)))
+    nested = gym_spaces.nest(leaf, [done])
+    assert all(gym_spaces.to_space(leaf).contains(text) for text in nested)
+    assert np.array_equal(gym_spaces.flatten(leaf, nested)[0], done)
+    assert Padding().of(space, "observation").space is space
+
+
 def test_what_is_longer_is_cut_and_told():
     kept = Padding(3)
     pad = kept.of(gym.Sequence(gym.Discrete(9)), "observation")
@@ -57,6 +86,7 @@ def test_such_an_environment_keeps_the_contract(capsys):
     probe(SPEC, 0, 80)
     told = " ".join(capsys.readouterr().err.split())
     assert "observation/words: a Sequence of any length is padded to 16; 19 were seen" in told
+    assert "ragged/Bag: action/2: a Text is spelt, of 9 letters at most" in told
     assert "ragged/Bag: action/0: a OneOf is shown as the number of one and all of them" in told
 
 
