@@ -27,6 +27,7 @@ setup(
             "envs/locks/*.txt",
             "envs/locks/builders/*.txt",
             "evaluate/*.html",
+            "evaluate/*.js",
             "zoo/*/*.json",
             "zoo/*/*.safetensors",
         ],

@@ -121,7 +121,8 @@ class Recipe:
     """Every setting of a run, from environments to report. Flags override the recipe's values."""
 
     name: str  # also the folder: runs/<name>
-    # ids of the catalogue, "library/name", patterns, "library/*", or your own, "gym:package:Id-v0"
+    # ids of the catalogue, "library/name", patterns, "library/*", your own, "gym:package:Id-v0", or
+    # "zoo": all that reference.zoo has admitted
     environments: list[str]
     # TOML files, or folders of them, with environments of your own; found from the recipe
     catalogue: list[str] = field(default_factory=list)

@@ -87,7 +87,7 @@ def outcome(folder: Path) -> dict:
 
 def test_the_report_has_the_promised_form(undisturbed):
     report = json.loads((undisturbed / "runs/tiny/report.json").read_text())
-    assert report["schema"] == 2 and len(report["environments"]) == 3
+    assert report["schema"] == 3 and len(report["environments"]) == 3
     for one in report["environments"]:
         assert {"id", "domain", "base_task", "episodes", "normalised"} <= set(one)
         for who in ("random", "reference", "ldm"):

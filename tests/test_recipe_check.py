@@ -1,14 +1,18 @@
 """A recipe is refused at load, by the key, its value and what it may be."""
 
 import dataclasses
+import json
 import math
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from ldm.cli.stages import read_recipe
+import ldm
+from ldm.cli.stages import read_recipe, resolve
 from ldm.config import Recipe, TrainConfig, load_recipe
 from ldm.errors import LdmError
 from ldm.recipe_check import RANGES, check, settings, with_own_weights
@@ -23,12 +27,15 @@ def changed(key: str, value) -> Recipe:
     return replace(GOOD, **{part: replace(getattr(GOOD, part), **{name: value})})
 
 
+PACKAGED = [path.stem for path in (Path(ldm.__file__).parent / "recipes").glob("*.toml")]
+
+
 def test_every_number_of_a_recipe_has_a_range():
     numbers = {k for k, v in settings(GOOD).items() if type(v) in (int, float)}
     assert numbers == set(RANGES)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "ldm-v0", "zoo"])
+@pytest.mark.parametrize("name", PACKAGED)
 def test_the_packaged_recipes_pass(name):
     check(load_recipe(name))
 
@@ -116,3 +123,24 @@ def test_settings_are_all_of_them():
     parts = [value for value in vars(GOOD).values() if dataclasses.is_dataclass(value)]
     plain = len(dataclasses.fields(Recipe)) - len(parts)
     assert len(settings(GOOD)) == plain + sum(len(dataclasses.fields(part)) for part in parts)
+
+
+def test_the_zoo_of_every_packaged_recipe_is_there():
+    named = [zoo for name in PACKAGED if (zoo := load_recipe(name).reference.zoo)]
+    assert len(named) > 3 and all(any(Path(zoo).glob("*/*.json")) for zoo in named)
+
+
+def test_zoo_stands_for_what_the_zoo_has_admitted(tmp_path):
+    shelf = tmp_path / "shelf" / "envpool"
+    shelf.mkdir(parents=True)
+    whole = Path(load_recipe("pretrain").reference.zoo) / "envpool"
+    cards = {path: json.loads(path.read_text()) for path in whole.glob("*.json")}
+    refused = next(path for path, card in cards.items() if not card["admitted"])
+    for path in (whole / "Catch-v0.json", whole / "CartPole-v1.json", refused):
+        shutil.copy(path, shelf)
+    recipe = Recipe("some", ["nasim/Tiny", "zoo"])
+    kept = replace(recipe, reference=replace(recipe.reference, zoo=str(shelf.parent)))
+    admitted = ["nasim/Tiny", "envpool/CartPole-v1", "envpool/Catch-v0"]
+    assert resolve(kept, tmp_path).environments == admitted
+    with pytest.raises(LdmError, match=r'names "zoo", expected reference\.zoo'):
+        resolve(recipe, tmp_path)

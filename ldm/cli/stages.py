@@ -1,6 +1,6 @@
 """The stages of the flow as subcommands, all of which take a recipe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -23,6 +23,8 @@ STAGES = {
     "report": "ldm.evaluate.report",
 }
 FLOW = ("reference", "record", "mix", "train", "evaluate", "report")
+
+ZOO = "zoo"  # among a recipe's environments: all that reference.zoo has admitted
 
 _RecipeName = Annotated[str, tyro.conf.arg(metavar="RECIPE")]
 
@@ -73,8 +75,22 @@ class EvaluateStage(Stage):
     Writes runs/<name>/evaluation/."""
 
 
+@dataclass
 class ReportStage(Stage):
-    """Write report.json, report.html and a table of the scores."""
+    """Write scores.jsonl, report.json, report.html and a table of the scores.
+
+    `ldm report RECIPE` is of a run, `ldm report --from FILE` makes the same again, into
+    runs/<FILE's name>/, from a scores.jsonl alone."""
+
+    recipe: tyro.conf.Positional[_RecipeName] = ""
+    """A packaged recipe or the path of a TOML file."""
+    file: Annotated[Path | None, tyro.conf.arg(name="from", metavar="FILE")] = None
+    """A scores.jsonl, or a copy of one, such as docs/results/one-model.jsonl."""
+
+    def __call__(self) -> None:
+        if self.file is None:
+            raise LdmError("ldm report: expected a recipe, or --from and a scores.jsonl")
+        import_module("ldm.evaluate.report").from_file(self.file)
 
 
 class RunRecipe(Stage):
@@ -115,6 +131,17 @@ def run_stages(stages: tuple[str, ...], recipe: Recipe) -> None:
             perform(resolved, run.folder)
 
 
+def with_zoo(recipe: Recipe, known: Container[str]) -> list[str]:
+    """The recipe's environments, "zoo" replaced by those of `known` that the zoo has admitted."""
+    if not recipe.reference.zoo:
+        raise LdmError(
+            f'{recipe.name}: environments names "{ZOO}", expected reference.zoo to say which folder'
+        )
+    admitted = import_module("ldm.reference.zoo").admitted(Path(recipe.reference.zoo), known)
+    others = [name for name in recipe.environments if name != ZOO]
+    return [*others, *admitted]
+
+
 def resolve(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with its patterns of environments expanded, and the weights of those alone; where
     it names none, with the environments that the run's data is of."""
@@ -125,8 +152,9 @@ def resolve(recipe: Recipe, folder: Path) -> Recipe:
         entries = import_module("ldm.data.manifest").read_manifest(data)["environments"]
     recorded = {entry["id"] for entry in entries}
     tied = [entry["id"] for entry in entries if entry.get("backend") != "hosted"]
-    named = catalogue.expand(recipe.environments or tied, recipe.catalogue)
-    recipe = replace(recipe, environments=named)
     check, known = import_module("ldm.recipe_check"), catalogue.load(tuple(recipe.catalogue))
+    asked = with_zoo(recipe, known) if ZOO in recipe.environments else recipe.environments
+    named = catalogue.expand(asked or tied, recipe.catalogue)
+    recipe = replace(recipe, environments=named)
     check.require_policies(recipe, known)
     return check.with_own_weights(recipe, recorded, known)

@@ -1,46 +1,53 @@
-"""report.html: a report as one self-contained page; no script, nothing is loaded from elsewhere."""
+"""report.html: a report as one self-contained page; nothing is loaded from elsewhere."""
 
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
 from string import Template
 
+from ldm.envs.spec import domain_order
 from ldm.evaluate import plots
+from ldm.evaluate.listing import listing
+from ldm.evaluate.numbers import count, span
+from ldm.evaluate.overview import GOOD, MATCHED, SURELY
 
 SCORE_RULE = (
     "The score is the mean return on a scale where random actions are 0 and the policy that the "
     "model learned from is 1. Means over environments are taken over scores clipped to [0, 1]; "
     "intervals are 95%, over episodes; one episode, or returns all alike, have none."
 )
+MATCH_RULE = (
+    f"Matched: a score of {MATCHED:g} or more whose 95% interval, over the episodes of the model, "
+    f"the reference and random play, stays at or above {SURELY:g}. A base task's score is the mean "
+    "of its variants', each clipped to [0, 1]."
+)
 STAGES = ("reference", "record", "mix", "train", "evaluate", "report")
+CLASSES = ("below 0.5", "0.5 to 0.8", "0.8 to 0.95", "0.95 and above")
+VIEWS = {"domain": "by domain", "library": "by library", "base_task": "by base task"}
 
 
 def page(report: dict) -> str:
     """The page of a report (report.py says what is in it)."""
-    summary = report["summary"]
     seen = [entry for entry in report["environments"] if not entry["held_out"]]
-    template = resources.files("ldm.evaluate").joinpath("report.html").read_text()
-    domains = _count(len({environment["domain"] for environment in seen}), "domain")
+    files = resources.files("ldm.evaluate")
+    domains = count(len({environment["domain"] for environment in seen}), "domain")
     sections = (
-        *(_scores, _curve, _held_out, _table, _not_admitted, _unseen),
+        *(_overview, _parts, _environments, _curve, _not_admitted, _unseen),
         *(_training, _time, _provenance),
     )
-    return Template(template).substitute(
+    return Template(files.joinpath("report.html").read_text()).substitute(
         title=escape(f"LDM report: {report['name']}"),
-        headline=f"One model acts in {_count(len(seen), 'environment')} of {domains}",
+        headline=f"One model acts in {count(len(seen), 'environment')} of {domains}",
         subtitle=escape(_subtitle(report)),
-        tiles=_tiles(summary),
+        tiles=_tiles(report),
         sections="\n".join(filter(None, (section(report) for section in sections))),
+        script=files.joinpath("report.js").read_text(),
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _subtitle(report: dict) -> str:
     model, base_tasks = report["model"], report["base_tasks"]
-    parts = [f"Run {report['name']}", _count(base_tasks, "base task")]
+    parts = [f"Run {report['name']}", count(base_tasks, "base task")]
     if "parameters" in model:
         parts.append(f"{plots.compact(model['parameters'])} parameters")
     if "step" in model:
@@ -50,28 +57,33 @@ def _subtitle(report: dict) -> str:
     return " · ".join(parts)
 
 
-def _tiles(summary: dict) -> str:
-    admitted = summary["admitted"]
-    if not admitted:
+def _tiles(report: dict) -> str:
+    summary, held_out = report["summary"], report["held_out"]
+    if not (admitted := summary["admitted"]):
         return ""
+    all_ = report["overview"]["all"]
+    tasks = all_["base_tasks"]
     tiles = [
-        (f"{summary[key]:.3f}", name, span(summary["ci"][key], 3))
-        for key, name in (("mean", "mean normalised score"), ("median", "median"))
+        (f"{summary['mean']:.3f}", "mean normalised score", _around(summary)),
+        _of(all_["good"], admitted, "configurations at 0.8 or above"),
+        _of(all_["good_base_tasks"], tasks, "base tasks at 0.8 or above"),
+        _of(all_["matched"], admitted, "configurations matched"),
+        _of(all_["matched_base_tasks"], tasks, "base tasks matched"),
     ]
-    for level, name in (("0.95", "at 0.95 or above"), ("1.0", "equal to the reference or better")):
-        around = span(summary["at_least_ci"][level], 0)
-        tiles.append((f"{summary['at_least'][level]} of {admitted}", name, around))
+    if held_out["admitted"]:
+        tiles.append((f"{held_out['mean']:.3f}", "held out, mean", _around(held_out)))
     return "".join(
-        f'<div class="tile"><b>{value}</b>{name}<span>95% interval {span}</span></div>'
-        for value, name, span in tiles
+        f'<div class="tile"><b>{value}</b>{name}<span>{small}</span></div>'
+        for value, name, small in tiles
     )
 
 
-def span(ci: Sequence[float] | None, digits: int = 2) -> str:
-    """An interval in words, empty where so few episodes have none."""
-    if ci is None:
-        return "no interval"
-    return f"{ci[0]:.{digits}f} to {ci[1]:.{digits}f}"
+def _around(summary: dict) -> str:
+    return f"95%: {span(summary['ci']['mean'], 3)}"
+
+
+def _of(number: int, whole: int, name: str) -> tuple[str, str, str]:
+    return f"{number:,} of {whole:,}", name, f"{number / whole:.0%}"
 
 
 def _section(title: str, body: str, lead: str = "", css: str = "") -> str:
@@ -79,12 +91,91 @@ def _section(title: str, body: str, lead: str = "", css: str = "") -> str:
     return f'<section class="{css}"><h2>{escape(title)}</h2>{lead}{body}</section>'
 
 
-def _scores(report: dict) -> str:
+def _overview(report: dict) -> str:
+    """A table each by domain, library and base task, of which one shows."""
+    if not report["summary"]["admitted"]:
+        return ""
+    views = []
+    for i, (key, name) in enumerate(VIEWS.items()):
+        checked = " checked" if i == 0 else ""
+        views.append(
+            f'<input type="radio" name="view" id="by-{key}"{checked}><label for="by-{key}">{name}'
+            f'</label><div class="view">{_view(key, report["overview"][key])}</div>'
+        )
+    legend = "".join(f'<span><i class="c{i}"></i>{name}</span>' for i, name in enumerate(CLASSES))
+    body = f'<div class="views">{"".join(views)}</div><p class="legend soft">{legend}</p>'
+    lead = f"Seen in training, references that are not weak. {MATCH_RULE}"
+    return _section("Overview", body, lead, "long")
+
+
+def _view(key: str, groups: dict) -> str:
+    if key == "base_task":
+        header = ["base task", "variants", "scores", "mean", "interval", "matched"]
+        order = sorted(groups.items(), key=lambda item: (item[1]["score"], item[0]))
+        cells = [_task_cells(name, found) for name, found in order]
+    else:
+        header = [key, "environments", "scores", "mean", "≥ 0.8", "matched", "base tasks ≥ 0.8"]
+        header.append("base tasks matched")
+        by = domain_order if key == "domain" else (lambda name: (0, name))
+        order = sorted(groups.items(), key=lambda item: by(item[0]))
+        cells = [_group_cells(name, found) for name, found in order]
+    head = "".join(f"<th{_css(i)}>{name}</th>" for i, name in enumerate(header))
+    rows = "".join(
+        f'<tr data-key="{key}" data-value="{escape(name)}">'
+        f"{''.join(f'<td{_css(i)}>{cell}</td>' for i, cell in enumerate(row))}</tr>"
+        for (name, _), row in zip(order, cells)
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'<div class="scroll">{table}</div>'
+
+
+def _css(column: int) -> str:
+    return "" if column == 0 else ' class="bins"' if column == 2 else ' class="n"'
+
+
+def _name(name: str) -> str:
+    return f'<button type="button">{escape(name)}</button>'
+
+
+def _group_cells(name: str, found: dict) -> list[str]:
+    tasks = found["base_tasks"]
+    return [
+        _name(name),
+        f"{found['environments']:,}",
+        _bins(found),
+        f"{found['mean']:.3f}",
+        f"{found['good']:,}",
+        f"{found['matched']:,}",
+        f"{found['good_base_tasks']:,} of {tasks:,}",
+        f"{found['matched_base_tasks']:,} of {tasks:,}",
+    ]
+
+
+def _task_cells(name: str, found: dict) -> list[str]:
+    matched = "yes" if found["matched_base_tasks"] else ""
+    variants = str(found["environments"])
+    return [
+        *(_name(name), variants, _bins(found), f"{found['score']:.3f}"),
+        *(span(found["ci"]), matched),
+    ]
+
+
+def _bins(found: dict) -> str:
+    """A bar of the scores by CLASSES; its title says how many are of each."""
+    title = ", ".join(f"{n} {name}" for n, name in zip(found["bins"], CLASSES) if n)
+    parts = "".join(f'<i class="c{i}" style="flex:{n}"></i>' for i, n in enumerate(found["bins"]))
+    return f'<span class="bar" title="{title}">{parts}</span>'
+
+
+def _environments(report: dict) -> str:
     if not report["environments"]:
         return _section("Scores", "", "No environment was admitted, so there is nothing to score.")
-    figure = f"<figure>{plots.dots(report['environments'])}</figure>"
-    lead = f"{SCORE_RULE} Filled: {plots.SOLVED:g} or above; hollow: below."
-    return _section("Score by environment", figure, lead, "long")
+    played = _range([environment["episodes"] for environment in report["environments"]])
+    lead = (
+        f"{SCORE_RULE} Filled: {plots.SOLVED:g} or above; hollow: below; an arrow: beyond the plot."
+        f" The model acted for {played} episodes in each. A row opens."
+    )
+    return _section("Environments", listing(report), lead, "long list")
 
 
 def _curve(report: dict) -> str:
@@ -98,31 +189,36 @@ def _curve(report: dict) -> str:
     return _section("How many reach which score", figure, lead)
 
 
-def _held_out(report: dict) -> str:
-    held_out, seen = report["held_out"], report["summary"]
-    if not held_out["admitted"]:
-        return ""
+def _parts(report: dict) -> str:
+    """Seen, weak and held out beside each other, where there is more than the first."""
+    names = {
+        "summary": "seen in training",
+        "weak": "seen in training, weak references",
+        "held_out": "held out",
+    }
     rows = [
         [name, part["admitted"], f"{part['mean']:.3f}", span(part["ci"]["mean"], 3)]
-        for name, part in (("seen in training", seen), ("held out", held_out))
+        for name, part in ((name, report[key]) for key, name in names.items())
         if part["admitted"]
     ]
+    if not rows or (len(rows) == 1 and report["summary"]["admitted"]):
+        return ""
     body = _rows(["base tasks", "environments", "mean", "95% interval"], rows, numbers=(1, 2, 3))
     lead = (
-        "All figures above are of what was seen in training. What was held out is known to the "
-        "model from random steps alone; its bins are those of the declared bounds."
+        "All figures above are of what was seen in training with references that are not weak: "
+        "against a weak one a score says little, so it counts neither as matched nor as "
+        f"{GOOD:g} or above. What was held out is known to the model from random steps alone; its "
+        "bins are those of the declared bounds."
     )
-    return _section("Seen and held-out base tasks", body, lead)
+    return _section("Seen, weak references, and held-out base tasks", body, lead)
 
 
 def _rows(header: list[str], rows: list[list], numbers: Sequence[int] = ()) -> str:
-    """A table; cells are escaped, a cell that is a tuple shows its second part small."""
+    """A table; cells are escaped."""
 
     def cell(tag: str, index: int, value) -> str:
-        main, small = value if isinstance(value, tuple) else (value, "")
-        small = f" <small>{escape(str(small))}</small>" if small else ""
         css = ' class="n"' if index in numbers else ""
-        return f"<{tag}{css}>{escape(str(main))}{small}</{tag}>"
+        return f"<{tag}{css}>{escape(str(value))}</{tag}>"
 
     head = "".join(cell("th", i, name) for i, name in enumerate(header))
     body = "".join(
@@ -132,32 +228,13 @@ def _rows(header: list[str], rows: list[list], numbers: Sequence[int] = ()) -> s
     return f'<div class="scroll">{table}</div>'
 
 
-def _table(report: dict) -> str:
-    if not report["environments"]:
-        return ""
-    header = ["environment", "domain", "learned from", "random", "reference", "model", "score"]
-    rows = []
-    for environment in sorted(report["environments"], key=lambda e: (e["domain"], e["id"])):
-        score = environment["normalised"]
-        rows.append(
-            [
-                (environment["id"], _marks(environment)),
-                environment["domain"],
-                environment["policy"],
-                *(_return(environment[who]) for who in ("random", "reference", "ldm")),
-                (f"{score['mean']:.2f}", span(score["ci"])),
-            ]
-        )
-    lead = (
-        f"Mean return with half the width of its 95% interval; the model acted for "
-        f"{_range([e['episodes'] for e in report['environments']])} episodes in each."
+def _folded(title: str, body: str, lead: str) -> str:
+    """A section that opens: it may be long."""
+    lead = f'<p class="soft">{escape(lead)}</p>' if lead else ""
+    return (
+        f'<section class="long"><details class="fold"><summary><h2>{escape(title)}</h2></summary>'
+        f"{lead}{body}</details></section>"
     )
-    return _section("Returns", _rows(header, rows, (3, 4, 5, 6)), lead, "long")
-
-
-def _marks(environment: dict) -> str:
-    marks = {"held_out": "held out", "held_out_data": "held-out data"}
-    return ", ".join(text for name, text in marks.items() if environment[name])
 
 
 def _unseen(report: dict) -> str:
@@ -165,26 +242,12 @@ def _unseen(report: dict) -> str:
     if not lines:
         return ""
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return _section("What the model does not see, or not as it is", f"<ul>{items}</ul>", "", "long")
+    title = f"What the model does not see, or not as it is ({len(lines):,})"
+    return _folded(title, f"<ul>{items}</ul>", "")
 
 
 def _range(values: list[int]) -> str:
     return str(values[0]) if min(values) == max(values) else f"{min(values)} to {max(values)}"
-
-
-def _return(score: dict) -> tuple[str, str]:
-    if score["ci"] is None:
-        return number(score["mean"]), "all alike or one"
-    half = (score["ci"][1] - score["ci"][0]) / 2
-    return number(score["mean"]), f"± {number(half)}"
-
-
-def number(value: float) -> str:
-    """A return in at most five characters or so: 4 digits, no exponent below a million."""
-    size = abs(value)
-    if size >= 1e6 or 0 < size < 1e-3:
-        return f"{value:.1e}"
-    return f"{value:.0f}" if size >= 1000 else f"{value:.3g}"
 
 
 def _not_admitted(report: dict) -> str:
@@ -195,7 +258,8 @@ def _not_admitted(report: dict) -> str:
         "These have no reference policy that is known to beat random actions, so they were neither "
         "trained on nor scored, and count nowhere above."
     )
-    return _section("Not admitted, and why", _rows(["environment", "reason"], rows), lead)
+    title = f"Not admitted, and why ({len(rows):,})"
+    return _folded(title, _rows(["environment", "reason"], rows), lead)
 
 
 def _training(report: dict) -> str:

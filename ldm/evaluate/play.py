@@ -11,7 +11,7 @@ from ldm.envs.catalogue import find
 from ldm.envs.interface import Actor
 from ldm.envs.make import make
 from ldm.envs.rollout import returns
-from ldm.evaluate.page import number
+from ldm.evaluate.numbers import number
 from ldm.evaluate.probe import probe
 from ldm.evaluate.video import record, tell, watch
 from ldm.policy import load

@@ -7,9 +7,11 @@ from html import escape
 
 import numpy as np
 
-ROW, HEADING = 22, 32  # height of an environment's row and of a domain's heading
+ROW = 22  # height of a bar
 WIDTH = 860
 SOLVED = 0.95  # a score that fills its dot
+DOT_WIDTH, DOT_HEIGHT = 320, 18  # of a row's plot
+LOW, HIGH = -0.1, 1.2  # scores that a row's plot has room for
 
 Scale = Callable[[float], float]
 
@@ -44,51 +46,45 @@ def linear(low: float, high: float, start: float, end: float) -> Scale:
     return lambda value: start + (min(max(value, low), high) - low) / span * (end - start)
 
 
-def dots(environments: list[dict]) -> str:
-    """A row an environment: random at 0, reference at 1, the model's score with its interval.
+AT = linear(LOW, HIGH, 14, DOT_WIDTH - 14)
+
+
+def dot(environment: dict) -> str:
+    """A row's plot: random at 0, reference at 1, the model's score with its interval.
 
     Filled dots reach SOLVED, hollow ones do not: the difference survives any colour vision and
-    print. A score outside the axis is an arrow at its edge.
+    print. A score outside the axis is a full arrow at its edge, an interval that leaves it an open
+    one.
     """
-    low, high = -0.1, 1.2
-    domains = sorted({environment["domain"] for environment in environments})
-    height = 50 + len(environments) * ROW + len(domains) * HEADING
-    at = linear(low, high, 276, WIDTH - 60)
-    parts = [line(at(v), 24, at(v), height - 20, "grid") for v in (0.2, 0.4, 0.6, 0.8)]
-    parts += [line(at(v), 24, at(v), height - 20, "axis") for v in (0, 1)]
-    parts += [text(at(0), 16, "random", "small", "middle")]
-    parts += [text(at(1), 16, "reference", "small", "middle")]
-    parts += [text(at(v / 5), height - 5, f"{v / 5:g}", "small", "middle") for v in range(6)]
-    y = 18.0
-    for domain in domains:
-        y += HEADING
-        parts.append(text(0, y - 8, domain, "heading"))
-        group = [environment for environment in environments if environment["domain"] == domain]
-        for environment in sorted(group, key=lambda e: -e["normalised"]["mean"]):
-            parts.append(_dot_row(environment, y + ROW / 2, at, (low, high)))
-            y += ROW
-    return svg(WIDTH, int(height), parts, "Normalised score of every environment")
-
-
-def _dot_row(environment: dict, y: float, at: Scale, bounds: tuple[float, float]) -> str:
     score = environment["normalised"]["mean"]
     lo, hi = environment["normalised"]["ci"] or (score, score)
-    css, x = ("dot" if score >= SOLVED else "dot open"), at(score)
-    if bounds[0] <= score <= bounds[1]:
-        mark = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" class="{css}"/>'
+    css, x, y = ("dot" if score >= SOLVED else "dot open"), AT(score), DOT_HEIGHT / 2
+    if LOW <= score <= HIGH:
+        mark = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" class="{css}"/>'
     else:
-        tip = x + (6 if score > bounds[1] else -6)
-        mark = path((tip, x, x), (y, y - 5, y + 5), css, close=True)
-    return "".join(
-        [
-            f"<g><title>{escape(environment['id'])}: {score:.3f} [{lo:.3f}, {hi:.3f}]</title>",
-            text(266, y + 4, shorten(environment["id"], 38), "name", "end"),
-            line(at(lo), y, at(hi), y, "whisker"),
-            mark,
-            text(WIDTH - 2, y + 4, f"{score:.2f}", "figure", "end"),
-            "</g>",
-        ]
-    )
+        mark = path(_arrow(x, score > HIGH), (y, y - 5, y + 5), css, close=True)
+    past = [_past(AT(end), y) for end, out in ((lo, lo < LOW), (hi, hi > HIGH)) if out]
+    label = f"{environment['id']}: {score:.3f} [{lo:.3f}, {hi:.3f}]"
+    axes = "".join(line(AT(v), 0, AT(v), DOT_HEIGHT, "axis") for v in (0, 1))
+    parts = [f"<title>{escape(label)}</title>", axes, line(AT(lo), y, AT(hi), y, "whisker")]
+    return svg(DOT_WIDTH, DOT_HEIGHT, [*parts, *past, mark], "score")
+
+
+def _arrow(x: float, right: bool) -> tuple[float, float, float]:
+    return (x + 6, x, x) if right else (x - 6, x, x)
+
+
+def _past(x: float, y: float) -> str:
+    """An open arrow: the interval goes on beyond the plot."""
+    tip = x + 5 if x > DOT_WIDTH / 2 else x - 5
+    return path((x, tip, x), (y - 4, y, y + 4), "past")
+
+
+def scale() -> str:
+    """The axis above the rows."""
+    marks = [text(AT(0), 12, "random", "small", "middle")]
+    marks += [text(AT(1), 12, "reference", "small", "middle")]
+    return svg(DOT_WIDTH, 16, marks, "axis: random at 0, reference at 1")
 
 
 def threshold(curve: dict, environments: int) -> str:
@@ -159,13 +155,6 @@ def bars(seconds: dict[str, float]) -> str:
         )
         parts.append(text(118 + x(value), y + 16, duration(value), "figure"))
     return svg(WIDTH, len(seconds) * ROW + 4, parts, "Seconds of every stage")
-
-
-def shorten(name: str, length: int) -> str:
-    """At most `length` characters, cut in the middle."""
-    if len(name) <= length:
-        return name
-    return f"{name[: length // 2 - 1]}…{name[-(length // 2) :]}"
 
 
 def compact(value: float) -> str:

@@ -7,21 +7,42 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ldm.evaluate.page import number, span
+from ldm.envs.spec import domain_order
+from ldm.evaluate.numbers import number, span
 from ldm.evaluate.plots import SOLVED
+
+MOST = 60  # environments that have a row each; of more, the page has them
 
 
 def show(report: dict, page: Path) -> None:
     """Prints the scores, what was not admitted, and where the page is."""
     console = Console()
     console.width = console.width if console.is_terminal else 120  # a file has room for the names
-    if report["environments"]:
+    if 0 < len(report["environments"]) <= MOST:
         console.print(table(report))
-    for entry in report["not_admitted"]:
+    elif report["environments"]:
+        console.print(by_domain(report))
+    for entry in report["not_admitted"][:MOST]:
         reason = f"not admitted: {entry['id']}: {entry['reason']}"
         console.print(reason, style="dim", highlight=False, markup=False)
     for line in (*headlines(report), f"The report: {page}"):
         console.print(line, highlight=False, markup=False)
+
+
+def by_domain(report: dict) -> Table:
+    """A row a domain, of what was seen in training with references that are not weak."""
+    rows = Table(box=box.SIMPLE_HEAD, title=f"Run {report['name']}", title_justify="left")
+    names = ("environments", "mean", "≥ 0.8", "matched", "base tasks", "≥ 0.8", "matched")
+    rows.add_column("domain")
+    for name in names:
+        rows.add_column(name, justify="right")
+    keys = ("good", "matched", "base_tasks", "good_base_tasks", "matched_base_tasks")
+    groups = report["overview"]["domain"] | {"all": report["overview"]["all"]}
+    for domain in sorted(groups, key=lambda name: (name == "all", domain_order(name))):
+        found = groups[domain]
+        mean = "" if found["mean"] is None else f"{found['mean']:.3f}"
+        rows.add_row(domain, str(found["environments"]), mean, *(str(found[key]) for key in keys))
+    return rows
 
 
 def table(report: dict) -> Table:
@@ -44,10 +65,23 @@ def table(report: dict) -> Table:
 
 
 def headlines(report: dict) -> list[str]:
-    """A line on what was seen in training and, apart from it, one on what was held out."""
-    parts = [("", report["summary"]), ("held out: ", report["held_out"])]
-    told = [f"{name}{headline(part)}" for name, part in parts if part["admitted"]]
+    """A line on what was seen in training, how much of it is matched, and, apart from it, one on
+    weak references and one on what was held out."""
+    names = {"": "summary", "weak references: ": "weak", "held out: ": "held_out"}
+    told = [f"{n}{headline(report[key])}" for n, key in names.items() if report[key]["admitted"]]
+    if report["summary"]["admitted"]:
+        told.insert(1, matched(report["overview"]["all"]))
     return told or ["No environment was admitted."]
+
+
+def matched(found: dict) -> str:
+    """The counts that a claim rests on, by configurations and by base tasks."""
+    whole, tasks = found["environments"], found["base_tasks"]
+    return (
+        f"at 0.8 or above: {found['good']} of {whole} environments, {found['good_base_tasks']} of "
+        f"{tasks} base tasks; matched: {found['matched']} environments, "
+        f"{found['matched_base_tasks']} base tasks ({found['matched_base_tasks'] / tasks:.0%})"
+    )
 
 
 def headline(summary: dict) -> str:

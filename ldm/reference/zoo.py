@@ -6,7 +6,7 @@ and the versions of its library are those of the card, and checks all it reads.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +48,11 @@ def cards(zoo: Path) -> Iterator[Card]:
     if not paths:
         raise LdmError(f'no admission cards in {zoo}; make some with "ldm reference zoo"')
     yield from (load_card(path) for path in paths)
+
+
+def admitted(zoo: Path, known: Container[str]) -> list[str]:
+    """The ids of admitted cards, of environments that are in `known`, sorted."""
+    return sorted(card.id for card in cards(zoo) if card.admitted and card.id in known)
 
 
 def look_up(spec: EnvSpec, zoo: Path) -> Card | None:

@@ -13,7 +13,7 @@ from ldm.data.entry import check_spaces
 from ldm.envs.catalogue import find
 from ldm.envs.catalogue import load as load_catalogue
 from ldm.errors import LdmError
-from ldm.evaluate import report, rollouts, run
+from ldm.evaluate import report, rollouts, rows, run
 from ldm.evaluate.probe import probe
 from ldm.policy.policy import read_config
 
@@ -269,7 +269,7 @@ def test_report_json_has_the_agreed_form(recipe, folder, capsys):
     run.evaluate_stage(recipe, folder)
     report.report_stage(recipe, folder)
     got = json.loads((folder / "report.json").read_text())
-    assert got["schema"] == 2 and got["model"]["parameters"] > 0
+    assert got["schema"] == 3 and got["model"]["parameters"] > 0
     assert [e["id"] for e in got["environments"]] == list(TRAINED)
     for e in got["environments"]:
         assert {"id", "domain", "base_task", "episodes"} <= e.keys()
@@ -289,7 +289,7 @@ def test_report_json_has_the_agreed_form(recipe, folder, capsys):
     assert summary["at_least"].keys() == {"0.8", "0.95", "1.0"}
     assert got["seconds"] == {"train": 75.0, "mix": 4.0}
     assert got["versions"]["envpool"] == "1.2.5" and "torch" in got["versions"]
-    assert got["training"]["step"][-1] == 700 and len(got["training"]["loss"]) <= report.POINTS
+    assert got["training"]["step"][-1] == 700 and len(got["training"]["loss"]) <= rows.POINTS
     assert f"The report: {folder / 'report.html'}" in capsys.readouterr().out.replace("\n", "")
 
 

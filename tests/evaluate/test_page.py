@@ -9,10 +9,11 @@ from made_run import REFUSED, TRAINED
 
 from ldm.envs.catalogue import find
 from ldm.evaluate import plots, report, run
-from ldm.evaluate.page import number, page
+from ldm.evaluate.numbers import number
+from ldm.evaluate.page import page
 from ldm.evaluate.table import headlines, table
 
-VOID = {"meta", "link", "br", "img"}
+VOID = {"meta", "link", "br", "img", "input"}
 
 
 class Balanced(HTMLParser):
@@ -51,10 +52,11 @@ def test_the_page_is_whole_and_loads_nothing(content):
     html = page(content)
     text = read(html)
     assert "$" not in text
-    assert not re.findall(r"<script|<link|@import|url\(|src=", html)
+    assert not re.findall(r"<script[^>]*src|<link|@import|url\(|\ssrc=|fetch\(|import\(", html)
     links = set(re.findall(r"https?://[^\"'<> ]+", html))
     assert links <= {"http://www.w3.org/2000/svg"}
-    for drawing in re.findall(r"<svg.*?</svg>", html, re.DOTALL):
+    drawn = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
+    for drawing in re.findall(r"<svg.*?</svg>", drawn, re.DOTALL):
         assert "NaN" not in ElementTree.fromstring(drawing).attrib["viewBox"]
 
 
@@ -78,7 +80,7 @@ def test_a_bare_report_still_makes_a_page(content):
 
 
 def test_held_out_base_tasks_stand_apart(recipe, folder, content):
-    assert "held-out base tasks" not in page(content)
+    assert "and held-out base tasks" not in page(content)
     recipe = replace(recipe, hold_out=[find(TRAINED[1]).base_task])
     content = report.build(recipe, folder)
     scores = [e["normalised"]["mean"] for e in content["environments"]]
@@ -88,9 +90,10 @@ def test_held_out_base_tasks_stand_apart(recipe, folder, content):
     assert max(content["curve"]["share"]) == 1 and content["summary"]["admitted"] == 1
     assert content["curve"]["share"][-1] == (scores[0] >= 1)
     text = page(content)
-    assert "Seen and held-out base tasks" in text and "One model acts in 1 environment of" in text
-    seen, held_out = headlines(content)
+    assert "and held-out base tasks" in text and "One model acts in 1 environment of" in text
+    seen, matched, held_out = headlines(content)
     assert seen.startswith("1 environments") and held_out.startswith("held out: 1 environments")
+    assert matched.startswith("at 0.8 or above: ")
 
 
 def test_what_the_model_does_not_see_is_told(content):
@@ -99,18 +102,31 @@ def test_what_the_model_does_not_see_is_told(content):
     assert "an/Env: action[0]: clipped: <half>" in read(page(content))
 
 
+def dot(content, score, ci):
+    environment = content["environments"][0] | {"normalised": {"mean": score, "ci": ci}}
+    return ElementTree.fromstring(plots.dot(environment))
+
+
 def test_dots_stand_where_the_scores_are(content):
-    low, high, far = (dict(content["environments"][0]) for _ in range(3))
-    for environment, score in ((low, 0.0), (high, 1.0), (far, 7.0)):
-        environment["normalised"] = {"mean": score, "ci": [score, score]}
-    drawing = ElementTree.fromstring(plots.dots([low, high, far]))
     xml = "{http://www.w3.org/2000/svg}"
-    axes = sorted(
-        float(a.get("x1")) for a in drawing.iter(f"{xml}line") if a.get("class") == "axis"
-    )
-    circles = {c.get("class"): float(c.get("cx")) for c in drawing.iter(f"{xml}circle")}
-    assert circles == {"dot open": axes[0], "dot": axes[1]}
-    assert len(list(drawing.iter(f"{xml}polygon"))) == 1  # 7.0 is off the axis: an arrow
+    low, high, far = (dot(content, score, [score, score]) for score in (0.0, 1.0, 7.0))
+    axes = [float(a.get("x1")) for a in low.iter(f"{xml}line") if a.get("class") == "axis"]
+    found = [
+        (c.get("class"), float(c.get("cx"))) for d in (low, high) for c in d.iter(f"{xml}circle")
+    ]
+    assert found == [("dot open", min(axes)), ("dot", max(axes))]
+    assert len(list(far.iter(f"{xml}polygon"))) == 1  # 7.0 is off the axis: an arrow
+
+
+@pytest.mark.parametrize(
+    "ci, arrows", [([0.1, 0.9], 0), ([-5, 0.9], 1), ([0.1, 3], 1), ([-5, 3], 2)]
+)
+def test_an_interval_that_leaves_the_plot_says_so(content, ci, arrows):
+    drawing = dot(content, 0.5, ci)
+    past = [
+        p for p in drawing.iter("{http://www.w3.org/2000/svg}polyline") if p.get("class") == "past"
+    ]
+    assert len(past) == arrows
 
 
 def test_the_table_has_a_row_each_under_its_domain(content):
@@ -141,4 +157,3 @@ def test_figures_are_short():
     ]  # fmt: skip
     assert [plots.duration(x) for x in (4.21, 75.3, 3700)] == ["4.2 s", "1 min 15 s", "1 h 1 min"]
     assert [plots.compact(x) for x in (0.0123, 31_234, 3.9e6)] == ["0.012", "31.2k", "3.9M"]
-    assert plots.shorten("a" * 50, 20).count("a") == 19 and plots.shorten("short", 20) == "short"
