@@ -32,7 +32,7 @@ def page(report: dict) -> str:
     files = resources.files("ldm.evaluate")
     domains = count(len({environment["domain"] for environment in seen}), "domain")
     sections = (
-        *(_overview, _parts, _environments, _curve, _not_admitted, _unseen),
+        *(_overview, _parts, _environments, _curve, _not_played, _not_admitted, _unseen),
         *(_training, _time, _provenance),
     )
     return Template(files.joinpath("report.html").read_text()).substitute(
@@ -251,15 +251,23 @@ def _range(values: list[int]) -> str:
 
 
 def _not_admitted(report: dict) -> str:
-    if not report["not_admitted"]:
-        return ""
-    rows = [[entry["id"], entry["reason"]] for entry in report["not_admitted"]]
     lead = (
         "These have no reference policy that is known to beat random actions, so they were neither "
         "trained on nor scored, and count nowhere above."
     )
-    title = f"Not admitted, and why ({len(rows):,})"
-    return _folded(title, _rows(["environment", "reason"], rows), lead)
+    return _reasons("Not admitted, and why", report["not_admitted"], lead)
+
+
+def _not_played(report: dict) -> str:
+    lead = "The model could not be scored in these, so they count nowhere above."
+    return _reasons("Could not be played, and why", report["not_played"], lead)
+
+
+def _reasons(title: str, entries: list[dict], lead: str) -> str:
+    if not entries:
+        return ""
+    rows = [[entry["id"], entry["reason"]] for entry in entries]
+    return _folded(f"{title} ({len(rows):,})", _rows(["environment", "reason"], rows), lead)
 
 
 def _training(report: dict) -> str:

@@ -4,8 +4,9 @@ terminal for people.
 {"schema": 3, "name", "model": {...}, "environments": [{"id", "domain", "base_task", "library",
  "modality", "held_out", "weak": why its reference is, "part": one of PARTS, "matched", "policy",
  "episodes", "random": {"mean", "ci"}, "reference", "ldm", "normalised", "returns", "curve"}],
- "not_admitted": [{"id", "reason"}], "summary": {"admitted", "mean", "median", "iqm", "ci",
- "unclipped", "at_least", "at_least_ci"}, "domains": {domain: summary}, "weak": summary,
+ "not_admitted": [{"id", "reason"}], "not_played": the same,
+ "summary": {"admitted", "mean", "median", "iqm", "ci", "unclipped", "at_least",
+ "at_least_ci"}, "domains": {domain: summary}, "weak": summary,
  "held_out": summary, "overview": {"all": counts, "domain": {name: counts}, "library",
  "base_task"}, "curve": {...}, "training": {...}, "seconds": {stage: s}, "versions": {...}}
 
@@ -73,7 +74,7 @@ def build(recipe: Recipe, folder: Path) -> dict:
 
 def summarised(head: dict, lines: list[dict]) -> dict:
     """The report that these lines make."""
-    kept = ("name", "model", "not_admitted", "training", "seconds", "versions")
+    kept = ("name", "model", "not_admitted", "not_played", "training", "seconds", "versions")
     scored = [_environment(head["seed"], line) for line in lines]
     return {
         "schema": SCHEMA,

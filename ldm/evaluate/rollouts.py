@@ -105,7 +105,8 @@ def play(
     there, of the environments that replay data on the range held out:
 
     {"id", "key", "model": facts, "trained": whether on this environment, "unseen": lines of
-    fidelity.py, "episodes", "seed", "returns": [...], "faults", "seconds": since the start}.
+    fidelity.py, "episodes", "seed", "returns": [...], "faults", "failed": why it could not be
+    played, "seconds": since the start}.
     Of an environment it was not trained on only random steps say what it is like (probe.py).
     The seed is derived for this purpose alone: recording and scoring the reference use others.
     """
@@ -141,9 +142,17 @@ def _told(recipe: Recipe, spec: EnvSpec, policy: Policy, folder: Path) -> dict:
         "id": spec.id,
         "key": key(recipe, read_card(spec, folder).environment, policy.digest),
         "model": policy.facts(),
-        "unseen": fidelity.known_lines(policy.environments[spec.id]),
+        "unseen": fidelity.known_lines(policy.environments.get(spec.id, {"id": spec.id})),
         "seed": seed_for("evaluate", recipe.seed, spec.id),
+        "failed": "",
     }
+
+
+def not_played(recipe: Recipe, spec: EnvSpec, folder: Path, why: str) -> dict:
+    """The result of an environment that could not be played."""
+    policy = _loaded(pinned(folder))
+    told = _told(recipe, spec, policy, folder) | {"trained": spec.id in policy.environments}
+    return told | {"failed": why, "episodes": 0, "returns": [], "faults": 0, "seconds": 0.0}
 
 
 def _earned(game: Game) -> dict:

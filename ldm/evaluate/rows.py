@@ -1,6 +1,7 @@
 """scores.jsonl: all that a report is made of, a line of the run and a line an environment.
 
-    {"schema", "name", "seed", "model", "training", "seconds", "versions", "not_admitted", "recipe"}
+    {"schema", "name", "seed", "model", "training", "seconds", "versions", "not_admitted",
+     "not_played", "recipe"}
     {"id", "base_task", "domain", "library", "modality", "held_out", "weak", "policy", "kind",
      "random": {"mean", "ci", "episodes"}, "reference", "returns": of the model, "seed", ...}
 
@@ -48,6 +49,7 @@ def _returns(value) -> bool:
 
 HEAD: dict = {"schema": SCHEMA, "name": str, "seed": int, "model": dict, "training": dict}
 HEAD |= {"seconds": dict, "versions": dict, "not_admitted": [{"id": str, "reason": str}]}
+HEAD |= {"not_played": HEAD["not_admitted"]}
 ROW: dict = dict.fromkeys(
     ("id", "base_task", "domain", "library", "modality", "policy", "kind"), str
 )
@@ -67,8 +69,9 @@ def of_run(recipe: Recipe, folder: Path) -> tuple[dict, list[dict]]:
             f"{model[:12]} and these settings, {missing[0]} for one "
             f'({slug(missing[0])}.json); run "ldm evaluate"'
         )
-    played = [(spec, card, result) for spec, card, result in results if result]
-    facts = played[0][2]["model"] if played else {}
+    done = [(spec, card, result) for spec, card, result in results if result]
+    played = [each for each in done if not each[2]["failed"]]
+    facts = done[0][2]["model"] if done else {}
     shown, curves = training(folder / "train" / "log.jsonl", facts.get("step"))
     head = {
         "schema": SCHEMA,
@@ -82,6 +85,11 @@ def of_run(recipe: Recipe, folder: Path) -> tuple[dict, list[dict]]:
             {"id": spec.id, "domain": spec.domain, "reason": card.reason}
             for spec, card in known
             if not card.admitted
+        ],
+        "not_played": [
+            {"id": spec.id, "domain": spec.domain, "reason": result["failed"]}
+            for spec, _, result in done
+            if result["failed"]
         ],
         "recipe": asdict(recipe),
     }

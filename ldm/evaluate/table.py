@@ -22,9 +22,10 @@ def show(report: dict, page: Path) -> None:
         console.print(table(report))
     elif report["environments"]:
         console.print(by_domain(report))
-    for entry in report["not_admitted"][:MOST]:
-        reason = f"not admitted: {entry['id']}: {entry['reason']}"
-        console.print(reason, style="dim", highlight=False, markup=False)
+    for what in ("not_admitted", "not_played"):
+        for entry in report[what][:MOST]:
+            reason = f"{what.replace('_', ' ')}: {entry['id']}: {entry['reason']}"
+            console.print(reason, style="dim", highlight=False, markup=False)
     for line in (*headlines(report), f"The report: {page}"):
         console.print(line, highlight=False, markup=False)
 

@@ -10,8 +10,8 @@ shards however many there are.
 
 import platform
 from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -26,6 +26,7 @@ from ldm.envs.groups import library_versions
 from ldm.envs.make import make
 from ldm.envs.spec import EnvSpec
 from ldm.envs.worker_backend import Quarantined
+from ldm.errors import LdmError, MachineError
 from ldm.record.noise import Noise
 from ldm.record.recorder import SERIALISATION, Recording, record, validate
 from ldm.record.shard_plan import ShardPlan
@@ -61,23 +62,42 @@ class Tally:
 
 
 def record_shards(shards: Iterable[ShardPlan], recipe: Recipe, folder: Path) -> Tally:
-    """Records and writes the shards of one environment, until it is quarantined.
+    """Records and writes the shards of one environment, until it is quarantined, for failing again
+    and again or for data that is none: what was wrong is told, and all others go on.
 
-    Raises LdmError where one cannot be recorded for another reason; those before it stay.
+    Raises MachineError where this machine is at fault; the shards before it stay.
     """
-    tally, writing = Tally(), None
+    tally, shards = Tally(), list(shards)
+    try:
+        for part in _tallies(shards, recipe, folder):
+            tally += part
+    except MachineError:
+        raise
+    except LdmError as error:
+        faults = Counter(error.faults if isinstance(error, Quarantined) else {})
+        tally += Tally(faults=faults, quarantined={shards[0].spec.id: str(error)})
+    return tally
+
+
+def lost(shards: list[ShardPlan], recipe: Recipe, folder: Path) -> Tally:
+    """What is left of a job that killed its process, again and again."""
+    why = "its process died, twice: a crash in the simulator, or too little memory"
+    return Tally(quarantined={shards[0].spec.id: why})
+
+
+def _tallies(shards: list[ShardPlan], recipe: Recipe, folder: Path) -> Iterator[Tally]:
+    """Of one shard after the other, each written while the next is recorded."""
+    writing: Future[Tally] | None = None
     with ThreadPoolExecutor(1) as writer:
         for shard in shards:
             try:
                 recording = record_shard(shard, recipe, folder)
-            except Quarantined as error:
-                why = {shard.spec.id: str(error)}
-                tally += Tally(faults=Counter(error.faults), quarantined=why)
-                break
-            if writing:
-                tally += writing.result()
+            finally:
+                if writing:
+                    yield writing.result()
             writing = writer.submit(write, shard, recording)
-        return tally + writing.result() if writing else tally
+        if writing:
+            yield writing.result()
 
 
 def record_shard(shard: ShardPlan, recipe: Recipe, folder: Path) -> Recording:

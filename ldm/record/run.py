@@ -20,7 +20,7 @@ from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.parallel.jobs import run_jobs
 from ldm.parallel.progress import console
-from ldm.record.job import Tally, record_shards
+from ldm.record.job import Tally, lost, record_shards
 from ldm.record.shard_plan import ShardPlan, plan
 from ldm.reference import recorded
 from ldm.reference.admission import Card, current_card
@@ -31,7 +31,8 @@ JOB_SHARDS = 4  # of an environment that one job records at most
 def record_stage(recipe: Recipe, folder: Path) -> None:
     """Records what is missing of `recipe` into `folder`/data and writes its manifest.
 
-    An environment in quarantine is named and left out; the next run tries it again. Data that was
+    An environment that fails again and again, kills its process or gives what is no data is named
+    and left out; the next run tries it again. Data that was
     imported stays as it is, and is the reference of its environments: their cards join it.
     Raises LdmError where an environment has no admission card, or one of before it changed, none
     is admitted, another run works in the folder, or the disk is full.
@@ -54,6 +55,7 @@ def record_stage(recipe: Recipe, folder: Path) -> None:
             "record",
             label=lambda job: job[0][0].spec.id,
             runner=recipe.runner,
+            lost=lost,
             size=lambda job: sum(shard.transitions for shard in job[0]),
         )
         total = sum(tallies, Tally())

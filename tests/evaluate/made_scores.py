@@ -26,6 +26,7 @@ def made(count: int, seed: int = 0) -> tuple[dict, list[dict]]:
         "seconds": {"record": 900.0, "train": 21_000.0},
         "versions": {"python": "3.11"},
         "not_admitted": [],
+        "not_played": [],
         "recipe": {},
     }
     return head, [line(i, rng) for i in range(count)]

@@ -22,7 +22,7 @@ from ldm.policy.policy import read_config
 def here(monkeypatch):
     """Jobs run in this process: what is tested is what they do."""
 
-    def run_jobs(function, jobs, workers, title, label, runner, size):
+    def run_jobs(function, jobs, workers, title, label, runner, lost, size):
         pickle.dumps((function, jobs))  # as processes would
         played.extend(spec.id for specs, *_ in jobs for spec in specs)
         assert all(size(job) == len(label(job).split(", ")) == len(job[0]) for job in jobs)
@@ -79,6 +79,41 @@ def test_the_streams_fit_in_the_memory_that_is_set(recipe, folder, here):
     for room, expected in ((1000, 40), (7.5, 7), (0.5, 1)):
         bounded = replace(recipe, evaluate=replace(settings, cache_gib=room * stream))
         assert rollouts.streams_of(bounded, model) == expected
+
+
+def test_an_environment_that_cannot_be_played_stops_no_other(
+    recipe, folder, here, monkeypatch, capsys
+):
+    real = rollouts.make
+
+    def make(spec, *arguments, **options):
+        if spec.id == TRAINED[1]:
+            raise LdmError("it cannot be built: <no>")
+        return real(spec, *arguments, **options)
+
+    monkeypatch.setattr(rollouts, "make", make)
+    run.evaluate_stage(recipe, folder)
+    assert result(folder)["episodes"] == 5 and result(folder, TRAINED[1])["returns"] == []
+    report.report_stage(recipe, folder)
+    assert f"not played: {TRAINED[1]}: it cannot be built: <no>" in capsys.readouterr().out
+    got = json.loads((folder / "report.json").read_text())
+    assert got["summary"]["admitted"] == 1 and got["not_played"][0]["id"] == TRAINED[1]
+    assert "Could not be played" in (folder / "report.html").read_text()
+    monkeypatch.setattr(rollouts, "make", real)
+    run.evaluate_stage(recipe, folder)
+    assert not report.build(recipe, folder)["not_played"]
+
+
+def test_a_group_that_killed_its_process_is_played_one_by_one(recipe, folder, monkeypatch):
+    def run_jobs(function, jobs, workers, title, label, runner, lost, size):
+        for job in jobs:
+            dies = any(spec.id == TRAINED[1] for spec in job[0])
+            (lost if dies else function)(*job)
+
+    monkeypatch.setattr(run, "run_jobs", run_jobs)
+    run.evaluate_stage(recipe, folder)
+    assert result(folder)["episodes"] == 5
+    assert "died, twice" in result(folder, TRAINED[1])["failed"]
 
 
 def test_another_setting_is_played_again(recipe, folder, here):

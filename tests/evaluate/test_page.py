@@ -73,6 +73,7 @@ def test_the_page_says_what_the_report_says(content):
 
 def test_a_bare_report_still_makes_a_page(content):
     content |= {"environments": [], "curve": None, "model": {}, "seconds": {}, "not_admitted": []}
+    content["not_played"] = []
     content |= {"summary": {"admitted": 0}, "held_out": {"admitted": 0}, "base_tasks": 0}
     content["training"] = {"step": [], "setup": {}}
     assert "No environment was admitted" in read(page(content))

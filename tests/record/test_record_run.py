@@ -280,6 +280,36 @@ def test_the_end_says_how_fast_and_where_the_time_went(whole, tmp_path, capfd):
     assert files(tmp_path / "data") == files(whole / "data")
 
 
+def test_data_that_is_none_leaves_its_environment_out(whole, tmp_path, monkeypatch, capfd):
+    for id in IDS:
+        admit(tmp_path, id)
+    real = job.validate
+
+    def validate(env, policy, trajectory):
+        if env.spec.id == IDS[1]:
+            raise LdmError("a reward is NaN or infinite")
+        real(env, policy, trajectory)
+
+    monkeypatch.setattr(job, "validate", validate)
+    monkeypatch.setattr("ldm.record.run.run_jobs", lambda f, jobs, *_, **__: [f(*j) for j in jobs])
+    record_stage(RECIPE, tmp_path)
+    assert f"left out: {IDS[1]}: a reward is NaN" in " ".join(capfd.readouterr().err.split())
+    kept = read_manifest(whole / "data")["environments"][:1]
+    assert read_manifest(tmp_path / "data")["environments"] == kept
+
+
+def test_a_process_that_dies_leaves_its_environment_out(whole, tmp_path, monkeypatch, capfd):
+    for id in IDS:
+        admit(tmp_path, id)
+
+    def run_jobs(function, jobs, *_, lost, **__):
+        return [(lost if j[0][0].spec.id == IDS[1] else function)(*j) for j in jobs]
+
+    monkeypatch.setattr("ldm.record.run.run_jobs", run_jobs)
+    record_stage(RECIPE, tmp_path)
+    assert f"left out: {IDS[1]}: its process died" in " ".join(capfd.readouterr().err.split())
+
+
 def test_a_run_survives_an_environment_in_quarantine(whole, tmp_path, monkeypatch, capfd):
     for id in IDS:
         admit(tmp_path, id)
