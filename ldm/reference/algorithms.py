@@ -2,32 +2,32 @@
 
 from collections.abc import Callable
 
-import torch
 from sb3_contrib import QRDQN, TQC
-from stable_baselines3 import DQN, PPO, SAC, TD3
+from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.noise import NormalActionNoise
 from torch import nn
 
-from ldm.reference.flat import Flattener, class_counts
+from ldm.reference.flat import class_counts
 from ldm.reference.network import NetworkActor
-from ldm.reference.sb3_env import SB3Env
+from ldm.reference.population import PopulationARS
+from ldm.reference.sb3_env import Normalised, SB3Env
 
-Build = Callable[[SB3Env, int, int], BaseAlgorithm]  # (environment, horizon, seed) -> model
+Build = Callable[[Normalised, int, int], BaseAlgorithm]  # (environment, horizon, seed) -> model
+BATCH = 2048  # transitions between two updates of PPO
 
 
 def candidates(counts: list[int] | None) -> dict[str, Build]:
     """The algorithms for an action space: continuous (None), one discrete component, or several."""
     if counts is None:
-        return {"ppo": ppo(128), "sac": off_policy(SAC), "tqc": off_policy(TQC), "td3": td3}
+        return {"ppo": ppo(1), "sac": off_policy(SAC), "tqc": off_policy(TQC), "ars": ars}
     if len(counts) > 1:
-        return {"ppo": ppo(128), "ppo-long": ppo(512)}
-    return {
-        "ppo": ppo(128),
-        "ppo-long": ppo(512),
-        "dqn": value_based(DQN),
-        "qrdqn": value_based(QRDQN),
-    }
+        return {"ppo": ppo(1), "ppo-long": ppo(4)}
+    return {"ppo": ppo(1), "ppo-long": ppo(4), "qrdqn": qrdqn, "ars": ars}
+
+
+def normalised(env: SB3Env, horizon: int) -> Normalised:
+    """What a learner trains in."""
+    return Normalised(env, discount(horizon))
 
 
 def discount(horizon: int) -> float:
@@ -35,67 +35,66 @@ def discount(horizon: int) -> float:
     return float(min(max(1 - 2 / horizon, 0.9), 0.995))
 
 
-def ppo(rollout: int) -> Build:
-    """`rollout`: steps a stream between updates; only few epochs and large batches, for speed."""
+def ppo(times: int) -> Build:
+    """`times` BATCH transitions between updates; only few epochs and large batches, for speed."""
 
     def build(env, horizon, seed):
-        batch = rollout * env.num_envs // 8
         return PPO(
-            "MlpPolicy", env, n_steps=rollout, batch_size=batch, n_epochs=10, ent_coef=0.003,
-            learning_rate=1e-3, gamma=discount(horizon), seed=seed, device="cpu",
+            "MlpPolicy", env, n_steps=times * BATCH // env.num_envs, batch_size=times * BATCH // 8,
+            n_epochs=10, ent_coef=0.003, learning_rate=1e-3, gamma=env.gamma, seed=seed,
+            device="cpu",
         )  # fmt: skip
 
     return build
 
 
-def off_policy(algorithm, **arguments) -> Build:
+def off_policy(algorithm) -> Build:
     def build(env, horizon, seed):
         return algorithm(
             "MlpPolicy", env, learning_rate=1e-3, buffer_size=200_000, learning_starts=1000,
-            batch_size=128, train_freq=1, gradient_steps=8, gamma=discount(horizon), seed=seed,
-            device="cpu", policy_kwargs={"net_arch": [128, 128]}, **arguments,
+            batch_size=128, train_freq=1, gradient_steps=env.num_envs // 2, gamma=env.gamma,
+            seed=seed, device="cpu", policy_kwargs={"net_arch": [128, 128]},
         )  # fmt: skip
 
     return build
 
 
-def td3(env, horizon, seed):
-    size = env.action_space.shape
-    noise = NormalActionNoise(torch.zeros(size).numpy(), torch.full(size, 0.1).numpy())
-    return off_policy(TD3, action_noise=noise)(env, horizon, seed)
+def qrdqn(env, horizon, seed):
+    return QRDQN(
+        "MlpPolicy", env, learning_rate=5e-4, buffer_size=100_000, learning_starts=1000,
+        batch_size=128, train_freq=1, gradient_steps=env.num_envs // 8,
+        target_update_interval=1000, exploration_fraction=0.3, gamma=env.gamma, seed=seed,
+        device="cpu",
+    )  # fmt: skip
 
 
-def value_based(algorithm) -> Build:
-    def build(env, horizon, seed):
-        return algorithm(
-            "MlpPolicy", env, learning_rate=5e-4, buffer_size=100_000, learning_starts=1000,
-            batch_size=128, train_freq=1, gradient_steps=2, target_update_interval=1000,
-            exploration_fraction=0.3, gamma=discount(horizon), seed=seed, device="cpu",
-        )  # fmt: skip
-
-    return build
+def ars(env, horizon, seed):
+    return PopulationARS(
+        env, horizon, n_top=env.num_envs // 4, learning_rate=0.1, delta_std=0.1, seed=seed,
+        policy_kwargs={"net_arch": [], "squash_output": False}, device="cpu",
+    )  # fmt: skip
 
 
-def export(name: str, model: BaseAlgorithm, flattener: Flattener) -> NetworkActor:
-    """The model's deterministic policy as it is now, on its own copy of the weights."""
-    quantiles = 1
+def export(name: str, model: BaseAlgorithm) -> NetworkActor:
+    """The model's deterministic policy as it is now, on its own copy of the weights, with what
+    standardises its observations."""
+    flattener = model.env.flattener()
+    numbers, quantiles = class_counts(flattener.action) is None, 1
     if isinstance(model, PPO):
         layers = [*model.policy.mlp_extractor.policy_net, model.policy.action_net]
-        head = "numbers" if class_counts(flattener.action) is None else "classes"
+        head = "numbers" if numbers else "classes"
+    elif isinstance(model, PopulationARS):
+        layers, head = [*model.policy.action_net], "numbers" if numbers else "classes"
     elif isinstance(model, QRDQN):
         layers, head = [*model.policy.quantile_net.quantile_net], "quantiles"
         quantiles = model.policy.n_quantiles
-    elif isinstance(model, DQN):
-        layers, head = [*model.policy.q_net.q_net], "classes"
-    elif isinstance(model, TD3):
-        layers, head = [*model.policy.actor.mu], "tanh"
     elif isinstance(model, SAC | TQC):
         layers, head = [*model.actor.latent_pi, model.actor.mu], "tanh"
     else:
         raise TypeError(f"no way to export a {type(model).__name__}")
     linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
     return NetworkActor(
-        id=f"learnt/{name}@1",
+        id=f"learnt/{name}@2",
         flattener=flattener,
         layers=[(layer.weight.detach().clone(), layer.bias.detach().clone()) for layer in linear],
         activation="tanh" if any(isinstance(layer, nn.Tanh) for layer in layers[:-1]) else "relu",

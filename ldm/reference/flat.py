@@ -4,7 +4,7 @@ Vector of an observation, leaf after leaf: numbers are standardised, symbols one
 where there are too many), images averaged down to at most 16 × 16 pixels in [-1, 1].
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ldm.errors import LdmError
 MAX_ONE_HOT = 64  # symbols with more values than this become one number
 IMAGE_SIDE = 16
 CLIP = 10.0  # standard deviations
+SMALLEST = 1e-3  # standard deviation that counts as one
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,17 @@ class Flattener:
         raw = np.concatenate([raw_vector(observation, sample) for sample in samples])
         numeric = _numeric(observation)
         mean = np.where(numeric, raw.mean(0), 0).astype(np.float32)
-        std = np.where(numeric, np.maximum(raw.std(0), 1e-3), 1).astype(np.float32)
+        std = np.where(numeric, np.maximum(raw.std(0), SMALLEST), 1).astype(np.float32)
         return cls(observation, action, mean, std)
+
+    def with_statistics(self, mean: np.ndarray, std: np.ndarray) -> "Flattener":
+        """The same spaces, standardised by others (size,)."""
+        return replace(self, mean=mean.astype(np.float32), std=std.astype(np.float32))
+
+    @property
+    def numeric(self) -> np.ndarray:
+        """Which components of the vector are numbers, bool (size,)."""
+        return _numeric(self.observation)
 
     def vector(self, observation: Arrays) -> np.ndarray:
         """float32 (N, size)."""

@@ -1,9 +1,9 @@
 """What a search has done so far, so that one that was killed goes on.
 
 `<folder>/journal.json` lists the rungs that candidates finished; beside it are the best policy of
-each and the tensors of its model and optimisers. Replay buffers and the environments' states are
-not kept: a learner goes on with its weights and a fresh buffer, so the result may differ from that
-of a search that was left alone.
+each and the tensors of its model, of its optimisers and of what standardises its observations.
+Replay buffers and the environments' states are not kept: a learner goes on with its weights and a
+fresh buffer, so the result may differ from that of a search that was left alone.
 """
 
 import shutil
@@ -18,7 +18,7 @@ from ldm.data.sealed import read_sealed, write_sealed
 from ldm.errors import LdmError
 from ldm.reference.network import load_network
 
-FIELDS = "score", "scores", "steps", "seconds", "failure"
+FIELDS = "score", "scores", "curve", "steps", "seconds", "failure"
 
 
 class Journal:
@@ -40,6 +40,8 @@ class Journal:
             candidate.best.save(self._path(candidate, "best"))
             tensors = flatten(candidate.model.get_parameters())
             tensors["steps"] = torch.tensor(candidate.model.num_timesteps)
+            statistics = candidate.model.env.statistics()
+            tensors |= {f"env|{name}": torch.from_numpy(a) for name, a in statistics.items()}
             with replacing(self._path(candidate, "model")) as temporary:
                 save_file(tensors, temporary)
         self.done[f"{rung}/{candidate.name}"] = {n: getattr(candidate, n) for n in FIELDS}
@@ -73,6 +75,8 @@ class Journal:
         try:
             tensors = load_file(self._path(candidate, "model"))
             model.num_timesteps = int(tensors.pop("steps"))
+            known = [name for name in tensors if name.startswith("env|")]
+            model.env.restore({n.removeprefix("env|"): tensors.pop(n).numpy() for n in known})
             model.set_parameters(unflatten(model.get_parameters(), tensors))
         except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
             raise LdmError(

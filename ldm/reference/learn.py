@@ -2,12 +2,15 @@
 
 Successive halving: all candidates that suit the action space train for a while, the better half
 trains on, and so on until one is left, whose best scored snapshot is kept. Every rung spends the
-same number of environment steps. The budget in steps decides; the one in seconds only cuts off
-(then a second run may end elsewhere). A search that was killed goes on after the last candidate
+same number of environment steps. The budget in steps decides; the one in seconds, which all share
+alike, cuts off (then a second run may end elsewhere): a fast environment gets its learners more
+steps of it. Where the environment runs in this process those are seconds of the CPU, so that what
+else the machine does takes nothing away. A search that was killed goes on after the last candidate
 that finished a rung (journal.py).
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,23 +25,25 @@ from ldm.envs.rollout import RandomActor, returns
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError, let_pass
 from ldm.reference.admission import settings_key
-from ldm.reference.algorithms import Build, candidates, export
+from ldm.reference.algorithms import Build, candidates, export, normalised
 from ldm.reference.flat import Flattener, class_counts
 from ldm.reference.journal import Journal
 from ldm.reference.network import NetworkActor
 from ldm.reference.sb3_env import SB3Env
 from ldm.seeds import seed_for, split_for
 
-STREAMS = 16
+STREAMS = 32
 SAMPLES = 128  # random steps a stream that standardise the observation
 TRIALS = 16  # episodes that score a candidate after each rung
+POINTS = 8  # of a learning curve in one rung
 
 
 @dataclass
 class Candidate:
     """A learner, its model once it trains here, and its best snapshot so far.
 
-    scores: mean return after each rung. failure: what its algorithm raised."""
+    scores: mean return after each rung. curve: [steps, mean return of the episodes it learnt from],
+    POINTS a rung at most. failure: what its algorithm raised."""
 
     name: str
     build: Build
@@ -46,6 +51,7 @@ class Candidate:
     best: NetworkActor | None = None
     score: float = -np.inf
     scores: list[float] = field(default_factory=list)
+    curve: list[list[float]] = field(default_factory=list)
     steps: int = 0
     seconds: float = 0.0
     failure: str = ""
@@ -58,6 +64,7 @@ class Candidate:
             "policy": self.best.id if self.best else None,
             "score": self.score if self.best else None,
             "scores": self.scores,
+            "curve": self.curve,
             "steps": self.steps,
             "seconds": round(self.seconds, 2),
             "outcome": self.failure or ("best" if winner else halved),
@@ -121,21 +128,25 @@ class Search:
 
     def train(self, candidate: Candidate, rung: int, steps: int, seconds: float) -> None:
         """More environment steps, at most so many seconds; then a score, and the best is kept."""
-        start = time.monotonic()
+        start = self.clock()
         try:
             if candidate.model is None:
                 seed = seed_for("learner", self.seed, self.spec.id, candidate.name)
-                candidate.model = candidate.build(self.env, self.spec.horizon, seed)
+                env = normalised(self.env, self.spec.horizon)
+                candidate.model = candidate.build(env, self.spec.horizon, seed)
                 candidate.model.set_logger(Logger(None, []))  # its own leaves a folder in /tmp
                 self.journal.restore(candidate)
             model = candidate.model
+            model._last_obs = None  # another candidate has played on in the same streams
+            self.env.curve, self.env.steps = [], model.num_timesteps
             model.learn(
                 steps,
-                callback=lambda *_: time.monotonic() < start + seconds,
+                callback=lambda *_: self.clock() < start + seconds,
                 reset_num_timesteps=model.num_timesteps == 0,
             )
             candidate.steps = model.num_timesteps
-            actor = export(candidate.name, model, self.env.flattener)
+            candidate.curve += thinned(self.env.curve)
+            actor = export(candidate.name, model)
             score = float(returns(self.judge, actor, TRIALS).mean())
             candidate.scores.append(score)
             if candidate.best is None or score > candidate.score:
@@ -145,8 +156,19 @@ class Search:
         except Exception as error:  # an algorithm that diverges is out; the others go on
             let_pass(error)
             candidate.failure = f"{type(error).__name__}: {error}"
-        candidate.seconds += time.monotonic() - start
+        candidate.seconds += self.clock() - start
         self.journal.note(candidate, rung)
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Seconds that it spends: of the CPU, unless the environment has processes of its own."""
+        return time.process_time if self.spec.backend == "envpool" else time.monotonic
+
+
+def thinned(curve: list[tuple[int, float]]) -> list[list[float]]:
+    """At most POINTS means of a curve, each over as many episodes."""
+    parts = np.array_split(np.asarray(curve, np.float64).reshape(-1, 2), POINTS)
+    return [part.mean(0).round(6).tolist() for part in parts if len(part)]
 
 
 def fit_flattener(env: VectorEnv, seed: int) -> Flattener:

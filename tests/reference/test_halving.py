@@ -17,11 +17,11 @@ CONFIG = ReferenceConfig(budget_steps=1200, budget_seconds=600.0)
 @pytest.fixture(autouse=True)
 def cheap_learners(monkeypatch):
     """Four that differ only by their seeds, and need no update within the budget."""
-    monkeypatch.setattr(learn, "candidates", lambda counts: dict.fromkeys("abcd", dqn))
+    monkeypatch.setattr(learn, "candidates", lambda counts: dict.fromkeys("abcd", qrdqn))
 
 
-def dqn(env, horizon, seed):
-    return candidates([3])["dqn"](env, horizon, seed)
+def qrdqn(env, horizon, seed):
+    return candidates([3])["qrdqn"](env, horizon, seed)
 
 
 def search(folder, config=CONFIG):
@@ -47,9 +47,9 @@ def test_the_better_half_goes_on_and_every_result_is_kept(tmp_path):
 
 
 def test_a_learner_that_fails_is_out_with_its_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(learn, "candidates", lambda counts: {"a": dqn, "broken": failing})
+    monkeypatch.setattr(learn, "candidates", lambda counts: {"a": qrdqn, "broken": failing})
     actor, trials = search(tmp_path)
-    assert actor.id == "learnt/a@1"
+    assert actor.id == "learnt/a@2"
     assert trials[1]["outcome"] == "ArithmeticError: diverged" and trials[1]["score"] is None
 
 
@@ -104,18 +104,25 @@ def test_a_journal_of_another_search_or_none_is_ignored(tmp_path, finished):
 
 
 @pytest.mark.parametrize(
-    ("name", "env", "steps"), [("ppo", SPEC.id, 1), ("sac", "envpool/Pendulum-v1", 1040)]
+    ("name", "env", "steps"),
+    [("ppo", SPEC.id, 1), ("sac", "envpool/Pendulum-v1", 1040), ("ars", SPEC.id, 1)],
 )
 def test_a_model_gets_back_its_weights_and_its_optimisers_state(name, env, steps):
-    wrapped = learn.SB3Env(env := learn.make(env, 16, 0), learn.fit_flattener(env, 0))
+    source = learn.SB3Env(env := learn.make(env, 16, 0), learn.fit_flattener(env, 0))
+    wrapped = learn.normalised(source, 9)
     build = candidates(class_counts(env.action))[name]
     model = build(wrapped, 9, 0)
     model.learn(steps)
     tensors = flatten(model.get_parameters())
-    other = build(wrapped, 9, 1)
+    other = build(learn.normalised(source, 9), 9, 1)
     other.set_parameters(unflatten(other.get_parameters(), tensors))
     again = flatten(other.get_parameters())
-    assert again.keys() == tensors.keys() and any("exp_avg" in key for key in tensors)
+    assert again.keys() == tensors.keys()
+    assert any("exp_avg" in key for key in tensors) or name == "ars"
     for key, tensor in tensors.items():
         np.testing.assert_array_equal(again[key], tensor, err_msg=key)
+    other.env.restore(model.env.statistics())
+    state = source.reset()
+    seen = other.env.normalize_obs(state), model.env.normalize_obs(state)
+    np.testing.assert_array_equal(*seen)
     env.close()

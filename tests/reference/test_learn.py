@@ -12,11 +12,11 @@ from ldm.envs.interface import TimeStep
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor, returns
 from ldm.errors import LdmError
-from ldm.reference.algorithms import candidates, export
-from ldm.reference.flat import Flattener, class_counts
+from ldm.reference.algorithms import candidates, export, normalised
+from ldm.reference.flat import Flattener, class_counts, raw_vector
 from ldm.reference.learn import fit_flattener, learn
 from ldm.reference.network import NetworkActor, load_network
-from ldm.reference.sb3_env import SB3Env
+from ldm.reference.sb3_env import Numbers, SB3Env
 
 BUDGET = ReferenceConfig(budget_steps=10_000, budget_seconds=600.0)
 
@@ -60,9 +60,12 @@ def test_every_candidate_exports_the_policy_it_has(id):
     flattener = fit_flattener(env, 0)
     observation = env.reset().observation
     for name, build in candidates(class_counts(env.action)).items():
-        model = build(SB3Env(env, flattener), 100, 0)
-        exported = export(name, model, flattener).act(timestep(observation))
-        chosen, _ = model.predict(flattener.vector(observation), deterministic=True)
+        model = build(normalised(SB3Env(env, flattener), 100), 100, 0)
+        model.env.reset()
+        model.env.step(model.action_space.sample()[None].repeat(4, 0))  # which moves its statistics
+        exported = export(name, model).act(timestep(observation))
+        seen = model.env.normalize_obs(raw_vector(env.observation, observation))
+        chosen, _ = model.predict(seen, deterministic=True)
         expected = flattener.arrays(chosen.reshape(4, -1))
         np.testing.assert_allclose(exported[0], expected[0], atol=1e-5, err_msg=name)
     env.close()
@@ -151,3 +154,40 @@ def test_choices_become_actions_of_the_space():
     assert flattener.arrays(np.array([[-1.0, 0.0], [5.0, 1.0]]))[0].tolist() == [[-2, 5], [2, 10]]
     with pytest.raises(LdmError, match="kinds"):
         class_counts([box, tree[1]])
+
+
+def test_what_standardises_follows_what_is_seen_but_leaves_symbols_alone():
+    tree = {"n": spaces.numbers("n", (1,)), "s": spaces.symbols("s", (), 2)}
+    sample = [np.array([[0.0], [2.0]], np.float32), np.array([0, 1])]
+    flattener = Flattener.fit(tree, spaces.symbols("", (), 2), [sample])
+    statistics = Numbers(flattener)
+    far = np.tile(np.array([[50.0, 1.0, 0.0]], np.float32), (9000, 1))
+    statistics.update(far)
+    np.testing.assert_allclose(statistics.mean, [45.1, 0, 0], atol=0.01)
+    np.testing.assert_array_equal(statistics.var[1:], [1, 1])
+
+
+def test_a_population_earns_what_its_members_earn_one_by_one():
+    """In an environment whose streams are alike, however they are seeded: members differ."""
+    env = make(find("envpool/Pendulum-v1"), 4, 0)
+    model = candidates(None)["ars"](normalised(SB3Env(env, fit_flattener(env, 0)), 200), 200, 0)
+    weights = torch.randn(4, model.n_params)
+    state = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    together = model._act(model._members(weights), state)
+    for index in range(4):
+        model.policy.load_from_vector(weights[index].numpy())
+        alone, _ = model.policy.predict(state[index], deterministic=True)
+        np.testing.assert_allclose(together[index], alone.clip(-1, 1), atol=1e-5)
+    env.close()
+
+
+def test_members_play_longer_stretches_in_every_call_and_where_they_earned_alike():
+    env = make(find("envpool/Catch-v0"), 8, 0)
+    model = candidates([3])["ars"](normalised(SB3Env(env, fit_flattener(env, 0)), 1000), 1000, 0)
+    assert model.limit == 200
+    model.limit = 2  # Catch pays at its ninth step only
+    model.learn(1)
+    assert model.limit == 4
+    model.learn(1, reset_num_timesteps=False)
+    assert model.limit == 16
+    env.close()
