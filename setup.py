@@ -28,6 +28,7 @@ setup(
             "envs/locks/builders/*.txt",
             "evaluate/*.html",
             "evaluate/*.js",
+            "reference/*.toml",
             "zoo/*/*.json",
             "zoo/*/*.safetensors",
         ],

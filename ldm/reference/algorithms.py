@@ -75,16 +75,23 @@ def ars(env, horizon, seed):
     )  # fmt: skip
 
 
+def source(model: BaseAlgorithm) -> Normalised:
+    """What the model trains in."""
+    assert isinstance(model.env, Normalised)
+    return model.env
+
+
 def export(name: str, model: BaseAlgorithm) -> NetworkActor:
     """The model's deterministic policy as it is now, on its own copy of the weights, with what
     standardises its observations."""
-    flattener = model.env.flattener()
+    flattener = source(model).flattener()
     numbers, quantiles = class_counts(flattener.action) is None, 1
     if isinstance(model, PPO):
         layers = [*model.policy.mlp_extractor.policy_net, model.policy.action_net]
         head = "numbers" if numbers else "classes"
     elif isinstance(model, PopulationARS):
-        layers, head = [*model.policy.action_net], "numbers" if numbers else "classes"
+        layers = list(model.policy.get_submodule("action_net").children())
+        head = "numbers" if numbers else "classes"
     elif isinstance(model, QRDQN):
         layers, head = [*model.policy.quantile_net.quantile_net], "quantiles"
         quantiles = model.policy.n_quantiles

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from ldm.data.atomic import replacing
 from ldm.data.sealed import read_sealed, write_sealed
 from ldm.errors import LdmError
+from ldm.reference.algorithms import source
 from ldm.reference.network import load_network
 
 FIELDS = "score", "scores", "curve", "steps", "seconds", "failure"
@@ -40,7 +41,7 @@ class Journal:
             candidate.best.save(self._path(candidate, "best"))
             tensors = flatten(candidate.model.get_parameters())
             tensors["steps"] = torch.tensor(candidate.model.num_timesteps)
-            statistics = candidate.model.env.statistics()
+            statistics = source(candidate.model).statistics()
             tensors |= {f"env|{name}": torch.from_numpy(a) for name, a in statistics.items()}
             with replacing(self._path(candidate, "model")) as temporary:
                 save_file(tensors, temporary)
@@ -76,7 +77,7 @@ class Journal:
             tensors = load_file(self._path(candidate, "model"))
             model.num_timesteps = int(tensors.pop("steps"))
             known = [name for name in tensors if name.startswith("env|")]
-            model.env.restore({n.removeprefix("env|"): tensors.pop(n).numpy() for n in known})
+            source(model).restore({n.removeprefix("env|"): tensors.pop(n).numpy() for n in known})
             model.set_parameters(unflatten(model.get_parameters(), tensors))
         except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
             raise LdmError(

@@ -5,10 +5,14 @@ environment idle. Here a batch of matrix products acts for all of them at once. 
 stretches first, which say more of a direction for the same steps (docs/decisions/0021).
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from sb3_contrib import ARS
 from torch.nn.utils import parameters_to_vector
+
+from ldm.reference.sb3_env import Normalised
 
 FIRST, SHARE = 50, 5  # steps of a member at first: at least, and of the longest episode
 
@@ -22,7 +26,10 @@ class PopulationARS(ARS):
     taken. Hidden layers have tanh between them.
     """
 
-    def __init__(self, env, horizon: int, **arguments):
+    weights: Any  # a tensor; None only while the base class builds
+
+    def __init__(self, env: Normalised, horizon: int, **arguments):
+        self.source = env
         arguments["policy_kwargs"]["activation_fn"] = torch.nn.Tanh
         self.limit = max(FIRST, horizon // SHARE)
         super().__init__("MlpPolicy", env, n_delta=env.num_envs // 2, **arguments)
@@ -31,7 +38,7 @@ class PopulationARS(ARS):
         if self.num_timesteps:
             self.limit *= 2
         try:
-            return super().learn(*arguments, log_interval=None, **keywords)
+            return super().learn(*arguments, **keywords)
         except _Over:
             return self
 
@@ -47,9 +54,10 @@ class PopulationARS(ARS):
     def evaluate_candidates(self, candidate_weights, callback, async_eval):
         """What every member earned, float32 (members,). Raises _Over where the callback ends
         the search: what the members have played by then is lost."""
-        env, layers = self.env, self._members(candidate_weights)
+        env, layers = self.source, self._members(candidate_weights)
         total, running = np.zeros(self.pop_size), np.ones(self.pop_size, bool)
-        observation, steps = env.reset(), 0
+        observation: Any = env.reset()
+        steps = 0
         while running.any() and steps < self.limit:
             observation, _, done, _ = env.step(self._act(layers, observation))
             total += np.where(running, env.get_original_reward(), 0.0)
@@ -71,7 +79,7 @@ class PopulationARS(ARS):
             begin = end
         return list(zip(parts[::2], parts[1::2]))
 
-    def _act(self, layers, observation: np.ndarray) -> np.ndarray:
+    def _act(self, layers, observation) -> np.ndarray:
         x = torch.from_numpy(observation.astype(np.float32))[..., None]
         for index, (weight, bias) in enumerate(layers):
             x = torch.baddbmm(bias[..., None], weight, x if index == 0 else torch.tanh(x))

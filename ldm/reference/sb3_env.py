@@ -1,4 +1,6 @@
-"""Our VectorEnv as a stable-baselines3 VecEnv, and what standardises its observations and rewards."""
+"""Our VectorEnv as a stable-baselines3 VecEnv, and what standardises what its learners see."""
+
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -87,26 +89,30 @@ class Normalised(VecNormalize):
     def __init__(self, env: SB3Env, gamma: float):
         super().__init__(env, gamma=gamma, clip_obs=CLIP, epsilon=SMALLEST**2)
         self.source = env
-        self.obs_rms = Numbers(env.flattener)
+        self.numbers = Numbers(env.flattener)
+        self.obs_rms: Any = self.numbers  # under the name that the base class reads
 
     def flattener(self) -> Flattener:
-        mean, std = self.obs_rms.mean, np.sqrt(self.obs_rms.var + self.epsilon)
+        mean, std = self.numbers.mean, np.sqrt(self.numbers.var + self.epsilon)
         return self.source.flattener.with_statistics(mean, std)
 
     def statistics(self) -> dict[str, np.ndarray]:
         """All that it has learnt, float64."""
-        kinds = {"observation": self.obs_rms, "return": self.ret_rms}
         return {
             f"{kind} {name}": np.asarray(getattr(rms, name), np.float64)
-            for kind, rms in kinds.items()
+            for kind, rms in self._kinds.items()
             for name in ("mean", "var", "count")
         }
 
     def restore(self, statistics: dict[str, np.ndarray]) -> None:
         """The inverse of `statistics`. Raises KeyError where one is missing."""
-        for kind, rms in {"observation": self.obs_rms, "return": self.ret_rms}.items():
+        for kind, rms in self._kinds.items():
             rms.mean, rms.var = statistics[f"{kind} mean"], statistics[f"{kind} var"]
             rms.count = float(statistics[f"{kind} count"])
+
+    @property
+    def _kinds(self) -> dict[str, RunningMeanStd]:
+        return {"observation": self.numbers, "return": self.ret_rms}
 
 
 class Numbers(RunningMeanStd):
