@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ldm.envs import source
+from ldm.envs.catalogue import load
 from ldm.envs.check import Check, check_environment
 from ldm.envs.groups import group
 from ldm.envs.processes import MARK, kill_marked
@@ -89,7 +90,8 @@ def _checked(spec: EnvSpec, path: Path, seconds: int) -> Check:
     os.environ[MARK] = _mark(spec, os.getppid())
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(seconds)
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), _silent():
+    ours = spec.id in load()  # what a user names, files of theirs too, is found from where they are
+    with _elsewhere() if ours else contextlib.nullcontext(), _silent():
         result = check_environment(spec)
     signal.alarm(0)
     _append(path, spec, result)
@@ -109,6 +111,13 @@ def _append(path: Path, spec: EnvSpec, result: Check) -> None:
     line = json.dumps({"key": key(spec), **asdict(result)}) + "\n"
     with open(path, "ab") as file:
         file.write(line.encode())
+
+
+@contextlib.contextmanager
+def _elsewhere() -> Iterator[None]:
+    """In a folder for what libraries leave behind."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        yield
 
 
 @contextlib.contextmanager

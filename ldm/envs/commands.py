@@ -136,17 +136,20 @@ def _check(specs: list[EnvSpec], workers: int, path: Path, docs: Path | None) ->
         check_report.write(found, docs)
     for table in check_report.tables(found) if len(specs) > DETAILED else [_each(results)]:
         console.print(table)
-    failed = [result.id for result in results.values() if not result.ok]
+    failed = [result for result in results.values() if not result.ok]
+    for result in failed if len(specs) <= DETAILED else ():
+        console.out(f"{result.id}: {result.reason}", highlight=False)
     console.print(f"{len(results) - len(failed)} of {len(results)} keep the contract")
     if failed:
-        raise LdmError(f"{len(failed)} environments fail the check: {check_report.few(failed)}")
+        few = check_report.few([result.id for result in failed])
+        raise LdmError(f"{len(failed)} environments fail the check: {few}")
 
 
 def _each(results: dict[str, Check]) -> Table:
-    table = Table("environment", "", "seeded", "ended", "cut", "steps/s", "reason", box=None)
+    table = Table("environment", "", "seeded", "ended", "cut", "steps/s", box=None)
     for result in results.values():
         seeded = {True: "yes", False: "no", None: ""}[result.deterministic]
         ends = (str(result.terminated), str(result.truncated), f"{result.steps_per_second:,.0f}")
         mark = "[green]ok[/]" if result.ok else "[red]fails[/]"
-        table.add_row(result.id, mark, seeded, *ends, result.reason)
+        table.add_row(result.id, mark, seeded, *ends)
     return table

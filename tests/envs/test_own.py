@@ -84,6 +84,24 @@ def test_the_command_takes_files_and_names(package, capsys):
     assert [spec.id for spec in specs] == ["acme/1", "acme/3", LOCK]
 
 
+def test_the_check_finds_what_is_named_from_here(tmp_path, monkeypatch, capsys):
+    own_package.write(tmp_path)
+    (tmp_path / "near.toml").write_text(
+        '[library]\nlibrary = "near"\n[[environment]]\nmake = "x:Near"\nadapter = "near.py"\n'
+    )
+    (tmp_path / "near.py").write_text(
+        "import acme_envs\n\n\ndef build(make, split):\n    return acme_envs.Lock()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f".{os.pathsep}{os.environ['PYTHONPATH']}")
+    monkeypatch.syspath_prepend(tmp_path)
+    commands.perform("check", ["near.toml", LOCK], results=tmp_path / "check.jsonl")
+    assert "2 of 2 keep the contract" in capsys.readouterr().out
+    with pytest.raises(LdmError, match="1 environments fail the check: gym:acme_envs:Shared"):
+        commands.perform("check", ["gym:acme_envs:Shared"], results=tmp_path / "check.jsonl")
+    assert "\ngym:acme_envs:Shared: " in capsys.readouterr().out
+
+
 def test_entry_points_of_an_installed_package(package, tmp_path, monkeypatch):
     (tmp_path / "acme_catalogue").mkdir()
     (tmp_path / "acme_catalogue/__init__.py").touch()
