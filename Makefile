@@ -12,7 +12,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.pyx) setup.py pyproject.toml constraints.txt
 
-.PHONY: quickstart test check test-slow seconds bench lint wheel install
+.PHONY: quickstart test check types fast-tests test-slow seconds bench lint wheel install
 
 quickstart: $(VENV)/ready
 	$(BIN)/ldm run quickstart
@@ -21,8 +21,15 @@ test: $(VENV)/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+# Types beside the tests: a first mypy, without its cache, takes as long as these.
 check: $(VENV)/ready
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(MAKE) --no-print-directory --output-sync -j2 types fast-tests
+
+types: $(VENV)/ready
+	$(BIN)/mypy
+
+fast-tests: $(VENV)/ready
 	$(BIN)/python -m pytest -n auto --dist loadfile --fast
 
 test-slow: $(VENV)/ready
