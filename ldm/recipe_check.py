@@ -24,41 +24,45 @@ class Range(NamedTuple):
         return math.isfinite(value) and not below and not above
 
     def __str__(self) -> str:
-        low = f"more than {self.low:g}" if "low" in self.without else f"{self.low:g}"
+        low, high = (f"{n:,}" if isinstance(n, int) else f"{n:g}" for n in (self.low, self.high))
+        low = f"more than {low}" if "low" in self.without else low
         if math.isinf(self.high):
             return low if "low" in self.without else f"{low} or more"
-        return f"{low} to {'less than ' if 'high' in self.without else ''}{self.high:g}"
+        return f"{low} to {'less than ' if 'high' in self.without else ''}{high}"
 
 
-POSITIVE, COUNT, ABOVE_ZERO = Range(1), Range(0), Range(0, math.inf, "low")
+COUNT, ABOVE_ZERO = Range(0), Range(0, math.inf, "low")
 SHARE, BELOW_ONE = Range(0, 1), Range(0, 1, "high")
+SECONDS = Range(0, 10**9)  # clocks of the system take no more
+STEPS, LARGEST = 10**15, 1 << 24  # of what is counted on; of what is held in memory at once
+SEVERAL = Range(1, 1 << 16)  # side by side
 
 # every number of a recipe; 0 means the same in both engines
 RANGES = {
     "seed": Range(0, 2**63 - 1),
-    "workers": POSITIVE,
-    "reference.episodes": Range(2),  # an interval needs two
-    "reference.budget_steps": COUNT,
-    "reference.budget_seconds": COUNT,
-    "reference.play_seconds": ABOVE_ZERO,
-    "record.transitions": POSITIVE,
-    "record.shard_transitions": POSITIVE,
-    "record.streams": POSITIVE,
+    "workers": SEVERAL,
+    "reference.episodes": Range(2, LARGEST),  # an interval needs two
+    "reference.budget_steps": Range(0, STEPS),
+    "reference.budget_seconds": SECONDS,
+    "reference.play_seconds": Range(0, 10**9, "low"),
+    "record.transitions": Range(1, STEPS),
+    "record.shard_transitions": Range(1, STEPS),
+    "record.streams": SEVERAL,
     "record.noise_share": SHARE,
     "record.noise": SHARE,
-    "evaluate.probe_steps": POSITIVE,
+    "evaluate.probe_steps": Range(1, LARGEST),
     "tokens.rows": Range(2, 1 << 28),
     "tokens.patch": Range(1, 512),
-    "tokens.image_patches": POSITIVE,
-    "tokens.context": Range(2),
+    "tokens.image_patches": SEVERAL,
+    "tokens.context": Range(2, LARGEST),
     "tokens.action_bins": Range(2, 1 << 16),
     "tokens.identity_dropout": SHARE,
-    "mix.streams": POSITIVE,
-    "mix.bin_tokens": Range(2),
-    "train.steps": POSITIVE,
+    "mix.streams": SEVERAL,
+    "mix.bin_tokens": Range(2, LARGEST),
+    "train.steps": Range(1, STEPS),
     "train.lr": ABOVE_ZERO,
     "train.muon_lr": ABOVE_ZERO,
-    "train.warmup": COUNT,
+    "train.warmup": Range(0, STEPS),
     "train.decay": SHARE,
     "train.final_lr": SHARE,
     "train.average": BELOW_ONE,
@@ -66,17 +70,17 @@ RANGES = {
     "train.beta1": BELOW_ONE,
     "train.beta2": BELOW_ONE,
     "train.clip": COUNT,
-    "train.micro_batches": POSITIVE,
+    "train.micro_batches": SEVERAL,
     "train.zero_stage": Range(0, 3),
-    "train.checkpoint_every": POSITIVE,
-    "train.keep": POSITIVE,
-    "train.keep_every": COUNT,
-    "train.log_every": POSITIVE,
-    "train.loader_mb": POSITIVE,
-    "train.skip_bad": COUNT,
-    "train.max_seconds": COUNT,
-    "evaluate.episodes": Range(2),
-    "evaluate.streams": POSITIVE,
+    "train.checkpoint_every": Range(1, STEPS),
+    "train.keep": Range(1, STEPS),
+    "train.keep_every": Range(0, STEPS),
+    "train.log_every": Range(1, STEPS),
+    "train.loader_mb": Range(1, LARGEST),
+    "train.skip_bad": Range(0, STEPS),
+    "train.max_seconds": SECONDS,
+    "evaluate.episodes": Range(2, LARGEST),
+    "evaluate.streams": SEVERAL,
     "evaluate.cache_gib": ABOVE_ZERO,
 }
 NAME = re.compile(r"\w[\w.-]*")
@@ -101,9 +105,7 @@ def check(recipe: Recipe, where: str = "recipe") -> Recipe:
             f"{where}: name is {recipe.name!r}, expected the name of a folder in runs/: letters, "
             'digits, "_", "-" and ".", no "/", and no "." first'
         )
-    for key, allowed in RANGES.items():
-        if (value := values[key]) not in allowed:
-            raise LdmError(f"{where}: {key} is {value!r}, expected {allowed}")
+    check_numbers(values, where)
     for name, weight in recipe.mix.weights.items():
         if weight not in COUNT:
             raise LdmError(f"{where}: mix.weights of {name} is {weight!r}, expected {COUNT}")
@@ -132,6 +134,13 @@ def check(recipe: Recipe, where: str = "recipe") -> Recipe:
     except LdmError as error:
         raise LdmError(f"{where}: model: {error}") from error
     return recipe
+
+
+def check_numbers(values: dict[str, object], where: str) -> None:
+    """Raises LdmError naming the first setting, by its dotted key, whose number is out of range."""
+    for key, value in values.items():
+        if key in RANGES and value not in RANGES[key]:
+            raise LdmError(f"{where}: {key} is {value!r}, expected {RANGES[key]}")
 
 
 def with_own_weights(recipe: Recipe, recorded: set[str], catalogue: Iterable[str]) -> Recipe:

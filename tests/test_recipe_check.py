@@ -35,6 +35,11 @@ def test_every_number_of_a_recipe_has_a_range():
     assert numbers == set(RANGES)
 
 
+def test_whole_numbers_are_bounded_so_that_none_overflows_later():
+    whole = {k for k, v in settings(GOOD).items() if type(v) is int and k != "seed"}
+    assert all(RANGES[key].high <= 10**15 for key in whole)
+
+
 @pytest.mark.parametrize("name", PACKAGED)
 def test_the_packaged_recipes_pass(name):
     check(load_recipe(name))

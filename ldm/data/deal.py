@@ -30,7 +30,7 @@ from ldm.data.sealed import read_sealed, write_sealed
 from ldm.errors import LdmError
 from ldm.seeds import seed_for
 
-SCHEMA = 1  # rises when jobs leave other files
+SCHEMA = 2  # rises when jobs leave other files
 PARTS = ".parts"  # where
 FAN = 1024  # frames a part has at most
 PART_BYTES = 192 << 20  # of segments a job holds before it writes them
@@ -89,7 +89,7 @@ def _codec(mix: Path, checksum: str, environment: int) -> Codec:
 
 def encode_job(mix: Path, data: Path, checksum: str, number: int) -> list[str]:
     """Encodes some recorded shards; the names of the parts that hold their segments by group."""
-    job = Job(mix, f"encode-{number:06d}")
+    job = Job(mix, checksum, f"encode-{number:06d}")
     if (known := job.known()) is not None:
         return known["parts"]
     plan = _plan(mix, checksum)
@@ -104,7 +104,7 @@ def split_job(
     mix: Path, checksum: str, group: int, number: int, names: list[str]
 ) -> tuple[int, list[str]]:
     """The group, and the parts that hold its segments from some parts by shard."""
-    job = Job(mix, f"split-{group:04d}-{number:04d}")
+    job = Job(mix, checksum, f"split-{group:04d}-{number:04d}")
     if (known := job.known()) is not None:
         return group, known["parts"]
     plan = _plan(mix, checksum)
@@ -118,7 +118,7 @@ def split_job(
 
 def collect_job(mix: Path, checksum: str, target: int, names: list[str]) -> dict:
     """Writes one shard of the mix from the parts that hold its segments: its manifest entry."""
-    job = Job(mix, f"shard-{target:06d}")
+    job = Job(mix, checksum, f"shard-{target:06d}")
     if (known := job.known()) is not None:
         return known["entry"]
     plan = _plan(mix, checksum)
@@ -172,23 +172,26 @@ def _chunks(trajectories: Iterator[Trajectory]) -> Iterator[dict[int, Trajectory
 
 
 class Job:
-    """What a job has done, in <name>.json: what it found out, and the files that it wrote."""
+    """What a job has done, in <name>.json: which job of which plan it was, what it found out, and
+    the files that it wrote."""
 
-    def __init__(self, mix: Path, name: str):
+    def __init__(self, mix: Path, plan: str, name: str):
         self.mix, self.name, self.seal = mix, name, mix / PARTS / f"{name}.json"
+        self.which = {"schema": SCHEMA, "plan": plan, "job": name}
 
     def known(self) -> dict | None:
         """What it said, None where it was not done or one of its files is not as it left it."""
         try:
             said = read_sealed(self.seal, SCHEMA, "mix again")
             whole = all(_digest(self.mix / f) == d for f, d in said["files"].items())
+            whole &= all(said[key] == value for key, value in self.which.items())
         except (LdmError, OSError, KeyError, AttributeError, TypeError):
             return None
         return said if whole else None
 
     def done(self, said: dict, files: dict[str, str]) -> None:
         """files: the SHA-256 of each."""
-        write_sealed(self.seal, {"schema": SCHEMA, **said, "files": files})
+        write_sealed(self.seal, {**self.which, **said, "files": files})
 
 
 def _digest(path: Path) -> str:

@@ -5,10 +5,12 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from ldm.config import MixConfig, TokenConfig, build
 from ldm.data.door import COUNTS, require
 from ldm.data.facts import DECODE
 from ldm.data.statistics import LEVELS
 from ldm.envs import spaces
+from ldm.recipe_check import check_numbers
 
 LARGEST = 1 << 32  # values of one leaf at most
 
@@ -45,14 +47,23 @@ ENTRY = {
     "shards": [SHARD],
 }
 MIXED = FILE | {"index_sha256": _sha256}
-MIXED |= dict.fromkeys(("tokens", "transitions", "shortest", "largest"), int)
-MIXED |= dict.fromkeys(("segments", "blocks"), _some)
+MIXED |= dict.fromkeys(("tokens", "transitions", "largest"), int)
+MIXED |= dict.fromkeys(("segments", "blocks", "shortest"), _some)
 MIX = {
     "settings": {"seed": int, "tokens": dict, "mix": dict},
     "streams": [[MIXED]],
-    "shortest": int,
+    "shortest": _some,
 }
 NUMBERS = ("mean", "std", "min", "max")
+
+
+def check_settings(found: dict) -> None:
+    """Raises LdmError where what a mix was made with is nothing that a recipe may ask for."""
+    tokens = build(TokenConfig, found["tokens"], "settings.tokens")
+    mix = build(MixConfig, found["mix"], "settings.mix")
+    numbers = {f"tokens.{name}": value for name, value in vars(tokens).items()}
+    numbers |= {f"mix.{name}": value for name, value in vars(mix).items()}
+    check_numbers({"seed": found["seed"], **numbers}, "settings")
 
 
 def check_entry(entry, where: str) -> None:

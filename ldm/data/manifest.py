@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ldm.data.content import Content
 from ldm.data.door import require
-from ldm.data.entry import MIX, check_entry
+from ldm.data.entry import MIX, check_entry, check_settings
 from ldm.data.episode import Trajectory
 from ldm.data.sealed import read_sealed, write_sealed
 from ldm.data.shards import iterate_shard
@@ -45,7 +45,9 @@ def read_manifest(folder: Path, stage: str = "record") -> dict:
         require(content, {"environments": [dict]} | (MIX if stage == "mix" else {}), "manifest")
         for number, entry in enumerate(content["environments"]):
             check_entry(entry, f"environments[{number}]")
-    except ValueError as error:
+        if stage == "mix":
+            check_settings(content["settings"])
+    except (ValueError, LdmError) as error:
         raise LdmError(f'{path}: {error}; run "ldm {stage}" again') from None
     return content
 

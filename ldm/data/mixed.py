@@ -87,7 +87,7 @@ def read_samples(mix: Path, entry: dict) -> list[Sample]:
     samples = read_tar(mix / entry["name"], entry, _again(mix))
     if len(samples) != entry["blocks"]:
         raise LdmError(
-            f"shard {mix / entry['name']} has {len(samples)} blocks, its manifest says "
+            f"shard {mix / entry['name']} has {len(samples)} blocks, its manifest.json says "
             f"{entry['blocks']}; {_again(mix)}"
         )
     return list(samples.values())
@@ -103,13 +103,13 @@ def decode(mix: Path, entry: dict, number: int, sample: Sample, limits: Limits) 
         raise LdmError(f"shard {path}: not a block of segments: {error}; {_again(mix)}") from error
     if len(block) != (said := int(edges[number + 1] - edges[number])):
         raise LdmError(
-            f"shard {path}: block {number} has {len(block)} segments, its manifest says {said}; "
-            f"{_again(mix)}"
+            f"shard {path}: block {number} has {len(block)} segments, its manifest.json says "
+            f"{said}; {_again(mix)}"
         )
     if block.nbytes > entry["largest"]:
         raise LdmError(
-            f"shard {path}: block {number} has {block.nbytes} bytes, its manifest says at most "
-            f"{entry['largest']}; {_again(mix)}"
+            f"shard {path}: block {number} has {block.nbytes} bytes, its manifest.json says at "
+            f"most {entry['largest']}; {_again(mix)}"
         )
     if wrong := block.problem(limits):
         raise LdmError(f"shard {path}: block {number}: {wrong}; {_again(mix)}")
@@ -130,7 +130,7 @@ def read_index(mix: Path, entry: dict) -> np.ndarray:
     content = read_bytes(path, _again(mix), size + HEADER)
     rows = content[-size:]  # what is before them is numpy's header, of a form that is known
     if len(rows) != size or hashlib.sha256(rows).hexdigest() != entry["index_sha256"]:
-        raise LdmError(f"{path} is damaged: it is not what its manifest says; {_again(mix)}")
+        raise LdmError(f"{path} is damaged: it is not what its manifest.json says; {_again(mix)}")
     return np.frombuffer(rows, "<i4").reshape(-1, 4)
 
 

@@ -129,13 +129,13 @@ def read_tar(path: Path, entry: dict, again: str) -> dict[str, Sample]:
         content = read_bytes(path, again, entry["bytes"])
     if len(content) != entry["bytes"]:
         raise LdmError(
-            f"shard {path} has {len(content)} bytes, its manifest says {entry['bytes']}: "
+            f"shard {path} has {len(content)} bytes, its manifest.json says {entry['bytes']}: "
             f"it was cut short or replaced; {again}"
         )
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != entry["sha256"]:
         raise LdmError(
-            f"shard {path} is damaged: its sha256 is {sha256}, its manifest says "
+            f"shard {path} is damaged: its sha256 is {sha256}, its manifest.json says "
             f"{entry['sha256']}; {again}"
         )
     try:

@@ -65,7 +65,7 @@ def iterate_shard(path: Path, entry: dict) -> Iterator[Trajectory]:
     for name, number in found.items():
         if number != entry[name]:
             raise LdmError(
-                f"shard {path} has {number} {name}, its manifest says {entry[name]}; {again}"
+                f"shard {path} has {number} {name}, its manifest.json says {entry[name]}; {again}"
             )
 
 

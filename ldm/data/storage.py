@@ -149,7 +149,7 @@ def require_size(path: Path, entry: dict, again: str) -> None:
         raise LdmError(f"{path} is missing; {again}") from None
     if size != entry["bytes"]:
         raise LdmError(
-            f"shard {path} has {size} bytes, its manifest says {entry['bytes']}: "
+            f"shard {path} has {size} bytes, its manifest.json says {entry['bytes']}: "
             f"it was cut short or replaced; {again}"
         )
 

@@ -11,6 +11,7 @@ from ldm.config import MixConfig, Recipe, TokenConfig
 from ldm.data import deal, mix, mixed, parts
 from ldm.data.manifest import read_manifest, write_manifest
 from ldm.data.samples import write_tar
+from ldm.data.sealed import write_sealed
 from ldm.errors import LdmError
 
 
@@ -134,11 +135,8 @@ def test_run_again_writes_nothing_and_new_settings_mix_anew(tmp_path):
     assert not (tmp_path / "mix/stream-001").exists()
 
 
-@pytest.mark.parametrize("at", [0, 3, 7, 8, 9])
-def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, monkeypatch, at):
-    record(tmp_path / "whole")
-    record(tmp_path / "killed")
-    mix.mix_stage(recipe(), tmp_path / "whole")
+def killed(folder, at: int) -> None:
+    """A mix that died before its job number `at`."""
     done = 0
 
     def dying(function, jobs, *_, **__):
@@ -151,11 +149,32 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, monkeypatch, at):
             done += 1
         return results
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mix, "run_jobs", dying)
         with pytest.raises(KeyboardInterrupt):
-            mix.mix_stage(recipe(), tmp_path / "killed")
-        assert not (tmp_path / "killed/mix/manifest.json").exists()
+            mix.mix_stage(recipe(), folder)
+    assert not (folder / "mix/manifest.json").exists()
+
+
+@pytest.mark.parametrize("at", [0, 3, 7, 8, 9])
+def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, at):
+    record(tmp_path / "whole")
+    record(tmp_path / "killed")
+    mix.mix_stage(recipe(), tmp_path / "whole")
+    killed(tmp_path / "killed", at)
+    mix.mix_stage(recipe(), tmp_path / "killed")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_what_another_job_left_is_not_taken_for_done(tmp_path):
+    record(tmp_path / "whole")
+    record(tmp_path / "killed")
+    mix.mix_stage(recipe(), tmp_path / "whole")
+    killed(tmp_path / "killed", 8)
+    one, two, *_ = sorted((tmp_path / "killed/mix/.parts").glob("encode-*.json"))
+    said = one.read_bytes(), two.read_bytes()
+    one.write_bytes(said[1])
+    two.write_bytes(said[0])
     mix.mix_stage(recipe(), tmp_path / "killed")
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
@@ -236,12 +255,26 @@ def test_a_damaged_recorded_shard_is_named(tmp_path):
     assert not (tmp_path / "mix/manifest.json").exists()
 
 
+def test_settings_that_no_recipe_may_have_are_refused_with_the_mix(tmp_path):
+    record(tmp_path, NAMES[:1])
+    mix.mix_stage(recipe(NAMES[:1]), tmp_path)
+    path = tmp_path / "mix/manifest.json"
+    whole = path.read_text()
+    for key, value in {"bin_tokens": 2**40, "streams": 0}.items():
+        found = json.loads(whole)
+        del found["checksum"]
+        found["settings"]["mix"][key] = value
+        write_sealed(path, found)
+        with pytest.raises(LdmError, match=rf"manifest.json: settings: mix.{key} is {value}"):
+            read_manifest(tmp_path / "mix", "mix")
+
+
 def test_a_damaged_mix_is_named(tmp_path):
     record(tmp_path, NAMES[:1])
     mix.mix_stage(recipe(NAMES[:1]), tmp_path)
     known = read_manifest(tmp_path / "mix", "mix")
     shard, limits = known["streams"][0][0], mixed.limits(known)
-    with pytest.raises(LdmError, match=r'segments, its manifest says 3; .*"ldm mix" again'):
+    with pytest.raises(LdmError, match=r'segments, its manifest.json says 3; .*"ldm mix" again'):
         read_shard(tmp_path, {**shard, "segments": 3}, limits)
     path = tmp_path / "mix" / shard["name"]
     path.write_bytes(path.read_bytes()[:-600])

@@ -105,7 +105,7 @@ def test_a_flipped_byte_is_found(shard, at):
 def test_a_shard_cut_short_or_missing_is_named(shard):
     path, entry = shard
     path.write_bytes(path.read_bytes()[:-700])
-    with pytest.raises(LdmError, match=r"bytes, its manifest says \d+: it was cut short"):
+    with pytest.raises(LdmError, match=r"bytes, its manifest\.json says \d+: it was cut short"):
         read_shard(path, entry)
     path.unlink()
     with pytest.raises(LdmError, match=r'shard-00000.tar is missing; .* run "ldm record" again'):
@@ -114,7 +114,7 @@ def test_a_shard_cut_short_or_missing_is_named(shard):
 
 def test_counts_are_held_against_the_manifest(shard):
     path, entry = shard
-    with pytest.raises(LdmError, match="has 20 transitions, its manifest says 21"):
+    with pytest.raises(LdmError, match=r"has 20 transitions, its manifest\.json says 21"):
         read_shard(path, {**entry, "transitions": 21})
 
 
