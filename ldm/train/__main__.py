@@ -14,10 +14,12 @@ from ldm.config import Recipe, load_recipe
 from ldm.errors import LdmError
 from ldm.parallel.parent import die_with
 from ldm.recipe_check import check
+from ldm.train.launchers import watching
 
 
 def main() -> None:
     die_with(os.getppid())  # the launcher; what follows takes seconds to import
+    watching()
     arguments = [a for a in sys.argv[1:] if not a.startswith("--local_rank=")]  # launcher's own
     try:
         if not arguments or arguments[0].startswith("-"):

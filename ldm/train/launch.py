@@ -14,12 +14,12 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
+
+from ldm.train.launchers import MARK
 
 GRACE = 120.0  # seconds from the first signal to SIGKILL
 PATIENCE = 5.0
-MARK = "LDM_LAUNCH"  # in the environment of every process of a launch
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -27,7 +27,7 @@ class Launch:
     """One launcher and all that it starts on this machine."""
 
     def __init__(self, command: list[str]):
-        self.mark = f"{MARK}={uuid.uuid4().hex}"
+        self.mark = f"{MARK}={os.getpid()}@{os.uname().nodename}"
         self.asked = 0.0  # when the first signal came
         self.kill = False
         for number in SIGNALS:

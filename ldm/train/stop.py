@@ -5,18 +5,16 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 import torch
 
 from ldm.parallel.parent import outlive_parent
+from ldm.train.launchers import watching
 from ldm.train.ranks import launched
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 PATIENCE = 5.0  # seconds after the first signal from which Ctrl-C ends at once
 GRACE = 120.0  # seconds that ranks have to save in, once their launcher is gone
-LOOK = 0.5  # seconds between two looks for the launcher
-LAUNCHERS = ("deepspeed", "torchrun", "torch.distributed.run", "torch/distributed/run")
 STARTED = time.monotonic()  # of this process, about
 
 
@@ -51,13 +49,15 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         self.before = [signal.signal(number, self._signalled) for number in SIGNALS]
-        if launched() and (line := launchers()):
+        if launched() and watching().line:
             outlive_parent()  # it has a run to save first
-            threading.Thread(target=self._watch, args=(line,), daemon=True).start()
+            watching().at_loss = self._alone
         return self
 
     def __exit__(self, *error) -> None:
         self.inside.set()
+        if launched():
+            watching().at_loss = lambda: None  # the process ends by itself
         for number, handler in zip(SIGNALS, self.before):
             repeated = self.asked and number != signal.SIGINT  # while the process ends
             signal.signal(number, signal.SIG_IGN if repeated else handler)
@@ -67,34 +67,8 @@ class Stop:
             raise KeyboardInterrupt
         self.ask()
 
-    def _watch(self, line: list[int]) -> None:
-        while not self.inside.wait(LOOK):
-            if launchers()[: len(line)] != line:
-                print("ldm: the launcher is gone, saving", file=sys.stderr, flush=True)
-                self.ask()
-                if not self.inside.wait(GRACE):
-                    os._exit(1)  # a rank that waits for others that are gone
-
-
-def launchers() -> list[int]:
-    """The processes above this one that are a launcher's: its parent, and on as far as they are."""
-    found, process = [], os.getppid()
-    while _names_launcher(process):
-        found.append(process)
-        process = _parent(process)
-    return found
-
-
-def _names_launcher(process: int) -> bool:
-    try:
-        words = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return False
-    return any(name in word for word in words[:5] for name in LAUNCHERS)
-
-
-def _parent(process: int) -> int:
-    try:
-        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
+    def _alone(self) -> None:
+        print("ldm: the launcher is gone, saving", file=sys.stderr, flush=True)
+        self.ask()
+        if not self.inside.wait(GRACE):
+            os._exit(1)  # a rank that waits for others that are gone
