@@ -148,3 +148,15 @@ def follow_road(spec: EnvSpec) -> Actor:
         return [np.clip(0.1 * total, -1, 1).astype(np.float32)[:, None]]
 
     return Markov("scripted/follow-road@1", law)
+
+
+@expert("envpool/exit-v0", "envpool/two-way-v0", "envpool/u-turn-v0")
+def one_manoeuvre(spec: EnvSpec) -> Actor:
+    """The one manoeuvre that these roads ask for, over and over: faster towards the exit; out to
+    the left past who drives ahead; the outer lane round the turn."""
+    manoeuvre = {"exit-v0": FASTER, "two-way-v0": LEFT, "u-turn-v0": RIGHT}[spec.make]
+
+    def rule(observation: Arrays) -> Arrays:
+        return [np.full(len(observation[0]), manoeuvre, np.int32)]
+
+    return Markov("scripted/one-manoeuvre@1", rule)

@@ -60,3 +60,44 @@ def trend(spec: EnvSpec) -> Actor:
         return [(wanted + 1).astype(np.int32)]
 
     return Markov("scripted/trend@1", rule)
+
+
+@expert("trading/Regimes*")
+def follow_regime(spec: EnvSpec) -> Actor:
+    """With the likelier of two drifts, ±σ / 2, by the filter of Hamilton (1989) over the returns
+    that are seen, from even odds on; the position stays where the odds are too even to pay."""
+    rate, band = spec.options["rate"], 0.4
+    window = spec.options.get("window", 16)
+
+    def rule(observation):
+        returns = observation[0][:, :window].astype(np.float64)
+        bull = np.full(len(returns), 0.5)
+        for change in returns.T:
+            bull = bull * (1 - rate) + (1 - bull) * rate
+            bull = bull / (bull + (1 - bull) * np.exp(-change))
+        drift = (2 * bull - 1) * (1 - 2 * rate)  # over σ / 2, in the step to come
+        position = np.rint(observation[0][:, -2])
+        wanted = np.where(np.abs(drift) > band, np.sign(drift), position)
+        return [(wanted + 1).astype(np.int32)]
+
+    return Markov("scripted/follow-regime@1", rule)
+
+
+@expert("trading/Seasonal*")
+def follow_season(spec: EnvSpec) -> Actor:
+    """With the drift of the step to come, of a sine of known period fitted to the returns that are
+    seen (ridge regression: noise of variance 1, coefficients of variance 1/8)."""
+    rate, band = spec.options["rate"], 0.08
+    window = spec.options.get("window", 16)
+    angle = 2 * np.pi * rate * np.arange(1 - window, 2)
+    waves = np.stack([np.cos(angle), np.sin(angle)], 1)
+    past, ahead = waves[:-1], waves[-1]
+    weights = ahead @ np.linalg.solve(past.T @ past + 8 * np.eye(2), past.T)
+
+    def rule(observation):
+        drift = observation[0][:, :window] @ weights
+        position = np.rint(observation[0][:, -2])
+        wanted = np.where(np.abs(drift) > band, np.sign(drift), position)
+        return [(wanted + 1).astype(np.int32)]
+
+    return Markov("scripted/follow-season@1", rule)
