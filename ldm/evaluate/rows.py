@@ -27,6 +27,7 @@ from ldm.evaluate.run import cards, read
 from ldm.parallel.progress import console
 from ldm.policy import digest
 from ldm.reference.admission import Card
+from ldm.reference.strength import strength
 from ldm.versions import versions
 
 SCHEMA = 1
@@ -106,7 +107,7 @@ def _row(recipe: Recipe, spec: EnvSpec, card: Card, result: dict, curve: list[fl
         "modality": spec.modality,
         "held_out": recipe.holds_out(spec.base_task, spec.held_out) or not result["trained"],
         "held_out_data": spec.data_driven,
-        "weak": "",
+        "weak": strength(card).weak,
         "policy": card.chosen["id"],
         "kind": card.chosen["kind"],
         "random": asdict(random) | {"ci": list(random.ci)},

@@ -63,7 +63,7 @@ def card(id: str, admitted: bool) -> Card:
         key="k",
         environment=digest(identity(spec)),
         random=Score(-0.9, (-1.0, -0.8), 64),
-        reference=Score(200.0, (190.0, 210.0), 64) if admitted else Score(-0.9, (-1, -0.8), 64),
+        reference=Score(400.0, (390.0, 410.0), 64) if admitted else Score(-0.9, (-1, -0.8), 64),
         policy={"id": "scripted/x@1", "kind": "scripted", "hosted": None},
         versions={"envpool": "1.2.5"},
     )

@@ -6,16 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_run import REFUSED, TRAINED, write_model
+from made_run import REFUSED, TRAINED, card, write_model
 
 from ldm.config import EvaluateConfig
 from ldm.data.entry import check_spaces
 from ldm.envs.catalogue import find
 from ldm.envs.catalogue import load as load_catalogue
 from ldm.errors import LdmError
-from ldm.evaluate import report, rollouts, rows, run
+from ldm.evaluate import page, report, rollouts, rows, run
 from ldm.evaluate.probe import probe
 from ldm.policy.policy import read_config
+from ldm.reference.admission import Score, card_folder, write_card
 
 
 @pytest.fixture(autouse=True)
@@ -300,6 +301,18 @@ def test_another_way_to_decode_is_played_again(recipe, folder, here):
     assert result(folder)["returns"] == first
 
 
+def test_a_weak_reference_stands_apart(recipe, folder, here):
+    run.evaluate_stage(recipe, folder)
+    home = card_folder(find(TRAINED[0]), folder)
+    weak = replace(card(TRAINED[0], True), reference=Score(200.0, (190.0, 210.0), 64))  # of 500
+    write_card(weak, home / "card.json")
+    got = report.build(recipe, folder)
+    assert [got[part]["admitted"] for part in ("summary", "weak", "held_out")] == [1, 1, 0]
+    assert got["overview"]["all"]["environments"] == 1 and TRAINED[0] in page.page(got)
+    (entry,) = [e for e in got["environments"] if e["part"] == "weak"]
+    assert entry["id"] == TRAINED[0] and entry["weak"] == "40% of the way from random to 500"
+
+
 def test_report_json_has_the_agreed_form(recipe, folder, capsys):
     run.evaluate_stage(recipe, folder)
     report.report_stage(recipe, folder)
@@ -313,7 +326,7 @@ def test_report_json_has_the_agreed_form(recipe, folder, capsys):
             assert low <= e[part]["mean"] <= high
         alike = len(set(result(folder, e["id"])["returns"])) == 1
         assert (e["ldm"]["ci"] is None) == alike
-        expected = (np.mean(result(folder, e["id"])["returns"]) + 0.9) / 200.9
+        expected = (np.mean(result(folder, e["id"])["returns"]) + 0.9) / 400.9
         assert e["normalised"]["mean"] == pytest.approx(expected)
     assert (
         got["not_admitted"][0]["id"] == REFUSED and "not above" in got["not_admitted"][0]["reason"]
