@@ -135,7 +135,7 @@ def test_the_zoo_of_every_packaged_recipe_is_there():
     assert len(named) > 3 and all(any(Path(zoo).glob("*/*.json")) for zoo in named)
 
 
-def test_zoo_stands_for_what_the_zoo_has_admitted(tmp_path):
+def test_zoo_stands_for_what_the_zoo_has_admitted(tmp_path, monkeypatch):
     shelf = tmp_path / "shelf" / "envpool"
     shelf.mkdir(parents=True)
     whole = Path(load_recipe("pretrain").reference.zoo) / "envpool"
@@ -147,5 +147,11 @@ def test_zoo_stands_for_what_the_zoo_has_admitted(tmp_path):
     kept = replace(recipe, reference=replace(recipe.reference, zoo=str(shelf.parent)))
     admitted = ["nasim/Tiny", "envpool/CartPole-v1", "envpool/Catch-v0"]
     assert resolve(kept, tmp_path).environments == admitted
+    (tmp_path / "data").mkdir()
+    entry = {"id": "nasim/Tiny", "backend": "worker"}
+    monkeypatch.setattr("ldm.data.manifest.read_manifest", lambda folder: {"environments": [entry]})
+    assert resolve(kept, tmp_path).environments == admitted
+    (tmp_path / "train/checkpoints/step-00000010").mkdir(parents=True)  # being trained
+    assert resolve(kept, tmp_path).environments == ["nasim/Tiny"]
     with pytest.raises(LdmError, match=r'names "zoo", expected reference\.zoo'):
-        resolve(recipe, tmp_path)
+        resolve(recipe, tmp_path / "new")

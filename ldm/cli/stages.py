@@ -153,7 +153,10 @@ def resolve(recipe: Recipe, folder: Path) -> Recipe:
     recorded = {entry["id"] for entry in entries}
     tied = [entry["id"] for entry in entries if entry.get("backend") != "hosted"]
     check, known = import_module("ldm.recipe_check"), catalogue.load(tuple(recipe.catalogue))
-    asked = with_zoo(recipe, known) if ZOO in recipe.environments else recipe.environments
+    asked = recipe.environments
+    if ZOO in asked:  # which may grow, but not under a model that is being trained
+        trained = import_module("ldm.run").Run(recipe, folder).trained
+        asked = [entry["id"] for entry in entries] if trained else with_zoo(recipe, known)
     named = catalogue.expand(asked or tied, recipe.catalogue)
     recipe = replace(recipe, environments=named)
     check.require_policies(recipe, known)
