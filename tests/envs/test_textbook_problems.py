@@ -26,11 +26,10 @@ def play(env, act, seed: int, steps: int = 1000) -> tuple[float, int]:
     raise AssertionError(f"{steps} steps and no end")
 
 
+LIBRARIES = ("markets", "supply", "roads", "defence", "power", "manoeuvres", "dealing")
 OURS = sorted(
     {
-        (spec.library, spec.make): spec.id
-        for spec in load().values()
-        if spec.library in ("markets", "supply", "roads", "defence", "power")
+        (spec.library, spec.make): spec.id for spec in load().values() if spec.library in LIBRARIES
     }.values()
 )
 

@@ -10,14 +10,16 @@ Policy = Callable[[np.ndarray], np.ndarray]  # observations (N, size) → action
 EPISODES = 6
 
 
-def search(problem, family: Callable[..., Policy], start: tuple[int, ...]) -> Policy:
-    """The policy `family(*numbers)` of the highest mean return on `problem`, with seeds of its own:
-    each number in turn goes up or down, by 4, 2 and 1, while that helps."""
+def search(
+    problem, family: Callable[..., Policy], start: tuple[int, ...], episodes: int = EPISODES
+) -> Policy:
+    """The policy `family(*numbers)` of the highest mean return on `problem` over `episodes`, with
+    seeds of its own: each number in turn goes up or down, by 4, 2 and 1, while that helps."""
 
     @cache
     def worth(numbers: tuple[int, ...]) -> float:
         policy = family(*numbers)
-        return float(np.mean([_play(problem, policy, seed) for seed in range(EPISODES)]))
+        return float(np.mean([_play(problem, policy, seed) for seed in range(episodes)]))
 
     best = start
     for stride in (4, 2, 1):
