@@ -37,6 +37,7 @@ STAGES = {
     "report": ([*COMMAND, "report", "tiny.toml"], "report.html"),
 }
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+PATIENCE = 300  # seconds in which a launcher, once started, has to find that it is alone
 AT_ONCE = 0.5  # seconds after its last process was seen to start
 
 pytestmark = [
@@ -68,7 +69,7 @@ def killed(command: list[str], folder: Path, mark: str, rng: random.Random) -> t
     had = len(carriers(mark)) if parent.poll() is None else 0
     parent.kill()
     parent.wait()
-    end = time.monotonic() + 120
+    end = time.monotonic() + PATIENCE
     while (left := carriers(mark)) and time.monotonic() < end:
         time.sleep(0.05)
     for pid in left:

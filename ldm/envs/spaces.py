@@ -330,8 +330,8 @@ def violation(leaf: Leaf, array: np.ndarray) -> str:
 
 
 def executable(leaf: Leaf, array: np.ndarray) -> np.ndarray:
-    """A batch of actions as it is executed: in the leaf's dtype, numbers clipped to its bounds and,
-    where the environment takes integers, rounded.
+    """A batch of actions as it is executed: in the leaf's dtype, numbers clipped to its bounds and
+    rounded to those that the environment's own dtype has (integers, float16).
 
     Raises ValueError on a wrong shape, on NaN and on a symbol out of range.
     """
@@ -343,9 +343,19 @@ def executable(leaf: Leaf, array: np.ndarray) -> np.ndarray:
     if problem := violation(leaf, array):
         raise ValueError(f"action {problem}")
     if leaf.kind == CONTINUOUS:
-        array = array.clip(*leaf.bounds)
-        return np.rint(array) if leaf.whole else array
+        return _rounded(leaf, array.clip(*leaf.bounds))
     return ended(leaf, array)
+
+
+def _rounded(leaf: Leaf, numbers: np.ndarray) -> np.ndarray:
+    """The nearest numbers that the environment's dtype holds: what is recorded is what it gets."""
+    own = np.dtype(leaf.source_dtype)
+    if leaf.whole:
+        return np.rint(numbers)
+    if own.kind != "f" or own.itemsize >= numbers.dtype.itemsize:
+        return numbers
+    most = np.finfo(own).max
+    return numbers.clip(-most, most).astype(own).astype(numbers.dtype)
 
 
 def ended(leaf: Leaf, array: np.ndarray) -> np.ndarray:
@@ -409,8 +419,7 @@ def sample(leaf: Leaf, n: int, rng: np.random.Generator) -> np.ndarray:
     elif leaf.kind == CONTINUOUS:
         low = np.maximum(np.nan_to_num(leaf.low, neginf=-1.0), -1e6)
         high = np.minimum(np.nan_to_num(leaf.high, posinf=1.0), 1e6)
-        values = rng.uniform(low, high, (n, leaf.size))
-        values = np.rint(values) if leaf.whole else values
+        values = _rounded(leaf, rng.uniform(low, high, (n, leaf.size)))
     else:
         raise UnsupportedSpace(f'an action of kind {leaf.kind} ("{leaf.path}") is not supported')
     return ended(leaf, values.astype(leaf.dtype).reshape(n, *leaf.shape))

@@ -159,7 +159,12 @@ def scalar(reward) -> float:
     value = np.asarray(reward)
     if value.size != 1:
         raise Misfit(f"reward: expected one number, got an array of shape {value.shape}")
-    return float(value.item())
+    try:
+        if value.dtype.kind in "biufO":  # text and dates would turn into numbers too
+            return float(value.item())
+    except (TypeError, ValueError):
+        pass
+    raise Misfit(f"reward: expected one number, got {reward!r:.60}")
 
 
 def declared_horizon(env) -> int | None:

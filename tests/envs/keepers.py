@@ -127,3 +127,19 @@ gymnasium.register("Entropic-v0", Entropic)
 
 class Blind(Keeper):
     observation_space = Dict({})
+
+
+class Unpaid(Keeper):
+    """Forgets to return its reward."""
+
+    pays: object = None
+
+    def step(self, action):
+        shown, _, *rest = super().step(action)
+        return shown, self.pays, *rest
+
+
+class Spelt(Unpaid):
+    """Pays a text that reads like a number."""
+
+    pays = "1"

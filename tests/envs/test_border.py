@@ -203,6 +203,8 @@ def test_whole_numbers_stay_whole(spec):
         ("Wide", "whole numbers up to 1099511627776, of which float32 holds those up to 16777216"),
         ("Frames", r"looks like stacked images: join the frames along the channels in an adapter"),
         ("Blind", "it shows no observation"),
+        ("Unpaid", "reward: expected one number, got None"),
+        ("Spelt", "reward: expected one number, got '1'"),
         ("Raises", "KeyError: 'inventory of warehouse 7'"),
     ],
 )

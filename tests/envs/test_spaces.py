@@ -135,6 +135,17 @@ def test_executable_clips_numbers_and_refuses_the_rest():
             spaces.executable(leaf, bad)
 
 
+def test_what_is_executed_is_what_the_environment_s_own_dtype_holds():
+    leaf = spaces.describe(gym.Box(-1, np.float16(np.inf), (2,), np.float16))
+    sampled = spaces.sample(leaf, 50, np.random.default_rng(0))
+    played = spaces.executable(leaf, np.array([[0.1, -0.3333333], [1e30, -7]], np.float32))
+    for array in (sampled, played):
+        assert array.dtype == np.float32
+        assert (array == array.astype(np.float16)).all() and np.isfinite(array).all()
+    row = spaces.unflatten(leaf, [played[0]])
+    assert row.dtype == np.float16 and (spaces.flatten(leaf, row)[0] == played[0]).all()
+
+
 def test_random_actions_cover_the_space():
     rng = np.random.default_rng(0)
     symbols = spaces.describe(gym.MultiDiscrete([2, 3], start=[0, 5]))

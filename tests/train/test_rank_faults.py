@@ -25,13 +25,14 @@ def train(home: Path, fault: str) -> None:
     os.chdir(home)
     rank = os.environ["RANK"]
     sys.stderr = open(home / f"{rank}.txt", "w", buffering=1)  # noqa: SIM115  until it ends
-    ranks.TIME_LIMIT = timedelta(seconds=8)
+    if fault != "slow":
+        ranks.TIME_LIMIT = timedelta(seconds=8)
     calm, seen = Decoder.forward, iter(range(10**6))
 
     def forward(self, *arguments):
         if rank == "1" and next(seen) >= 4:
             if fault == "slow":
-                time.sleep(0.3)
+                time.sleep(1)  # more than a busy machine takes for a step
             else:
                 os.kill(os.getpid(), signal.SIGSTOP if fault == "hung" else signal.SIGKILL)
         return calm(self, *arguments)
@@ -53,10 +54,10 @@ def test_a_slow_rank_is_named_with_where_its_time_goes(folder, recipe):
         process.join()
         assert process.exitcode == 0
     told = (folder.parents[1] / "0.txt").read_text()
-    assert re.search(r"rank 1 is slow: 0\.\d+ s a step computing and .* others wait for it", told)
+    assert re.search(r"rank 1 is slow: \d+\.\d+ s a step computing and .* others wait for it", told)
     *_, last = map(json.loads, (folder / "train/log.jsonl").read_text().splitlines())
     found = last["ranks"]
-    assert found["work"][1] > 0.3 > found["work"][0]
+    assert found["work"][1] > max(1, found["work"][0])
     assert found["communication"][0] > found["communication"][1]
     assert all(len(values) == 2 for values in found.values())
 
@@ -64,7 +65,7 @@ def test_a_slow_rank_is_named_with_where_its_time_goes(folder, recipe):
 @pytest.mark.parametrize("fault", ["hung", "killed"])
 def test_where_a_rank_does_not_answer_the_others_say_so_and_end(folder, recipe, fault):
     first, second = started(folder, recipe, fault, checkpoint_every=2, log_every=2)
-    first.join(120)
+    first.join()
     assert first.exitcode == 1
     second.kill()
     second.join()
