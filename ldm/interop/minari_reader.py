@@ -13,7 +13,9 @@ from pathlib import Path
 from ldm.envs import spaces
 from ldm.errors import LdmError
 from ldm.interop.minari import library
-from ldm.interop.reader import UNREADABLE, About, Raw
+from ldm.interop.reader import UNREADABLE, About, Raw, unreadable
+
+EXPECTED = "a Minari dataset that the installed minari reads"
 
 
 class MinariReader:
@@ -83,11 +85,22 @@ def folder_of(path: Path) -> Path | None:
     return None
 
 
+def _written_by(place: Path) -> str:
+    try:
+        said = json.loads((place / "metadata.json").read_text())["minari_version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return f" (its metadata.json says minari {said})"
+
+
 def open_all(name: str | Path, horizon: int = 0) -> list[MinariReader]:
     minari = library()
-    try:
-        if place := folder_of(Path(name)):
+    if place := folder_of(Path(name)):
+        try:
             return [MinariReader(minari.MinariDataset(place))]
+        except UNREADABLE as error:
+            raise unreadable(place, f"{EXPECTED}{_written_by(place)}", error) from error
+    try:
         return [MinariReader(minari.load_dataset(str(name)))]
     except UNREADABLE as error:
         where = os.environ.get("MINARI_DATASETS_PATH", "~/.minari/datasets")

@@ -92,7 +92,7 @@ class Reader(Protocol):
 def unreadable(where: str | Path, expected: str, came, remedy: str = "") -> LdmError:
     """The one line on what cannot be read."""
     what = f"{type(came).__name__}: {came}" if isinstance(came, Exception) else came
-    what = " ".join(str(what).split())
+    what = " ".join(str(what).split()).removesuffix(":")
     what = what if len(what) < 300 else f"{what[:297]}..."
     remedy = remedy or "take it anew from where it is from"
     return LdmError(f"{where}: expected {expected}, got {what}; {remedy}")

@@ -10,6 +10,7 @@ A `.pt` file is a zip around a pickle: torch's reader of weights alone opens it,
 and takes none but tensors and the few names below.
 """
 
+import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ MAKER = "tensordict._reductions._make_td"
 NAMES = ("tensordict._td.TensorDict", "tensordict.TensorDict", "tensordict.tensordict.TensorDict")
 
 
-REFUSED = re.compile(r"(?:GLOBAL|global) ([\w.]+) was not")
+REFUSED = re.compile(r"(?:GLOBAL|global) ([\w.]+) (?:was not|whose)")
 
 
 class Held:
@@ -83,6 +84,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # torch's reader raises its own and pickle's
         refused = REFUSED.search(str(error))
         why = f"code in it: {refused[1]}" if refused else error
+        if isinstance(error, pickle.UnpicklingError) and not refused:
+            why = "more than tensors, or another format"  # torch's own words tell how to run it
         raise unreadable(path, EXPECTED, why) from None
 
 

@@ -10,6 +10,7 @@ import io
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -87,7 +88,8 @@ def read(path: Path) -> Saved:
         with zipfile.ZipFile(path) as file:
             data, weights = (_member(file, name) for name in ("data", "policy.pth"))
         said = json.loads(data)
-        tensors = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of pickles that are refused below
+            tensors = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise LdmError(f"{path}: there is no such file; expected a zip of stable-baselines3") from (
             None

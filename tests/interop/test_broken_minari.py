@@ -1,6 +1,7 @@
 """Minari datasets as people have them: broken, mislabelled, out of bounds, with odd names."""
 
 import copy
+import json
 import resource
 import subprocess
 import sys
@@ -97,6 +98,15 @@ def test_a_broken_episode_is_named_and_may_be_left_out(tmp_path, dataset, name, 
     (entry,) = read_manifest(tmp_path / "in")["environments"]
     assert (entry["episodes"], entry["transitions"]) == (3, 90)
     assert verify(tmp_path / "in") == []
+
+
+def test_a_folder_of_another_version_says_which(tmp_path, dataset):
+    folder = dataset().parent
+    said = json.loads((folder / "metadata.json").read_text())
+    (folder / "metadata.json").write_text(json.dumps(said | {"minari_version": "9.9"}))
+    with pytest.raises(LdmError, match=r"expected a Minari .*says minari 9\.9\), got .*; take it"):
+        imported.load([str(folder)], tmp_path / "in", "robotics")
+    assert not (tmp_path / "in").exists()
 
 
 def test_a_horizon_that_episodes_exceed_is_told_and_mended(tmp_path, dataset):

@@ -2,6 +2,7 @@
 in test_foreign_libraries.py (slow)."""
 
 import json
+import os
 import pickle
 import zipfile
 
@@ -142,6 +143,11 @@ def test_a_film_without_its_codec_or_with_other_pictures_is_named(tmp_path, epis
     refused(folder, "a feature named", tmp_path)
 
 
+class Blocked:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
 def test_a_pt_file_with_code_in_it_runs_nothing(tmp_path):
     class Code:
         def __reduce__(self):
@@ -151,7 +157,9 @@ def test_a_pt_file_with_code_in_it_runs_nothing(tmp_path):
     torch.save({"obs": Code()}, path)
     refused(path, "expected a TensorDict .*got code in it: ", tmp_path)
     path.write_bytes(pickle.dumps(Code()))
-    refused(path, "chunk_0.pt: expected a TensorDict", tmp_path)
+    refused(path, "got more than tensors, or another format; take it anew", tmp_path)
+    torch.save({"obs": Blocked()}, path)
+    refused(path, r"got code in it: \w+\.system; take it anew", tmp_path)
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("setup.py", "import os")
     refused(path, "chunk_0.pt: expected a TensorDict", tmp_path)
