@@ -57,10 +57,14 @@ class Letters:
         self.size = min(int(space.max_length), max(most, self.least))
 
 
+def same(sample: Any) -> Any:
+    return sample
+
+
 class Pad:
     """One space and how its samples are turned: `there(sample)` is of `space`, `back` inverts."""
 
-    def __init__(self, space: Any, there: Callable = lambda x: x, back: Callable = lambda x: x):
+    def __init__(self, space: Any, there: Callable = same, back: Callable = same):
         self.space, self.there, self.back = space, there, back
 
 

@@ -25,8 +25,8 @@ class Agent:
     """Acts in one environment, or in the streams of a vector environment; made by `Policy.agent`.
 
     Where `env.final_shown`, the observation after an end is the episode's last, the next step's
-    being the first of a new one (Gymnasium's NEXT_STEP autoreset); else it is already the next
-    episode's.
+    being the first of a new one (Gymnasium's NEXT_STEP autoreset, its wrapper Autoreset); else it
+    is already the next episode's.
     """
 
     def __init__(self, actor: ModelActor, env: Wrapped):
@@ -75,8 +75,16 @@ class Agent:
         return self.env.native(self._last)
 
     def observe(self, reward: Any, terminated: Any, truncated: Any) -> None:
-        """What the last step paid and whether it ended the episode: numbers, or arrays (N,)."""
+        """What the last step paid and whether it ended the episode: numbers, or arrays (N,).
+
+        Raises LdmError where no action came before it.
+        """
         n = self.env.streams
+        if self._observed:
+            raise LdmError(
+                "agent.observe was called without agent.act before it: it follows each action "
+                "once; where several steps repeat one, give the sum of what they paid"
+            )
         self._reward = np.array(reward, np.float64).reshape(n)
         self._terminated = np.array(terminated, bool).reshape(n)
         self._truncated = np.array(truncated, bool).reshape(n) & ~self._terminated

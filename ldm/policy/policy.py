@@ -30,11 +30,12 @@ from ldm.data.sealed import read_sealed
 from ldm.errors import LdmError, nearest
 from ldm.model.decoder import Decoder
 from ldm.model.presets import Architecture
+from ldm.parallel.progress import console
 from ldm.policy.actor import ModelActor
 from ldm.policy.agent import Agent
 from ldm.policy.streams import Streams
 from ldm.policy.unknown import explore
-from ldm.policy.wrapped import known_as, names, wrapped
+from ldm.policy.wrapped import changed_by, known_as, names, wrapped
 
 WEIGHTS, CONFIG, ENVIRONMENTS = "model.safetensors", "config.json", "environments.json"
 SCHEMA = 2  # of state.json
@@ -128,6 +129,12 @@ class Policy:
                 why = f"the model knows {other[0]} with other spaces"
             entry = explore(env, found, seed, probe_steps, why)
             policy, id = self.knowing(entry), entry["id"]
+        elif changed := changed_by(env):
+            console.print(
+                f"{id}: the model was trained without {', '.join(changed)} around it, and takes "
+                "what it is shown for the environment's own",
+                style="yellow", markup=False, highlight=False, soft_wrap=True,
+            )  # fmt: skip
         return Agent(policy.actor(id, found.streams, decode, seed, temperature), found)
 
     def knowing(self, entry: dict) -> "Policy":

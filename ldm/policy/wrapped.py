@@ -12,6 +12,13 @@ from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError, nearest
 from ldm.parallel.progress import console
 
+# Wrappers that leave what is seen, done and paid as it was.
+HARMLESS = {
+    "Autoreset", "DictInfoToList", "HumanRendering", "OrderEnforcing", "PassiveEnvChecker",
+    "RecordEpisodeStatistics", "RecordVideo", "RenderCollection", "TimeLimit", "VecCheckNan",
+    "VecMonitor", "VecVideoRecorder",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Wrapped:
@@ -70,14 +77,15 @@ def wrapped(env: Any) -> Wrapped:
         return Wrapped(env.observation, env.action, env.num_envs, True, spec.id, plain)
     name = str(getattr(spec, "id", ""))
     if hasattr(env, "single_observation_space"):
-        mode = str(getattr(env, "metadata", {}).get("autoreset_mode", "NEXT_STEP"))
+        mode = (getattr(env, "metadata", None) or {}).get("autoreset_mode", "NEXT_STEP")
         parts = env.single_observation_space, env.single_action_space, env.num_envs
-        shown = "SAME_STEP" not in mode.upper() and "SAMESTEP" not in mode.upper()
+        shown = "NEXT" in str(mode).upper()  # else the user, or the same step, has begun anew
     elif hasattr(env, "step_async"):
         parts, shown = (env.observation_space, env.action_space, env.num_envs), False
         name = str(getattr(env.get_attr("spec")[0], "id", ""))
     elif hasattr(env, "observation_space") and hasattr(env, "step"):
-        parts, shown = (env.observation_space, env.action_space, None), False
+        shown = "Autoreset" in [type(layer).__name__ for layer in _layers(env)]
+        parts = env.observation_space, env.action_space, None
     else:
         raise LdmError(
             f"expected an environment of Gymnasium, stable-baselines3 or ldm.make, got "
@@ -97,6 +105,22 @@ def wrapped(env: Any) -> Wrapped:
     for line in padding.lines:
         console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
     return Wrapped(observation, action, parts[2], shown, name, pads)
+
+
+def _layers(env: Any) -> list[Any]:
+    """`env` and what it wraps, outermost first."""
+    inner = getattr(env, "venv" if hasattr(env, "step_async") else "env", None)
+    return [env, *(_layers(inner) if hasattr(inner, "step") else [])]
+
+
+def changed_by(env: Any) -> list[str]:
+    """The wrappers of the user's, around an environment and not registered with it, that change
+    what is seen, done or paid."""
+    if hasattr(env, "single_observation_space") or hasattr(env, "step_async"):
+        *outer, _ = [type(layer).__name__ for layer in _layers(env)]
+    else:
+        outer = [w.name for w in getattr(getattr(env, "spec", None), "additional_wrappers", ())]
+    return [name for name in outer if name not in HARMLESS]
 
 
 def known_as(environments: dict[str, dict], env: Wrapped, environment: str | None) -> str:

@@ -1,5 +1,7 @@
 """An agent in other people's loops does what the actor does in ours."""
 
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 
@@ -87,7 +89,7 @@ def test_a_gymnasium_loop(kind, spans, model, tokens):
 
 
 @pytest.mark.parametrize("kind", SPACES)
-@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+@pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_a_vector_loop_gives_what_single_ones_give(kind, mode, model, tokens):
     made = policy(model, tokens, kind)
     envs = SyncVectorEnv([lambda: Walk(kind)] * 3, autoreset_mode=mode)
@@ -101,6 +103,9 @@ def test_a_vector_loop_gives_what_single_ones_give(kind, mode, model, tokens):
             if mode is AutoresetMode.SAME_STEP or not ended[i]:
                 paid[i].append(float(reward[i]))
         ended = terminated | truncated
+        if mode is AutoresetMode.DISABLED and ended.any():
+            observation, _ = envs.reset(options={"reset_mask": ended})
+            ended &= False
     first = Walk(kind)
     expected = []
     alone = made.agent(first, environment=f"test/{kind}")
@@ -284,6 +289,70 @@ def test_how_actions_are_read_can_be_overridden(way, model, tokens):
         assert np.array_equal(got, wanted)
 
 
+def earned(agent, env, steps: int = 30) -> list[float]:
+    """What a loop of Gymnasium's was paid, from seed 3 on; Autoreset begins episodes by itself."""
+    observation, _ = env.reset(seed=3)
+    paid, ended = [], False
+    while len(paid) < steps:
+        anew = ended and isinstance(env, gymnasium.wrappers.Autoreset)
+        observation, reward, *flags, _ = env.step(agent.act(observation))
+        agent.observe(reward, *flags)
+        paid += [] if anew else [reward]
+        ended = any(flags)
+        if ended and not isinstance(env, gymnasium.wrappers.Autoreset):
+            observation, _ = env.reset()
+    return paid
+
+
+@pytest.mark.parametrize("spans", [False, True])
+def test_a_wrapper_that_begins_episodes_by_itself(spans, model, tokens):
+    made = policy(model, tokens, "vector", spans)
+    plain, by_itself = Walk(), gymnasium.wrappers.Autoreset(Walk())
+    expected = earned(made.agent(plain, environment="test/vector"), plain)
+    assert earned(made.agent(by_itself, environment="test/vector"), by_itself) == expected
+
+
+WRAPPERS = {
+    "RecordEpisodeStatistics": gymnasium.wrappers.RecordEpisodeStatistics,
+    "NormalizeObservation": gymnasium.wrappers.NormalizeObservation,
+    "vector.NormalizeReward": lambda env: gymnasium.wrappers.vector.NormalizeReward(
+        SyncVectorEnv([lambda: env])
+    ),
+    "VecNormalize": lambda env: normalized(env),
+}
+
+
+def normalized(env):
+    return pytest.importorskip("stable_baselines3.common.vec_env").VecNormalize(
+        vec_env([lambda: env])
+    )
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_wrappers_that_change_what_is_seen_are_told(name, model, tokens, capsys):
+    env = Walk()
+    env.spec = gymnasium.envs.registration.EnvSpec("vector", Walk)
+    policy(model, tokens, "vector").agent(WRAPPERS[name](env), environment="test/vector")
+    told = f"test/vector: the model was trained without {name.rpartition('.')[2]} around it"
+    assert (told in capsys.readouterr().err) == ("ormalize" in name)
+
+
+def test_an_agent_goes_to_another_process_and_acts_as_before(model, tokens):
+    made = policy(model, tokens, "vector")
+    first, env = made.agent(Walk(), environment="test/vector"), Walk()
+    second = pickle.loads(pickle.dumps(first))
+    assert earned(second, env) == earned(first, env)
+
+
+def test_agents_of_one_model_do_not_disturb_each_other(model, tokens):
+    made = policy(model, tokens, "vector")
+    agents = [made.agent(Walk(), environment="test/vector") for _ in range(4)]
+    alone = earned(agents[0], Walk())
+    with ThreadPoolExecutor(3) as pool:
+        for paid in pool.map(lambda agent: earned(agent, Walk()), agents[1:]):
+            assert paid == alone
+
+
 def test_what_cannot_be_right_is_an_error_in_words(model, tokens):
     made, env = policy(model, tokens, "vector"), Walk()
     made.environments["other/Two"] = made.environments["more/Two"] = entry("vector")
@@ -301,6 +370,9 @@ def test_what_cannot_be_right_is_an_error_in_words(model, tokens):
     agent.act(observation)
     with pytest.raises(LdmError, match=r"twice without agent\.observe"):
         agent.act(observation)
+    agent.observe(1.0, False, False)
+    with pytest.raises(LdmError, match=r"observe was called without agent\.act before"):
+        agent.observe(1.0, False, False)
     agent.reset()
     with pytest.raises(LdmError, match="does not fit the environment's space"):
         agent.act(np.zeros(4, np.float32))
