@@ -22,7 +22,7 @@ from ldm.model.decoder import Decoder, whole_parameters
 from ldm.model.presets import Architecture, architecture
 from ldm.train.checkpoint import Checkpoints
 from ldm.train.checkpoint_files import read_state, verify
-from ldm.train.engine import TorchEngine, load_weights
+from ldm.train.engine import TorchEngine, load_model
 
 
 def clocks() -> tuple[float, float]:
@@ -69,10 +69,8 @@ def restart(sizes: Architecture, checkpoints: Checkpoints, batch) -> dict[str, f
     state = read_state(path)
     verify(path, state, 0, 1)
     note("verify")
-    model = Decoder(sizes)
-    note("model")
     pieces = checkpoints.pieces(path, state)
-    load_weights(model, pieces)
+    model = load_model(sizes, pieces)
     note("weights")
     engine = TorchEngine(model, TrainConfig())
     engine.load(pieces, state["updates"])

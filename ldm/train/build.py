@@ -13,7 +13,7 @@ from ldm.model.decoder import Decoder
 from ldm.model.presets import Architecture, architecture
 from ldm.seeds import seed_for
 from ldm.train.checkpoint import Checkpoints, set_random_state
-from ldm.train.engine import Engine, TorchEngine, load_weights
+from ldm.train.engine import Engine, TorchEngine, load_model
 from ldm.train.ranks import launched
 
 LABEL_MULTIPLE = 256  # labels, and the tokens they read; docs/decisions/0004-few-shapes-on-a-cpu.md
@@ -48,17 +48,17 @@ def fit_architecture(recipe: Recipe, environments: list[dict]) -> Architecture:
 def start(recipe: Recipe, sizes: Architecture, checkpoints, found) -> tuple[Decoder, Engine, int]:
     """(model, engine, step): from the checkpoint that was found, else from the seed."""
     torch.manual_seed(seed_for("model", recipe.seed))  # the same weights on every rank
-    model, step = Decoder(sizes), 0
-    if found:
-        path, saved = found
-        refuse_other_optimizer(saved, recipe.train)
-        held, step = checkpoints.pieces(path, saved), saved["step"]
-        load_weights(model, held)
+    if not found:
+        model = Decoder(sizes)
+        return model, make_engine(model, recipe.train), 0
+    path, saved = found
+    refuse_other_optimizer(saved, recipe.train)
+    held = checkpoints.pieces(path, saved)
+    model = load_model(sizes, held)
     engine = make_engine(model, recipe.train)
-    if found:
-        engine.load(held, saved["updates"])
-        set_random_state(held.extra)
-    return model, engine, step
+    engine.load(held, saved["updates"])
+    set_random_state(held.extra)
+    return model, engine, saved["step"]
 
 
 def shapes_for(engine: Engine, steps: int) -> dict:

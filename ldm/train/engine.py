@@ -28,6 +28,7 @@ from ldm.data.batch import PackedBatch
 from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
 from ldm.model.memory import keep_freed_memory
+from ldm.model.presets import Architecture
 from ldm.train.optimizer import (
     AVERAGE,
     Average,
@@ -114,11 +115,15 @@ def shapes_of(model: nn.Module) -> dict[str, list[int]]:
     return {name: list(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def load_weights(model: nn.Module, held: Pieces) -> None:
-    """The fp32 weights of a checkpoint, into a model that no engine has yet."""
+def load_model(sizes: Architecture, held: Pieces) -> Decoder:
+    """A model with the fp32 weights of a checkpoint; none are drawn first."""
+    with torch.device("meta"):
+        model = Decoder(sizes)
+    model.to_empty(device="cpu")
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.copy_(held.read(name, WEIGHT, 0, weight.numel()).view_as(weight))
+    return model
 
 
 class TorchEngine(Alone):
