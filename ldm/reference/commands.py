@@ -17,6 +17,7 @@ from ldm.parallel.jobs import run_jobs
 from ldm.reference import zoo
 from ldm.reference.admission import SETTINGS, Card, Score
 from ldm.reference.check import Agreement, check_card
+from ldm.reference.strength import strength
 
 console = Console(width=None if sys.stdout.isatty() else 200)
 
@@ -42,13 +43,18 @@ def _list(cards: list[Card], folder: Path) -> None:
     console.print(_counts(cards, "library", lambda card: card.id.partition("/")[0], libraries))
     kinds = Counter(card.chosen["kind"] for card in cards if card.admitted)
     console.print(", ".join(f"{count} {kind}" for kind, count in kinds.most_common()))
+    alone = learnt_alone(cards)
+    console.print(f"{len(alone)} base tasks whose only references are learnt and not weak")
+    if weak := [(card, strength(card).weak) for card in cards if card.admitted]:
+        console.print(_weak([pair for pair in weak if pair[1]]))
     sizes = [path.stat().st_size for path in folder.glob("*/*.safetensors")]
     console.print(f"weights: {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB")
 
 
 def _counts(cards: list[Card], title: str, key, rows) -> Table:
-    """Admitted base tasks and configurations, and configurations tried, by `key`."""
-    table = Table(title, "base tasks", "admitted", "tried", "in the catalogue", box=None)
+    """Admitted base tasks and configurations, how many of them are weak, and configurations tried,
+    by `key`."""
+    table = Table(title, "base tasks", "admitted", "weak", "tried", "in the catalogue", box=None)
     known = Counter(key(spec) for spec in load().values())
     for row in rows:
         own = [card for card in cards if key(card) == row]
@@ -57,10 +63,29 @@ def _counts(cards: list[Card], title: str, key, rows) -> Table:
     return table
 
 
-def _cells(cards: list[Card]) -> tuple[str, str, str]:
+def _cells(cards: list[Card]) -> tuple[str, str, str, str]:
     admitted = [card for card in cards if card.admitted]
     tasks = {(card.domain, card.base_task) for card in admitted}
-    return str(len(tasks)), str(len(admitted)), str(len(cards))
+    weak = sum(bool(strength(card).weak) for card in admitted)
+    return str(len(tasks)), str(len(admitted)), str(weak), str(len(cards))
+
+
+def learnt_alone(cards: list[Card]) -> set[tuple[str, str]]:
+    """(domain, base task) of which every admitted reference is learnt, and one is not weak."""
+    kinds: dict[tuple[str, str], set[str]] = {}
+    for card in cards:
+        if card.admitted:
+            kind = "weak" if strength(card).weak else "strong"
+            kind = kind if card.chosen["kind"] == "learnt" else "other"
+            kinds.setdefault((card.domain, card.base_task), set()).add(kind)
+    return {task for task, found in kinds.items() if "strong" in found and "other" not in found}
+
+
+def _weak(pairs: list[tuple[Card, str]]) -> Table:
+    table = Table(Column("weak references", no_wrap=True), "policy", "why", box=None)
+    for card, why in pairs:
+        table.add_row(card.id, card.chosen["id"], why)
+    return table
 
 
 def card_of(id: str, folder: Path) -> Card:
@@ -76,12 +101,22 @@ def _description(id: str, folder: Path) -> Table:
     for name, value in asdict(card).items():
         if name not in ("id", "trials", "random", "reference"):
             table.add_row(name.replace("_", " "), str(value))
+    if card.admitted:
+        table.add_row("strength", _strength(card))
     table.add_row("random", _text(card.random))
     table.add_row("reference", _text(card.reference))
     for trial in card.trials:
         table.add_row("tried", ", ".join(f"{k} {v}" for k, v in trial.items()))
     table.add_row("again", again(card))
     return table
+
+
+def _strength(card: Card) -> str:
+    found = strength(card)
+    verdict = f"weak: {found.weak}" if found.weak else "not weak"
+    if found.best is None:
+        return verdict
+    return f"{verdict}; {found.share:.0%} of the way from random to {found.best:g} ({found.source})"
 
 
 def again(card: Card) -> str:

@@ -29,6 +29,7 @@ from ldm.reference.admission import (
 from ldm.reference.choose import WEIGHTS
 from ldm.reference.load import named_expert
 from ldm.reference.network import checksum, load_network
+from ldm.reference.strength import strength
 
 LARGEST = 300_000  # bytes of a policy that the zoo keeps
 
@@ -81,7 +82,7 @@ def unfit(card: Card | None, spec: EnvSpec, config: ReferenceConfig) -> str:
         tried = {trial["candidate"] for trial in card.trials}
         if new := set(experts.names(spec.id, spec.experts)) - tried:
             return f"not tried: {', '.join(sorted(new))}"
-    if not card.admitted or card.chosen["kind"] == "learnt":
+    if not card.admitted or (card.chosen["kind"] == "learnt" and strength(card).weak):
         for name in ("budget_steps", "budget_seconds"):
             if getattr(config, name) > card.settings[name]:
                 return f"searched for within {name} {card.settings[name]} only"
@@ -113,10 +114,18 @@ def take(spec: EnvSpec, config: ReferenceConfig, seed: int, zoo: Path, home: Pat
 
 
 def publish(spec: EnvSpec, folder: Path, zoo: Path) -> None:
-    """Puts the card of the run `folder`, and its weights, into the zoo."""
+    """Puts the card of the run `folder`, and its weights, into the zoo; a learnt reference that is
+    no better than the one there leaves it as it is, but for what was tried."""
     card, weights = read_card(spec, folder), card_folder(spec, folder) / WEIGHTS
     target = weights_path(spec, zoo)
-    if card.admitted and card.chosen["kind"] == "learnt":
+    before = look_up(spec, zoo)
+    if before and beats(before, card):
+        tried = [
+            trial | ({"outcome": "no better than before"} if trial["outcome"] == "best" else {})
+            for trial in card.trials
+        ]
+        card = replace(before, settings=card.settings, trials=[*before.trials, *tried])
+    elif card.admitted and card.chosen["kind"] == "learnt":
         if (size := weights.stat().st_size) > LARGEST:
             reason = f"its {size} bytes of weights are more than the zoo keeps ({LARGEST})"
             card = replace(card, admitted=False, reason=reason)
@@ -125,6 +134,16 @@ def publish(spec: EnvSpec, folder: Path, zoo: Path) -> None:
     else:
         target.unlink(missing_ok=True)
     write_card(card, card_path(spec, zoo))
+
+
+def beats(before: Card, card: Card) -> bool:
+    """Whether an older card's learnt reference of the same environment is as good as a new one."""
+    if not before.admitted or before.chosen["kind"] != "learnt":
+        return False
+    same = before.environment == card.environment and before.versions == card.versions
+    learnt = not card.admitted or card.chosen["kind"] == "learnt"
+    worse = not card.admitted or before.scores[1].mean >= card.scores[1].mean
+    return same and learnt and worse
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -16,7 +16,7 @@ from ldm.data.sealed import write_sealed
 from ldm.envs.catalogue import find
 from ldm.errors import LdmError
 from ldm.reference import experts, run, zoo
-from ldm.reference.admission import Score, read_card
+from ldm.reference.admission import Score, read_card, write_card
 from ldm.reference.check import check_card, overlap
 from ldm.reference.commands import again
 from ldm.reference.load import load_reference
@@ -95,12 +95,38 @@ def test_what_does_not_fit_is_not_taken(stocked, fields, why):
     assert (unfit == "") if why == "^$" else (why in unfit)
 
 
-def test_failures_and_learnt_ones_are_searched_for_again_only_with_a_larger_budget(stocked):
+def earning(mean):
+    return {"mean": mean, "ci": [mean - 1, mean + 1], "episodes": 8}
+
+
+def test_failures_and_weak_ones_are_searched_for_again_only_with_a_larger_budget(stocked):
     change(zoo.card_path(SPEC, stocked), admitted=False, reason="not above random")
+    change(zoo.card_path(LEARNT, stocked), reference=earning(200.0))
     for spec, budget in ((SPEC, 0), (LEARNT, 6000)):
         card = zoo.look_up(spec, stocked)
         assert zoo.unfit(card, spec, replace(CONFIG, budget_steps=budget)) == ""
         assert "budget_steps" in zoo.unfit(card, spec, replace(CONFIG, budget_steps=budget + 1))
+
+
+def test_a_strong_one_is_not_searched_for_again(stocked):
+    change(zoo.card_path(LEARNT, stocked), reference=earning(400.0))
+    card = zoo.look_up(LEARNT, stocked)
+    assert zoo.unfit(card, LEARNT, replace(CONFIG, budget_steps=10**9)) == ""
+
+
+@pytest.mark.parametrize("before", [500.0, 1.0])
+def test_the_better_of_two_searches_stays(original, stocked, before):
+    path, weights = zoo.card_path(LEARNT, stocked), zoo.weights_path(LEARNT, stocked)
+    score = Score(0.0, (0.0, 0.5), 8), Score(before, (before, before), 8)
+    old = replace(zoo.look_up(LEARNT, stocked), random=score[0], reference=score[1])
+    write_card(replace(old, settings=old.settings | {"budget_steps": 1}), path)
+    weights.write_bytes(b"of the older search")
+    zoo.publish(LEARNT, original, stocked)
+    card, kept = zoo.look_up(LEARNT, stocked), before > 100
+    assert card.settings["budget_steps"] == 6000 and len(card.trials) == (8 if kept else 4)
+    assert (card.reference.mean == before) == kept
+    assert (weights.read_bytes() == b"of the older search") == kept
+    assert [trial["outcome"] for trial in card.trials].count("best") == 1
 
 
 def test_an_expert_that_changed_since_is_not_taken(stocked, tmp_path):
