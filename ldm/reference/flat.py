@@ -1,7 +1,7 @@
 """Any observation as one vector and any action as one simple space, for learnt references.
 
 Vector of an observation, leaf after leaf: numbers are standardised, symbols one-hot (or scaled
-where there are too many), images averaged down to at most 16 × 16 pixels in [-1, 1].
+where there are too many), images averaged down to at most `side` × `side` pixels in [-1, 1].
 """
 
 from dataclasses import dataclass, replace
@@ -14,19 +14,21 @@ from ldm.envs.spaces import CONTINUOUS, DISCRETE, IMAGE, Leaf, Tree
 from ldm.errors import LdmError
 
 MAX_ONE_HOT = 64  # symbols with more values than this become one number
-IMAGE_SIDE = 16
+IMAGE_SIDE = 48  # what the model sees of an image: 36 patches of 8 × 8
 CLIP = 10.0  # standard deviations
 SMALLEST = 1e-3  # standard deviation that counts as one
 
 
 @dataclass(frozen=True)
 class Flattener:
-    """observation, action: the spaces. mean, std: of the raw vector, float32 (size,)."""
+    """observation, action: the spaces. mean, std: of the raw vector, float32 (size,). side: of an
+    image at most, in pixels."""
 
     observation: Tree
     action: Tree
     mean: np.ndarray
     std: np.ndarray
+    side: int = IMAGE_SIDE
 
     @classmethod
     def fit(cls, observation: Tree, action: Tree, samples: list[Arrays]) -> "Flattener":
@@ -44,11 +46,25 @@ class Flattener:
     @property
     def numeric(self) -> np.ndarray:
         """Which components of the vector are numbers, bool (size,)."""
-        return _numeric(self.observation)
+        return _numeric(self.observation, self.side)
+
+    @property
+    def image(self) -> tuple[int, tuple[int, int, int]] | None:
+        """Where the only image begins in the vector, and its (height, width, channels) there; None
+        where there is no image or more than one."""
+        begin, found = 0, []
+        for leaf in spaces.leaves(self.observation):
+            size = len(_numeric(leaf, self.side))
+            if leaf.kind == IMAGE:
+                height, width, channels = leaf.shape
+                shape = _shrunk(height, self.side), _shrunk(width, self.side), channels
+                found.append((begin, shape))
+            begin += size
+        return found[0] if len(found) == 1 else None
 
     def vector(self, observation: Arrays) -> np.ndarray:
         """float32 (N, size)."""
-        raw = raw_vector(self.observation, observation)
+        raw = raw_vector(self.observation, observation, self.side)
         return np.clip((raw - self.mean) / self.std, -CLIP, CLIP)
 
     def arrays(self, action: np.ndarray) -> Arrays:
@@ -67,9 +83,9 @@ class Flattener:
         return parts
 
 
-def raw_vector(tree: Tree, observation: Arrays) -> np.ndarray:
+def raw_vector(tree: Tree, observation: Arrays, side: int = IMAGE_SIDE) -> np.ndarray:
     """float32 (N, size), before standardising."""
-    parts = [_part(leaf, array) for leaf, array in zip(spaces.leaves(tree), observation)]
+    parts = [_part(leaf, array, side) for leaf, array in zip(spaces.leaves(tree), observation)]
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
@@ -91,8 +107,8 @@ def class_counts(action: Tree) -> list[int] | None:
     raise LdmError(f"no learner takes actions of kinds {', '.join(sorted(kinds))}; write an expert")
 
 
-def vector_size(observation: Tree) -> int:
-    return len(_numeric(observation))
+def vector_size(observation: Tree, side: int = IMAGE_SIDE) -> int:
+    return len(_numeric(observation, side))
 
 
 def action_size(action: Tree) -> int:
@@ -100,13 +116,18 @@ def action_size(action: Tree) -> int:
     return sum(leaf.size for leaf in spaces.leaves(action))
 
 
-def _part(leaf: Leaf, array: np.ndarray) -> np.ndarray:
+def _shrunk(length: int, side: int) -> int:
+    """Pixels that are left of `length`."""
+    return -(-length // -(-length // side))
+
+
+def _part(leaf: Leaf, array: np.ndarray, side: int) -> np.ndarray:
     n = len(array)
     if leaf.kind == CONTINUOUS:
         return array.reshape(n, -1)
     if leaf.kind == IMAGE:
         height, width, _ = leaf.shape
-        rows, columns = -(-height // IMAGE_SIDE), -(-width // IMAGE_SIDE)
+        rows, columns = -(-height // side), -(-width // side)
         sums = np.add.reduceat(array.astype(np.float32), np.arange(0, height, rows), axis=1)
         sums = np.add.reduceat(sums, np.arange(0, width, columns), axis=2)
         return sums.reshape(n, -1) / (rows * columns * 127.5) - 1
@@ -124,12 +145,12 @@ def _symbol(index: np.ndarray, count: int) -> np.ndarray:
     return (index[:, None] == np.arange(count)).astype(np.float32)
 
 
-def _numeric(tree: Tree) -> np.ndarray:
+def _numeric(tree: Tree, side: int = IMAGE_SIDE) -> np.ndarray:
     """Which components of the vector are numbers, bool (size,)."""
     parts = []
     for leaf in spaces.leaves(tree):
         zero = np.zeros((1, *leaf.shape), leaf.dtype) + np.asarray(leaf.start or 0).reshape(
             leaf.shape if leaf.start else ()
         ).astype(leaf.dtype)
-        parts.append(np.full(_part(leaf, zero).shape[1], leaf.kind == CONTINUOUS))
+        parts.append(np.full(_part(leaf, zero, side).shape[1], leaf.kind == CONTINUOUS))
     return np.concatenate(parts)

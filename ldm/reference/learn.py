@@ -26,7 +26,7 @@ from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError, let_pass
 from ldm.reference.admission import settings_key
 from ldm.reference.algorithms import Build, candidates, export, normalised
-from ldm.reference.flat import Flattener, class_counts
+from ldm.reference.flat import Flattener
 from ldm.reference.journal import Journal
 from ldm.reference.network import NetworkActor
 from ldm.reference.sb3_env import SB3Env
@@ -86,7 +86,7 @@ def learn(
     try:
         flattener = fit_flattener(env, seed_for("fit", seed, spec.id))
         wrapped = SB3Env(env, flattener)
-        known = candidates(class_counts(env.action))
+        known = candidates(flattener)
         everyone = [Candidate(name, build) for name, build in known.items()]
         journal = Journal(folder, settings_key(spec, config, seed))
         search = Search(spec, config, seed, wrapped, trial, journal)

@@ -1,9 +1,10 @@
-"""A learnt reference policy: a perceptron in one safetensors file, read without pickle."""
+"""A learnt reference policy in one safetensors file, read without pickle: a perceptron, behind
+convolutions where there is an image."""
 
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,10 @@ Activation = Callable[[torch.Tensor], torch.Tensor]
 ACTIVATIONS: dict[str, Activation] = {"tanh": torch.tanh, "relu": functional.relu}
 CLASS_HEADS = "classes", "quantiles"
 HEADS = *CLASS_HEADS, "numbers", "tanh"
+STRIDE, KERNEL = 2, 4  # of every convolution
+FIRST_SIDE = 16  # largest side of an image in files that do not say it
+
+Layer = tuple[torch.Tensor, torch.Tensor]  # (weight, bias)
 
 
 @dataclass
@@ -31,20 +36,22 @@ class NetworkActor:
 
     layers: (weight, bias) of the linear layers, `activation` between them. head: "classes" (scores
     of all components side by side, `counts` each), "quantiles" (`quantiles` rows of scores of one
-    component, averaged), "numbers" (clipped) or "tanh".
+    component, averaged), "numbers" (clipped) or "tanh". convolutions: see `see`.
     """
 
     id: str
     flattener: Flattener
-    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    layers: list[Layer]
     activation: str
     head: str
     counts: list[int]
     quantiles: int = 1
+    convolutions: list[Layer] = field(default_factory=list)
 
     @torch.no_grad()
     def act(self, timestep: TimeStep) -> Arrays:
         x = torch.from_numpy(self.flattener.vector(timestep.observation))
+        x = see(x, self.flattener.image, self.convolutions)
         for index, (weight, bias) in enumerate(self.layers):
             x = functional.linear(
                 x if index == 0 else ACTIVATIONS[self.activation](x), weight, bias
@@ -70,10 +77,14 @@ class NetworkActor:
         }
         for index, (weight, bias) in enumerate(self.layers):
             tensors[f"{index}.weight"], tensors[f"{index}.bias"] = weight, bias
+        for index, (weight, bias) in enumerate(self.convolutions):
+            tensors[f"image.{index}.weight"], tensors[f"image.{index}.bias"] = weight, bias
         architecture = {
             "schema": SCHEMA,
             "id": self.id,
             "layers": len(self.layers),
+            "convolutions": len(self.convolutions),
+            "side": self.flattener.side,
             "activation": self.activation,
             "head": self.head,
             "counts": self.counts,
@@ -87,6 +98,18 @@ class NetworkActor:
                 tensors, temporary, {"architecture": json.dumps(architecture, sort_keys=True)}
             )
         return checksum(path)
+
+
+def see(x: torch.Tensor, image: tuple | None, convolutions: list[Layer]) -> torch.Tensor:
+    """Vectors (N, size) with their image replaced by what the convolutions make of it, in front."""
+    if not convolutions or image is None:
+        return x
+    begin, (height, width, channels) = image
+    end = begin + height * width * channels
+    pixels = x[:, begin:end].view(len(x), height, width, channels).permute(0, 3, 1, 2)
+    for weight, bias in convolutions:
+        pixels = functional.relu(functional.conv2d(pixels, weight, bias, STRIDE))
+    return torch.cat([pixels.flatten(1), x[:, :begin], x[:, end:]], 1)
 
 
 def checksum(path: Path) -> str:
@@ -107,12 +130,17 @@ def load_network(path: Path) -> NetworkActor:
             spaces.from_json(architecture["action"]),
             tensors["mean"].numpy(),
             tensors["std"].numpy(),
+            architecture.get("side", FIRST_SIDE),
         )
-        count = architecture["layers"]
+        count, images = architecture["layers"], architecture.get("convolutions", 0)
         layers = [(tensors[f"{i}.weight"], tensors[f"{i}.bias"]) for i in range(count)]
+        seen = [(tensors[f"image.{i}.weight"], tensors[f"image.{i}.bias"]) for i in range(images)]
         names = ("id", "activation", "head", "counts", "quantiles")
         actor = NetworkActor(
-            flattener=flattener, layers=layers, **{name: architecture[name] for name in names}
+            flattener=flattener,
+            layers=layers,
+            convolutions=seen,
+            **{name: architecture[name] for name in names},
         )
         if problem := wrong(actor, tensors):
             raise ValueError(problem)
@@ -132,10 +160,18 @@ def wrong(actor: NetworkActor, tensors: dict[str, torch.Tensor]) -> str:
     flat, counts = actor.flattener, class_counts(actor.flattener.action)
     if (counts or []) != actor.counts or (counts is None) == (actor.head in CLASS_HEADS):
         return f"head {actor.head} with class counts {actor.counts}, its action space has {counts}"
-    size = vector_size(flat.observation)
+    if not isinstance(flat.side, int) or flat.side < 1:
+        return f"images of {flat.side} pixels a side"
+    size = vector_size(flat.observation, flat.side)
+    if not flat.mean.shape == flat.std.shape == (size,):
+        return "mean or std of another size"
+    try:
+        entry = see(torch.zeros(1, size), flat.image, actor.convolutions).shape[1]
+    except RuntimeError as error:
+        return f"convolutions that do not fit the image: {error}"
     width = sum(counts) * actor.quantiles if counts else action_size(flat.action)
-    expected = [size, *(len(bias) for _, bias in actor.layers[:-1]), width]
+    expected = [entry, *(len(bias) for _, bias in actor.layers[:-1]), width]
     shapes = [tuple(weight.shape) for weight, _ in actor.layers]
     if shapes != list(zip(expected[1:], expected)) or len(actor.layers[-1][1]) != width:
-        return f"layers {shapes} do not lead from {size} numbers to {width}"
-    return "" if flat.mean.shape == flat.std.shape == (size,) else "mean or std of another size"
+        return f"layers {shapes} do not lead from {entry} numbers to {width}"
+    return ""

@@ -7,7 +7,6 @@ from ldm.config import ReferenceConfig
 from ldm.envs.catalogue import find
 from ldm.reference import learn
 from ldm.reference.algorithms import candidates
-from ldm.reference.flat import class_counts
 from ldm.reference.journal import Journal, flatten, unflatten
 
 SPEC = find("envpool/Catch-v0")
@@ -17,11 +16,11 @@ CONFIG = ReferenceConfig(budget_steps=1200, budget_seconds=600.0)
 @pytest.fixture(autouse=True)
 def cheap_learners(monkeypatch):
     """Four that differ only by their seeds, and need no update within the budget."""
-    monkeypatch.setattr(learn, "candidates", lambda counts: dict.fromkeys("abcd", qrdqn))
+    monkeypatch.setattr(learn, "candidates", lambda flattener: dict.fromkeys("abcd", qrdqn))
 
 
 def qrdqn(env, horizon, seed):
-    return candidates([3])["qrdqn"](env, horizon, seed)
+    return candidates(env.source.flattener)["qrdqn"](env, horizon, seed)
 
 
 def search(folder, config=CONFIG):
@@ -47,14 +46,14 @@ def test_the_better_half_goes_on_and_every_result_is_kept(tmp_path):
 
 
 def test_a_learner_that_fails_is_out_with_its_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(learn, "candidates", lambda counts: {"a": qrdqn, "broken": failing})
+    monkeypatch.setattr(learn, "candidates", lambda flattener: {"a": qrdqn, "broken": failing})
     actor, trials = search(tmp_path)
     assert actor.id == "learnt/a@2"
     assert trials[1]["outcome"] == "ArithmeticError: diverged" and trials[1]["score"] is None
 
 
 def test_no_policy_where_every_learner_fails(tmp_path, monkeypatch):
-    monkeypatch.setattr(learn, "candidates", lambda counts: {"a": failing, "b": failing})
+    monkeypatch.setattr(learn, "candidates", lambda flattener: {"a": failing, "b": failing})
     actor, trials = search(tmp_path)
     assert actor is None and all("diverged" in trial["outcome"] for trial in trials)
 
@@ -110,7 +109,7 @@ def test_a_journal_of_another_search_or_none_is_ignored(tmp_path, finished):
 def test_a_model_gets_back_its_weights_and_its_optimisers_state(name, env, steps):
     source = learn.SB3Env(env := learn.make(env, 16, 0), learn.fit_flattener(env, 0))
     wrapped = learn.normalised(source, 9)
-    build = candidates(class_counts(env.action))[name]
+    build = candidates(source.flattener)[name]
     model = build(wrapped, 9, 0)
     model.learn(steps)
     tensors = flatten(model.get_parameters())

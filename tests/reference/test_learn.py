@@ -1,9 +1,11 @@
 import tempfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from stable_baselines3.common.logger import Logger
 
 from ldm.config import ReferenceConfig
 from ldm.envs import spaces
@@ -17,6 +19,7 @@ from ldm.reference.flat import Flattener, class_counts, raw_vector
 from ldm.reference.learn import fit_flattener, learn
 from ldm.reference.network import NetworkActor, load_network
 from ldm.reference.sb3_env import Numbers, SB3Env
+from ldm.reference.zoo import LARGEST
 
 BUDGET = ReferenceConfig(budget_steps=10_000, budget_seconds=600.0)
 
@@ -54,12 +57,14 @@ def test_learners_leave_no_logs_behind(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("SB3*"))
 
 
-@pytest.mark.parametrize("id", ["envpool/CartPole-v1", "envpool/Pendulum-v1"])
+@pytest.mark.parametrize(
+    "id", ["envpool/CartPole-v1", "envpool/Pendulum-v1", "envpool/BigfishEasy-v0"]
+)
 def test_every_candidate_exports_the_policy_it_has(id):
     env = make(find(id), 4, 0)
     flattener = fit_flattener(env, 0)
     observation = env.reset().observation
-    for name, build in candidates(class_counts(env.action)).items():
+    for name, build in candidates(flattener).items():
         model = build(normalised(SB3Env(env, flattener), 100), 100, 0)
         model.env.reset()
         model.env.step(model.action_space.sample()[None].repeat(4, 0))  # which moves its statistics
@@ -137,11 +142,15 @@ def test_vectors_of_mixed_observations():
     sample = [numbers, np.array([5, 7]), np.array([0, 100]), image]
     flattener = Flattener.fit(observation, spaces.symbols("", (), 2), [sample])
     vector = flattener.vector(sample)
-    assert vector.shape == (2, 2 + 3 + 1 + 256) and vector.dtype == np.float32
+    assert vector.shape == (2, 2 + 3 + 1 + 1024) and vector.dtype == np.float32
     np.testing.assert_allclose(vector[:, :2], [[-1, -1], [1, 1]])
     np.testing.assert_allclose(vector[:, 2:5], [[1, 0, 0], [0, 0, 1]])
     np.testing.assert_allclose(vector[:, 5], [-1, 1])
-    np.testing.assert_allclose(vector[0, 6:8], [1, -1])
+    np.testing.assert_allclose(vector[0, 6:9], [1, 1, -1])
+    assert flattener.image == (6, (32, 32, 1))
+    small = replace(flattener, side=16, mean=flattener.mean[:262], std=flattener.std[:262])
+    np.testing.assert_allclose(small.vector(sample)[0, 6:8], [1, -1])
+    assert small.image == (6, (16, 16, 1))
 
 
 def test_choices_become_actions_of_the_space():
@@ -167,10 +176,16 @@ def test_what_standardises_follows_what_is_seen_but_leaves_symbols_alone():
     np.testing.assert_array_equal(statistics.var[1:], [1, 1])
 
 
-def test_a_population_earns_what_its_members_earn_one_by_one():
-    """In an environment whose streams are alike, however they are seeded: members differ."""
+def built(name, env, horizon):
+    flattener = fit_flattener(env, 0)
+    model = candidates(flattener)[name](normalised(SB3Env(env, flattener), horizon), horizon, 0)
+    model.set_logger(Logger(None, []))
+    return model
+
+
+def test_the_members_of_a_population_act_side_by_side_as_each_would_alone():
     env = make(find("envpool/Pendulum-v1"), 4, 0)
-    model = candidates(None)["ars"](normalised(SB3Env(env, fit_flattener(env, 0)), 200), 200, 0)
+    model = built("ars", env, 200)
     weights = torch.randn(4, model.n_params)
     state = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     together = model._act(model._members(weights), state)
@@ -183,11 +198,25 @@ def test_a_population_earns_what_its_members_earn_one_by_one():
 
 def test_members_play_longer_stretches_in_every_call_and_where_they_earned_alike():
     env = make(find("envpool/Catch-v0"), 8, 0)
-    model = candidates([3])["ars"](normalised(SB3Env(env, fit_flattener(env, 0)), 1000), 1000, 0)
+    model = built("ars", env, 1000)
     assert model.limit == 200
     model.limit = 2  # Catch pays at its ninth step only
     model.learn(1)
     assert model.limit == 4
     model.learn(1, reset_num_timesteps=False)
     assert model.limit == 16
+    env.close()
+
+
+def test_a_policy_that_sees_images_loads_back_to_the_same_actions(tmp_path):
+    env = make(find("envpool/BigfishEasy-v0"), 4, 0)
+    actor = export("ppo", built("ppo", env, 1000))
+    actor.save(path := tmp_path / "policy.safetensors")
+    assert len(actor.convolutions) == 2 and path.stat().st_size < LARGEST
+    again, step = load_network(path), env.reset()
+    np.testing.assert_array_equal(again.act(step)[0], actor.act(step)[0])
+    actor.convolutions.reverse()
+    actor.save(path)
+    with pytest.raises(LdmError, match="do not fit the image"):
+        load_network(path)
     env.close()

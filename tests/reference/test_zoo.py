@@ -165,6 +165,7 @@ def test_weights_that_are_not_the_cards_are_refused(stocked, tmp_path):
 
 def test_weights_that_are_too_large_are_not_kept(original, stocked, monkeypatch):
     monkeypatch.setattr(zoo, "LARGEST", 100)
+    zoo.card_path(LEARNT, stocked).unlink()
     zoo.publish(LEARNT, original, stocked)
     card = zoo.look_up(LEARNT, stocked)
     assert not card.admitted and "bytes of weights" in card.reason
