@@ -1,13 +1,15 @@
 """One environment in this process that draws itself, and an actor in it: what a film is made of."""
 
 import os
+import runpy
 from collections.abc import Iterator
 from importlib import import_module
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ldm.envs import spaces
+from ldm.envs import padding, spaces
 from ldm.envs.interface import Actor, Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.seeds import split_for
@@ -43,11 +45,9 @@ def build(spec: EnvSpec, mode: str):
     if spec.group != "main":
         raise Unlike(f'its libraries live in an interpreter of their own, "{spec.group}"')
     envpool = spec.backend == "envpool"
-    own = spec.adapter.endswith(".py")
-    if own:
-        raise Unlike("its adapter is a file of yours")
-    adapter = import_module(f"ldm.envs.adapters.{'gymnasium' if envpool else spec.adapter}")
+    adapter = _adapter("gymnasium" if envpool else spec.adapter)
     options = {} if envpool else dict(spec.options)
+    most = options.pop("pad", padding.MOST)
     if envpool and (package := next((p for n, p in TWINS.items() if spec.make.startswith(n)), "")):
         options["module"] = package
     if mode == "rgb_array":
@@ -56,8 +56,18 @@ def build(spec: EnvSpec, mode: str):
     split = split_for("play", spec.data_driven)
     try:
         make = NEWER.get(spec.make, spec.make) if envpool else spec.make
-        return adapter.build(make, split=split, render_mode=mode, **options)
+        return padding.padded(adapter.build(make, split=split, render_mode=mode, **options), most)
     except Exception as error:  # whatever a library raises for what it cannot do
+        raise Unlike(_why(error)) from error
+
+
+def _adapter(name: str) -> Any:
+    """A module of ours, or a user's file."""
+    if not name.endswith(".py"):
+        return import_module(f"ldm.envs.adapters.{name}")
+    try:
+        return SimpleNamespace(**runpy.run_path(name))
+    except Exception as error:  # whatever the user's file raises
         raise Unlike(_why(error)) from error
 
 

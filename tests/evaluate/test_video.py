@@ -11,6 +11,7 @@ from ldm.envs import spaces
 from ldm.envs.catalogue import find
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor, returns
+from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.evaluate import play, scene, strip, video
 from ldm.policy import load
@@ -154,3 +155,44 @@ def test_a_film_that_was_cut_or_has_no_room_is_told(tmp_path):
     with pytest.raises(OSError) as full:
         video._require_room(Path("/dev/full"))
     assert full.value.errno == errno.ENOSPC
+
+
+OWN = """
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Drawn(gymnasium.Env):
+    metadata = {"render_fps": 10}
+    observation_space = spaces.Sequence(spaces.Discrete(3))
+    action_space = spaces.Text(4, charset="ab")
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return (1, 2), {}
+
+    def step(self, action):
+        assert action in self.action_space
+        return (1,), 1.0, False, False, {}
+
+    def render(self):
+        return np.full((64, 64, 3), 200, np.uint8)
+
+
+def build(make, split, render_mode=None):
+    return Drawn()
+"""
+
+
+def test_an_adapter_of_a_users_own_draws(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    spec = EnvSpec(
+        id="own/Drawn", library="own", make="Drawn", backend="worker", domain="own",
+        modality="symbols", base_task="Drawn", horizon=5, licence="", options={"pad": 4},
+        adapter=str(tmp_path / "own.py"),
+    )  # fmt: skip
+    filmed = video.record(spec, random(spec), 3, tmp_path / "own.mp4", 1)
+    assert (filmed.reason, filmed.steps, filmed.returns) == ("", 5, [5.0])
+    (tmp_path / "own.py").write_text("no = 1")
+    assert "AttributeError" in str(_unlike(spec))
