@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Container
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+import ldm
 from ldm.config import Recipe, load_recipe
 from ldm.errors import LdmError
 from ldm.recipe_check import check
@@ -24,6 +25,7 @@ STAGES = {
 }
 FLOW = ("reference", "record", "mix", "train", "evaluate", "report")
 
+ZOO_FOLDER = Path(ldm.__file__).with_name("zoo")
 ZOO = "zoo"  # among a recipe's environments: all that reference.zoo has admitted
 
 _RecipeName = Annotated[str, tyro.conf.arg(metavar="RECIPE")]
@@ -69,10 +71,37 @@ class ProfileStage(Stage):
     Needs runs/<name>/mix. Writes runs/<name>/profile/: a table and a trace of a few steps."""
 
 
+@dataclass
 class EvaluateStage(Stage):
     """Let the trained model act in every admitted environment and score it against its reference.
 
-    Writes runs/<name>/evaluation/."""
+    `ldm evaluate RECIPE` is of a run and writes runs/<name>/evaluation/. `ldm evaluate --model
+    FOLDER` takes any model, and references of the zoo, and writes a report into
+    runs/model-<its digest>-<seed>/."""
+
+    recipe: tyro.conf.Positional[_RecipeName] = ""
+    """A packaged recipe or the path of a TOML file."""
+    model: Path | None = None
+    """The model's folder, or any checkpoint."""
+    environments: list[str] = field(default_factory=list)
+    """Ids or patterns, "nasim/*"; all that the model knows and the zoo has admitted if none."""
+    sample: int = 0
+    """Play so many of them, drawn by the seed; 0: all."""
+    seed: int = 1
+    """Where the episodes start; recipes have 0."""
+    episodes: int = 40
+    """How many in each environment."""
+    workers: int = 2
+    """Processes side by side."""
+
+    def __call__(self) -> None:
+        if self.model is None:
+            raise LdmError("ldm evaluate: expected a recipe, or --model and a model's folder")
+        recipe = import_module("ldm.evaluate.given_model").recipe_of(
+            *(self.model, self.environments, self.sample, self.seed, self.episodes, self.workers),
+            ZOO_FOLDER,
+        )
+        run_stages(("reference", "evaluate", "report"), check(recipe, "ldm evaluate"))
 
 
 @dataclass

@@ -8,10 +8,8 @@ from typing import Literal
 
 import tyro
 
-import ldm
+from ldm.cli.stages import ZOO_FOLDER
 from ldm.errors import LdmError
-
-ZOO = Path(ldm.__file__).with_name("zoo")
 
 
 @dataclass
@@ -53,7 +51,7 @@ class Zoo:
     action: tyro.conf.Positional[Literal["list", "show", "check"]]
     ids: tyro.conf.Positional[list[str]] = field(default_factory=list)
     """Environments, "library/name"; all if none is named."""
-    folder: Path = ZOO
+    folder: Path = ZOO_FOLDER
     """The zoo's folder; the package's own unless named."""
     sample: int = 0
     """Check so many environments, drawn by the seed; 0: all."""
