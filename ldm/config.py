@@ -177,7 +177,7 @@ def _with_own_paths(recipe: Recipe, folder: Path) -> Recipe:
     if reference.zoo:
         reference = replace(reference, zoo=str(folder / reference.zoo))
     policies = {
-        id: f"sb3:{folder / policy[4:]}" if str(policy).startswith("sb3:") else policy
+        id: f"sb3:{folder / policy[4:]}" if policy.startswith("sb3:") else policy
         for id, policy in reference.policies.items()
     }
     reference = replace(reference, policies=policies)
@@ -218,9 +218,13 @@ def _coerce(kind, value, where: str):
         if value not in get_args(kind):
             raise LdmError(f"{where}: expected one of {', '.join(get_args(kind))}, got {value!r}")
         return value
-    plain = get_origin(kind) or kind
+    plain, inside = get_origin(kind) or kind, get_args(kind)
     if plain is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, plain) or (plain is not bool and isinstance(value, bool)):
         raise LdmError(f"{where}: expected {plain.__name__}, got {value!r}")
+    if plain is list and inside:
+        return [_coerce(inside[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if plain is dict and inside:
+        return {key: _coerce(inside[1], item, f"{where} of {key}") for key, item in value.items()}
     return value

@@ -84,6 +84,8 @@ RANGES = {
     "evaluate.cache_gib": ABOVE_ZERO,
 }
 NAME = re.compile(r"\w[\w.-]*")
+NAME_BYTES = 200  # file systems take 255, and files beside a folder add to its name
+WEIGHT = Range(0, 10_000)  # copies of every segment
 
 
 def settings(value, prefix: str = "") -> dict[str, object]:
@@ -100,18 +102,15 @@ def check(recipe: Recipe, where: str = "recipe") -> Recipe:
     """`recipe` itself. Raises LdmError naming the first key that is wrong, its value, and what it
     may be; `where` is put before it."""
     values = settings(recipe)
-    if not NAME.fullmatch(recipe.name):
+    if not NAME.fullmatch(recipe.name) or len(recipe.name.encode()) > NAME_BYTES:
         raise LdmError(
             f"{where}: name is {recipe.name!r}, expected the name of a folder in runs/: letters, "
-            'digits, "_", "-" and ".", no "/", and no "." first'
+            f'digits, "_", "-" and ".", no "/", no "." first, {NAME_BYTES} bytes at most'
         )
     check_numbers(values, where)
     for name, weight in recipe.mix.weights.items():
-        if weight not in COUNT:
-            raise LdmError(f"{where}: mix.weights of {name} is {weight!r}, expected {COUNT}")
-    for name, policy in recipe.reference.policies.items():
-        if not isinstance(policy, str):
-            raise LdmError(f"{where}: reference.policies of {name} is {policy!r}, expected a text")
+        if weight not in WEIGHT:
+            raise LdmError(f"{where}: mix.weights of {name} is {weight!r}, expected {WEIGHT}")
     if recipe.train.warmup > recipe.train.steps:
         raise LdmError(
             f"{where}: train.warmup is {recipe.train.warmup}, expected at most train.steps, "

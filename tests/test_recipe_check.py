@@ -58,7 +58,9 @@ def test_a_number_out_of_its_range_is_named(key):
         assert f"mine.toml: {key} is {value!r}, expected" in str(told.value)
 
 
-@pytest.mark.parametrize("name", ["../x", "/tmp/x", "", ".", "..", "a/b", ".hidden", "a\nb"])
+@pytest.mark.parametrize(
+    "name", ["../x", "/tmp/x", "", ".", "..", "a/b", ".hidden", "a\nb", "a" * 300]
+)
 def test_a_name_stays_inside_runs(name):
     with pytest.raises(LdmError, match="expected the name of a folder in runs/"):
         check(replace(GOOD, name=name))
@@ -155,3 +157,22 @@ def test_zoo_stands_for_what_the_zoo_has_admitted(tmp_path, monkeypatch):
     assert resolve(kept, tmp_path).environments == ["nasim/Tiny"]
     with pytest.raises(LdmError, match=r'names "zoo", expected reference\.zoo'):
         resolve(recipe, tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('hold_out = ["rule", 1]', r"hold_out\[1\]: expected str, got 1"),
+        ("catalogue = [5]", r"catalogue\[0\]: expected str, got 5"),
+        ('[mix]\nweights = { "a/B" = "2" }', "mix: weights of a/B: expected float, got '2'"),
+        ('[mix]\nweights = { "a/B" = true }', "mix: weights of a/B: expected float, got True"),
+        ('[mix]\nweights = { "a/B" = 1e18 }', r"mix\.weights of a/B is 1e\+18, expected 0 to 10"),
+        ("[model]\noverrides = { layers = 1.5 }", "overrides of layers: expected int, got 1.5"),
+        ('[model]\noverrides = { layers = "2" }', "overrides of layers: expected int, got '2'"),
+        ('[reference]\npolicies = { "a/B" = 3 }', "policies of a/B: expected str, got 3"),
+    ],
+)
+def test_what_is_inside_a_list_or_a_table_has_its_type_too(tmp_path, line, told):
+    (tmp_path / "mine.toml").write_text(f'name = "x"\nenvironments = ["a/B"]\n{line}\n')
+    with pytest.raises(LdmError, match=rf"mine\.toml.*{told}"):
+        check(load_recipe(str(tmp_path / "mine.toml")), "mine.toml")
