@@ -26,7 +26,7 @@ def play(env, act, seed: int, steps: int = 1000) -> tuple[float, int]:
     raise AssertionError(f"{steps} steps and no end")
 
 
-LIBRARIES = ("markets", "supply", "roads", "defence", "power", "manoeuvres", "dealing")
+LIBRARIES = ("markets", "supply", "roads", "defence", "power", "manoeuvres", "dealing", "guarding")
 OURS = sorted(
     {
         (spec.library, spec.make): spec.id for spec in load().values() if spec.library in LIBRARIES
