@@ -3,7 +3,8 @@ long they may take.
 
 `seconds.json` has what the tests of each file take: CPU seconds, with those of the processes they
 start, so that load does not count; `make seconds` brings it up to date. It serves twice. A test is
-ended as hanging after GUARD times the slowest of its file, 300 s at least; and `--fast`, which is
+ended as hanging after GUARD times the slowest of its file, 300 s at least (slow ones, which are not
+in it, after the limit of pyproject.toml); and `--fast`, which is
 `make check`, takes the files that need FAST seconds at most.
 """
 
@@ -39,7 +40,8 @@ def pytest_collection_modifyitems(config, items):
     slow = []
     for item in items:
         seconds = known.get(item.path.relative_to(SECONDS.parent).as_posix())
-        if not item.get_closest_marker("timeout") and seconds:
+        timed = item.get_closest_marker("timeout") or item.get_closest_marker("slow")
+        if not timed and seconds:
             guard = max(AT_LEAST, GUARD * seconds["slowest"])
             item.add_marker(pytest.mark.timeout(guard))
         if config.getoption("--fast") and not (seconds and seconds["all"] <= FAST):
