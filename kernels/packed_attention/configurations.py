@@ -47,11 +47,12 @@ OTHERS = HOPPER | {
     (128, "key"): Configuration(64, 32, 8, 2),
     (128, "query"): Configuration(LONG, 32, 8, 2),
 }
-# Else 8 to 16 bytes of stack: with four warps, and with two stages.
+# Else 8 to 16 bytes of stack: with four warps, and with two stages (the long forward, Triton 3.9).
 SM_120 = OTHERS | {
     (64, "forward_short"): Configuration(SHORT, SHORT, 8, 1),
     (64, "key"): Configuration(64, 32, 8, 1),
     (128, "key"): Configuration(64, 32, 8, 1),
+    (128, "forward_long"): Configuration(64, 32, 4, 1),
 }
 # fp32 as three tf32 products keeps fp32's accuracy and needs small blocks not to spill.
 FP32 = {64: Configuration(32, 32, 8, 1), 128: Configuration(16, 16, 4, 1)}

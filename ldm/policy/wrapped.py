@@ -80,6 +80,9 @@ def wrapped(env: Any) -> Wrapped:
         mode = (getattr(env, "metadata", None) or {}).get("autoreset_mode", "NEXT_STEP")
         parts = env.single_observation_space, env.single_action_space, env.num_envs
         shown = "NEXT" in str(mode).upper()  # else the user, or the same step, has begun anew
+        inner = getattr(env, "unwrapped", env)
+        if not name and hasattr(inner, "get_attr"):  # a vector put together by hand
+            name = str(getattr(inner.get_attr("spec")[0], "id", ""))
     elif hasattr(env, "step_async"):
         parts, shown = (env.observation_space, env.action_space, env.num_envs), False
         name = str(getattr(env.get_attr("spec")[0], "id", ""))

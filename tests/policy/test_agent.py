@@ -8,7 +8,7 @@ from dataclasses import replace
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from ldm.envs import spaces
 from ldm.envs.interface import TimeStep
@@ -287,6 +287,23 @@ def test_how_actions_are_read_can_be_overridden(way, model, tokens):
     agent.act(observation)
     for got, wanted in zip(agent._last, expected):
         assert np.array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("kind", [SyncVectorEnv, AsyncVectorEnv])
+def test_a_vector_put_together_by_hand_is_known_by_its_environments(kind, model, tokens, capsys):
+    made = policy(model, tokens, "vector")
+    envs = kind([named_walk] * 2)
+    try:
+        made.agent(gymnasium.wrappers.vector.RecordEpisodeStatistics(envs), probe_steps=8)
+    finally:
+        envs.close()
+    assert capsys.readouterr().err == ""
+
+
+def named_walk():
+    env = Walk()
+    env.spec = gymnasium.envs.registration.EnvSpec("vector", "tests.policy.test_agent:Walk")
+    return env
 
 
 def earned(agent, env, steps: int = 30) -> list[float]:
