@@ -110,7 +110,7 @@ class Roundabout(GapAcceptance):
         self.observation_space = Box(0, 3, (4,))
 
     def _start(self):
-        self.cars = []
+        self.cars: list[tuple[float, bool, bool]] = []
         self._fill()
 
     def _fill(self):
