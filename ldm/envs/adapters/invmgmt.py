@@ -31,7 +31,8 @@ def base_stock(env):
 
     def flow(node: int, sold: np.ndarray) -> float:
         """Units a period that a node sends on."""
-        total = sum(sold[i] for i, link in enumerate(network.retail_links) if link[0] == node)
+        sales = (sold[i] for i, link in enumerate(network.retail_links) if link[0] == node)
+        total = float(sum(sales))
         for source, target in network.reorder_links:
             if source == node:
                 total += flow(target, sold) / len(suppliers[target])
