@@ -18,7 +18,7 @@ USERS = {
     "reference/scoring.py": ({"score", "actions"}, {"score", "probe"}),
     "record/job.py": ({"record", "noise"}, {"record"}),
     "data/deal.py": ({"mix", "shuffle"}, set()),
-    "train/run.py": ({"model"}, set()),
+    "train/build.py": ({"model"}, set()),
     "policy/unknown.py": ({"explore"}, set()),
     "evaluate/rollouts.py": ({"evaluate", "explore", "decode"}, {"evaluate"}),
     "evaluate/probe.py": (set(), {"explore"}),
