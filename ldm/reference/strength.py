@@ -1,7 +1,8 @@
 """How strong an admitted reference is, from its card and the returns in best_known.toml.
 
 Weak: it comes less than half of the way from random actions to the best known return, or, where
-none is known, it was learnt and still rose over the last quarter of its budget. A model that does
+none is known, it is a floor (one posture, whatever is seen) or was learnt and still rose over the
+last quarter of its budget. A model that does
 as well as a weak reference has shown little: weak ones are listed apart, and trained on later.
 """
 
@@ -50,11 +51,11 @@ def strength(card: Card) -> Strength:
         return Strength("", 1.0, reference.mean, "exact: no policy earns more")
     known = best_known(card.id, card.base_task)
     if known is None:
-        return Strength(unfinished(card) if kind == "learnt" else "")
+        return Strength(unproven(card))
     share = (reference.mean - random.mean) / (known.value - random.mean)
     weak = f"{share:.0%} of the way from random to {known.value:g}" if share < HALF else ""
     if weak and known.bound:
-        weak = unfinished(card) if kind == "learnt" else ""
+        weak = unproven(card)
     return Strength(weak, share, known.value, known.source)
 
 
@@ -64,6 +65,13 @@ def best_known(id: str, base_task: str) -> Known | None:
         if fnmatchcase(id, known.pattern) or fnmatchcase(base_task, known.pattern):
             return known
     return None
+
+
+def unproven(card: Card) -> str:
+    """Why a reference is weak whose best known return nobody knows, or an empty string."""
+    if card.chosen["id"].partition("@")[0] in _floors():
+        return "a floor: better than random actions, and no more was tried for"
+    return unfinished(card) if card.chosen["kind"] == "learnt" else ""
 
 
 def unfinished(card: Card) -> str:
@@ -85,11 +93,20 @@ def unfinished(card: Card) -> str:
 
 
 @cache
+def _read() -> dict:
+    return tomllib.loads(Path(__file__).with_name("best_known.toml").read_text())
+
+
+def _floors() -> list[str]:
+    return _read()["floors"]
+
+
+@cache
 def _table() -> list[Known]:
-    return list(_read(Path(__file__).with_name("best_known.toml")))
+    return list(_known())
 
 
-def _read(path: Path) -> Iterator[Known]:
-    for entry in tomllib.loads(path.read_text())["known"]:
+def _known() -> Iterator[Known]:
+    for entry in _read()["known"]:
         for pattern, value in entry["returns"].items():
             yield Known(pattern, float(value), entry["source"], entry.get("bound", False))

@@ -1,12 +1,15 @@
 """How strong a reference is: against what is known, by its curve, and the table itself."""
 
+from dataclasses import replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import pytest
 
 from ldm.envs.catalogue import load
+from ldm.reference import experts
 from ldm.reference.admission import Card, Score
-from ldm.reference.strength import _table, best_known, strength
+from ldm.reference.strength import _floors, _table, best_known, strength
 
 
 def card(mean, kind="scripted", id="envpool/CheetahRun-v1", base_task="DMC-CheetahRun", curve=()):
@@ -51,6 +54,22 @@ def test_where_nothing_is_known_the_curve_decides_of_what_was_learnt(kind, curve
     found = strength(unknown(100.0, kind, curve))
     assert found.weak.startswith(weak) and bool(found.weak) == bool(weak)
     assert found.share is None
+
+
+def test_a_floor_is_weak_unless_the_table_shows_strength():
+    def floor(mean, *where):
+        made = card(mean, "scripted", *where)
+        return replace(made, policy=made.policy | {"id": "scripted/hand-at-rest@1"})
+
+    assert "a floor" in strength(floor(100.0, "other/Task", "Task")).weak
+    assert "a floor" in strength(floor(10.0, "envpool/MyoHandCupPass-v0", "MyoHand-CupPass")).weak
+    assert strength(floor(900.0)).weak == ""
+
+
+def test_the_floors_are_experts_that_there_are():
+    topics = "".join(path.read_text() for path in Path(experts.__file__).parent.glob("*.py"))
+    for floor in _floors():
+        assert f'"{floor}@' in topics
 
 
 def test_a_bound_shows_strength_but_never_weakness():
