@@ -41,6 +41,7 @@ from ldm.envs.catalogue import find
 from ldm.errors import LdmError
 from ldm.evaluate import report, rollouts
 from ldm.evaluate import run as evaluate
+from ldm.parallel.progress import console
 from ldm.policy import load
 from ldm.record import run as record
 from ldm.reference import run as reference
@@ -403,7 +404,6 @@ def mutate(path: Path, kind: Kind, siblings: list[Path], rng: random.Random) -> 
 def quiet():
     """Collects all that is printed, on the console too."""
     told = io.StringIO()
-    console = report.console
     before, console.file = console.file, told
     try:
         with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):

@@ -14,7 +14,7 @@ from ldm.data.sealed import write_sealed
 from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
 from ldm.policy.policy import digest, load
-from ldm.train import build
+from ldm.train import build, engine
 from ldm.train import run as module
 from ldm.train.build import make_engine
 from ldm.train.checkpoint import refuse_not_finite
@@ -118,7 +118,7 @@ def test_a_bad_batch_is_skipped_with_where_it_is_from_and_never_met_again(
     assert int(named[3]) < shard["episodes"]
     found = lines(folder)
     assert 7 not in found and 8 in found
-    monkeypatch.setattr(build, "Decoder", broken_at(0))  # the eleventh step, after a restart
+    monkeypatch.setattr(engine, "Decoder", broken_at(0))  # the eleventh step, after a restart
     train_stage(recipe, folder)
     assert "2 of at most 3" in capsys.readouterr().err
 
