@@ -93,7 +93,7 @@ def test_the_check_finds_what_is_named_from_here(tmp_path, monkeypatch, capsys):
         "import acme_envs\n\n\ndef build(make, split):\n    return acme_envs.Lock()\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", f".{os.pathsep}{os.environ['PYTHONPATH']}")
+    monkeypatch.setenv("PYTHONPATH", ".", prepend=os.pathsep)
     monkeypatch.syspath_prepend(tmp_path)
     commands.perform("check", ["near.toml", LOCK], results=tmp_path / "check.jsonl")
     assert "2 of 2 keep the contract" in capsys.readouterr().out
