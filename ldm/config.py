@@ -122,7 +122,7 @@ class Recipe:
 
     name: str  # also the folder: runs/<name>
     # ids of the catalogue, "library/name", patterns, "library/*", your own, "gym:package:Id-v0", or
-    # "zoo": all that reference.zoo has admitted
+    # "zoo": all that reference.zoo has admitted; "!library/*" takes out what those before it named
     environments: list[str]
     # TOML files, or folders of them, with environments of your own; found from the recipe
     catalogue: list[str] = field(default_factory=list)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -167,8 +168,8 @@ def with_zoo(recipe: Recipe, known: Container[str]) -> list[str]:
             f'{recipe.name}: environments names "{ZOO}", expected reference.zoo to say which folder'
         )
     admitted = import_module("ldm.reference.zoo").admitted(Path(recipe.reference.zoo), known)
-    others = [name for name in recipe.environments if name != ZOO]
-    return [*others, *admitted]
+    named = ([*admitted] if name == ZOO else [name] for name in recipe.environments)
+    return [*chain.from_iterable(named)]
 
 
 def resolve(recipe: Recipe, folder: Path) -> Recipe:

@@ -39,6 +39,7 @@ from ldm.errors import LdmError, nearest
 FOLDER = Path(__file__).with_name("catalogue")
 BACKENDS = ("envpool", "worker")
 MODALITIES = ("vector", "image", "symbols", "text", "mixed")
+WITHOUT = "!"  # before a pattern: not these
 AXIS = re.compile(r"\{(\w+)\}")
 TABLES = ("library", "environment", "excluded")
 
@@ -70,10 +71,15 @@ def of(recipe: Recipe) -> list[EnvSpec]:
 
 
 def expand(patterns: list[str], files: Sequence[str] = ()) -> list[str]:
-    """The ids that ids and patterns ("nasim/*") name, in order, each once. Raises LdmError."""
-    ids, known = [], load(tuple(files))
+    """The ids that ids and patterns ("nasim/*") name, in order, each once; "!nasim/*" takes out
+    what those before it named. Raises LdmError."""
+    ids: list[str] = []
+    known = load(tuple(files))
     for pattern in patterns:
-        if pattern.startswith(own.GYM):
+        if pattern.startswith(WITHOUT):
+            out = {*expand([pattern.removeprefix(WITHOUT)], files)}
+            ids = [id for id in ids if id not in out]
+        elif pattern.startswith(own.GYM):
             ids.append(own.named(pattern).id)
         elif matching := fnmatch.filter(known, pattern):
             ids += matching

@@ -217,3 +217,13 @@ def test_patterns_name_environments_in_order_and_once():
     assert len(ids) == len(set(ids)) > 3
     with pytest.raises(LdmError, match="nearest"):
         catalogue.expand(["nasim/Tinny"])
+
+
+def test_patterns_take_out_what_was_named_before():
+    tiny = catalogue.expand(["nasim/Tiny*"])
+    assert catalogue.expand(["nasim/Tiny*", "!nasim/Tiny"]) == [
+        id for id in tiny if id != "nasim/Tiny"
+    ]
+    assert catalogue.expand(["!nasim/*", "nasim/Tiny", "!envpool/*"]) == ["nasim/Tiny"]
+    with pytest.raises(LdmError, match="nearest"):
+        catalogue.expand(["nasim/*", "!nasim/Tinny"])
