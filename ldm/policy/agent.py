@@ -112,7 +112,10 @@ class Agent:
         return self.act(observation), None
 
     def callback(self, local: dict, _: dict) -> None:
-        """For `evaluate_policy`: its local variables hold what the last step paid and ended."""
+        """For `evaluate_policy`: its local variables hold what the last step paid and ended, in all
+        streams; it calls once for each of them."""
+        if self._observed:
+            return
         done = np.array(local["dones"], bool)
         cut = np.array([info.get("TimeLimit.truncated", False) for info in local["infos"]], bool)
         self.observe(local["rewards"], done & ~cut, done & cut)
