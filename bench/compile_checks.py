@@ -15,6 +15,7 @@ import torch
 
 from ldm.bench import parts
 from ldm.bench.launches import recording
+from ldm.parallel.parent import tied
 
 TOKENS, LONGEST, BATCHES = 256, 128, 200
 
@@ -63,7 +64,7 @@ def in_a_process() -> dict[str, str]:
     """Fault by check, empty where there is none. Raises RuntimeError with what the process said."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "ldm.bench.compile_checks"]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    result = subprocess.run(tied(command), capture_output=True, text=True, env=environment)
     if result.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{result.stderr[-4000:]}")
     return json.loads(result.stdout)

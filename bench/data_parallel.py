@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from ldm.bench.measure import percentiles, scaled
+from ldm.parallel.parent import tied
 
 WARM = 3
 
@@ -173,7 +174,9 @@ def launch(options: Options, flags: list[str]) -> int:
     world = {"WORLD_SIZE": str(options.ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     command = [sys.executable, "-m", "ldm.bench.data_parallel", *flags]
     ranks = [
-        subprocess.Popen(command, env=os.environ | world | {"RANK": str(r), "LOCAL_RANK": str(r)})
+        subprocess.Popen(
+            tied(command), env=os.environ | world | {"RANK": str(r), "LOCAL_RANK": str(r)}
+        )
         for r in range(options.ranks)
     ]
     try:

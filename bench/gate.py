@@ -15,6 +15,7 @@ from dataclasses import asdict
 from importlib import import_module
 
 from ldm.kernels.architectures import ARCHITECTURES
+from ldm.parallel.parent import tied
 
 
 def usages(arch: str) -> Iterator[dict]:
@@ -80,7 +81,7 @@ def in_a_process(arch: str, python: str = sys.executable) -> list[dict]:
     """`usages` where Triton compiles. Raises RuntimeError with what the process said."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     command = [python, "-m", "ldm.bench.gate", arch]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    result = subprocess.run(tied(command), capture_output=True, text=True, env=environment)
     if result.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{result.stderr}")
     return [json.loads(line) for line in result.stdout.splitlines()]

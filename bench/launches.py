@@ -20,6 +20,7 @@ from unittest.mock import patch
 import torch
 
 from ldm.bench.written import stored
+from ldm.parallel.parent import tied
 
 ARCHITECTURE = "sm_90"  # unless asked for another
 CHOOSER = "ldm.kernels.dispatch"  # where `architecture(device)` is written
@@ -188,7 +189,9 @@ def in_a_process(
     if root:
         environment["PYTHONPATH"] = root
     command = [python, "-m", "ldm.bench.launches", part, lengths, scalars, arch]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root)
+    result = subprocess.run(
+        tied(command), capture_output=True, text=True, env=environment, cwd=root
+    )
     if result.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{result.stderr[-4000:]}")
     return [json.loads(line) for line in result.stdout.splitlines()]

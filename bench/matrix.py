@@ -23,6 +23,7 @@ from ldm.bench import gate
 from ldm.bench.rows import table
 from ldm.errors import LdmError
 from ldm.kernels.architectures import ARCHITECTURES
+from ldm.parallel.parent import tied
 
 ROOT = Path(__file__).resolve().parents[1]
 PAIRS = ("2.11:3.6", "2.13:3.7", "2.15:3.9")
@@ -67,7 +68,7 @@ def python_of(pair: str, cache: Path) -> Path:
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     others = [line for line in needed if not line.startswith("torch")]
     command = [
-        python,
+        str(python),
         "-m",
         "pip",
         "install",
@@ -75,7 +76,7 @@ def python_of(pair: str, cache: Path) -> Path:
         f"torch=={torch}.*",
         f"triton=={triton}.*",
     ]
-    result = subprocess.run([*command, *others], capture_output=True, text=True)
+    result = subprocess.run(tied([*command, *others]), capture_output=True, text=True)
     if result.returncode:
         raise LdmError(f"torch {torch} with Triton {triton}: {result.stderr.strip()[-600:]}")
     ready.touch()

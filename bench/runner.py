@@ -18,6 +18,7 @@ from ldm.bench import rows
 from ldm.bench.registry import OPERATIONS, Operation
 from ldm.bench.scale import DRY
 from ldm.errors import LdmError, nearest
+from ldm.parallel.parent import tied
 
 COLUMNS = ("op", "provider", "mode", "shape", "metric", "p20", "p50", "p80")
 
@@ -114,7 +115,7 @@ def verify(operation: Operation) -> None:
         )
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--import-mode=append"]
     result = subprocess.run(
-        [*command, *operation.tests], cwd=rows.ROOT, capture_output=True, text=True
+        tied([*command, *operation.tests]), cwd=rows.ROOT, capture_output=True, text=True
     )
     last = (result.stdout.strip().splitlines() or ["no output"])[-1]
     if result.returncode:

@@ -254,7 +254,7 @@ def test_a_reader_that_leaves_ends_the_command_quietly():
     assert process.wait() in (1, 141) and said == b""  # 1: rich found out first
 
 
-PARENT = """
+POOL = """
 import os, sys, time
 from ldm.parallel import local_pool
 from ldm.parallel.jobs import run_jobs
@@ -271,6 +271,27 @@ from ldm.envs.make import make
 if __name__ == "__main__":
     make(replace(find("inventory/LostSales-v0"), adapter=sys.argv[1]), 1, 0)
 """
+DIRECT = """
+import sys
+from dataclasses import replace
+import numpy as np
+from ldm.envs.catalogue import find
+from ldm.envs.differential import direct
+
+if __name__ == "__main__":
+    spec = replace(find("inventory/LostSales-v0"), adapter=sys.argv[1])
+    direct(spec, 0, [[np.zeros((1, 1))]])
+"""
+INSTALL = """
+import sys
+from ldm.envs import install
+from ldm.envs.groups import group
+
+if __name__ == "__main__":
+    with open(sys.argv[1]) as lock:
+        install._run([sys.executable, sys.argv[1]], group("gym"), lock.fileno())
+"""
+PARENTS = {"pool": POOL, "worker": WORKER, "direct": DIRECT, "install": INSTALL}
 
 
 def carriers(mark: str) -> list[int]:
@@ -292,10 +313,10 @@ def wait_until(holds) -> None:
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.1, 0.3])
-@pytest.mark.parametrize("kind", ["pool", "worker"])
+@pytest.mark.parametrize("kind", PARENTS)
 def test_no_process_outlives_a_parent_killed_at_its_start(tmp_path, kind, delay):
     script, adapter = tmp_path / "parent.py", tmp_path / "slow.py"
-    script.write_text(PARENT if kind == "pool" else WORKER)
+    script.write_text(PARENTS[kind])
     adapter.write_text("import time\ntime.sleep(600)\n")
     mark = f"{os.getpid()}-{kind}-{delay}"
     environment = os.environ | {"TEST_MARK": mark}

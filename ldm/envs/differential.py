@@ -112,19 +112,24 @@ def _run(spec: EnvSpec, command: list[str]) -> None:
     """Runs it to its end; whatever it started is killed. Raises LdmError with what it said."""
     mark = uuid.uuid4().hex
     limit = BUILD_SECONDS + spec.step_seconds
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        start_new_session=True, env=variables(command[0], mark),
-    )  # fmt: skip
-    try:
-        said, _ = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        raise LdmError(f"{spec.id}: the library's own environment took over {limit:g} s") from None
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        processes.kill_marked(mark)
-        process.wait()
+    theirs, ours = os.pipe()
+    with open(theirs) as line, open(ours, "w"):  # the child ends when this process closes ours
+        process = subprocess.Popen(
+            [*command, str(line.fileno())], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, pass_fds=(line.fileno(),), start_new_session=True,
+            env=variables(command[0], mark),
+        )  # fmt: skip
+        try:
+            said, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            raise LdmError(
+                f"{spec.id}: the library's own environment took over {limit:g} s"
+            ) from None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            processes.kill_marked(mark)
+            process.wait()
     if process.returncode:
         tail = said.decode(errors="replace")[-4000:]
         raise LdmError(f"{spec.id}: the library's own environment failed:\n{tail}")

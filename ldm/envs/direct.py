@@ -1,6 +1,6 @@
 """The environment as its library makes it, played without our border, for differential.py.
 
-    <python> direct.py FOLDER
+    <python> direct.py FOLDER <descriptor whose other side the parent holds open>
 
 Runs in the interpreter of the environment's own group. FOLDER/request.json and actions.npz say what
 to play; trace.npz is what was seen, a row a moment. Actions are made from the library's own spaces,
@@ -11,13 +11,14 @@ Streams take turns as in a worker: libraries that draw from global generators se
 import json
 import random
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import padding
 import spaces
 from witness import Witness
-from worker import HERE, load_adapter, scalar
+from worker import HERE, load_adapter, scalar, watch
 
 
 def play(request: dict, actions: list) -> tuple[dict, list]:
@@ -102,6 +103,7 @@ def stacked(moments: list) -> dict:
 
 def main() -> None:
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
+    threading.Thread(target=watch, args=(int(sys.argv[2]),), daemon=True).start()
     folder = Path(sys.argv[1])
     request = json.loads((folder / "request.json").read_text())
     with np.load(folder / "actions.npz", allow_pickle=False) as file:

@@ -2,8 +2,8 @@
 
 A group is installed where it will stay, for a virtual environment holds its own path, and is not
 there until its marker is. What a stopped installation left is removed by the next one; packages
-that it had fetched come from pip's (or uv's) cache. The lock of a running installation is held by
-its pip as well, so two never write to one folder, even when the first `ldm` was killed.
+that it had fetched come from pip's (or uv's) cache. pip dies with its `ldm`; what it had started to
+build holds the installation's lock as well, so two never write to one folder.
 """
 
 import fcntl
@@ -21,6 +21,7 @@ from contextlib import contextmanager
 
 from ldm.envs.groups import Group
 from ldm.errors import LdmError
+from ldm.parallel.parent import tied
 from ldm.parallel.progress import console, progress_bar
 
 # of pip: the package, what its lock says, what came
@@ -92,7 +93,7 @@ def _run(command: list[str], group: Group, lock: int) -> None:
     with (
         progress_bar() as bar,
         subprocess.Popen(
-            command,
+            tied(command),
             stdout=pipe,
             stderr=both,
             text=True,

@@ -1,4 +1,7 @@
-"""No process outlives the one that started it, whatever that dies of and whenever."""
+"""No process outlives the one that started it, whatever that dies of and whenever.
+
+Run as a script it ends with its parent and becomes another command: `tied`.
+"""
 
 import ctypes
 import os
@@ -21,3 +24,13 @@ def outlive_parent() -> None:
     """From now on this process sees to its own end when its parent dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0)
+
+
+def tied(command: list[str]) -> list[str]:
+    """The command of a program that does not ask for it itself: it dies with this process."""
+    return [sys.executable, "-I", __file__, str(os.getpid()), *command]
+
+
+if __name__ == "__main__":
+    die_with(int(sys.argv[1]))
+    os.execvp(sys.argv[2], sys.argv[2:])  # which keeps what the kernel was asked
