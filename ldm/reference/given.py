@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from ldm.data.atomic import replacing
 from ldm.data.sealed import checksum, read_sealed, write_sealed
 from ldm.envs import own, source, spaces
+from ldm.envs.installed import require_module
 from ldm.envs.interface import Actor, Arrays, TimeStep
 from ldm.errors import LdmError, machine_error
 from ldm.reference import sb3_zip
@@ -86,6 +87,7 @@ def require(policy: str) -> None:
     digest(policy)
     if policy.startswith(SB3):
         sb3_zip.read(Path(policy.removeprefix(SB3)))
+        require_module("stable_baselines3")  # whose own network it becomes
     elif policy not in ("", DATA):
         function(policy)
 

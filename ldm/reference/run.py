@@ -35,7 +35,7 @@ def reference_stage(recipe: Recipe, folder: Path) -> None:
         for spec in missing:
             given.require(own_policy(spec, config, folder))
         missing.sort(key=lambda spec: bool(experts.names(spec.id, spec.experts)) != grows(config))
-        if any(must_learn(spec, config) for spec in missing):
+        if any(must_learn(spec, config, folder) for spec in missing):
             require_module("stable_baselines3")
         jobs = [(spec, config, recipe.seed, folder) for spec in missing]
         run_jobs(
@@ -64,8 +64,10 @@ def up_to_date(spec: EnvSpec, config: ReferenceConfig, seed: int, folder: Path) 
     return not grows(config) or zoo.holds(spec, config, Path(config.zoo))
 
 
-def must_learn(spec: EnvSpec, config: ReferenceConfig) -> bool:
-    """Whether there is neither an expert to try nor a card to take."""
+def must_learn(spec: EnvSpec, config: ReferenceConfig, folder: Path) -> bool:
+    """Whether there is neither a policy of the user's, nor an expert to try, nor a card to take."""
+    if own_policy(spec, config, folder):
+        return False
     if not config.budget_steps or experts.names(spec.id, spec.experts):
         return False
     return not config.zoo or not zoo.holds(spec, config, Path(config.zoo))

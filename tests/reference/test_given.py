@@ -13,7 +13,7 @@ import pytest
 import torch
 from gymnasium import spaces as gym
 
-from ldm.config import Recipe, load_recipe
+from ldm.config import Recipe, ReferenceConfig, load_recipe
 from ldm.data.manifest import read_manifest, write_manifest
 from ldm.envs import spaces
 from ldm.envs.catalogue import find
@@ -23,6 +23,7 @@ from ldm.errors import LdmError, MachineError
 from ldm.recipe_check import require_policies
 from ldm.record.run import record_stage
 from ldm.reference import given, recorded, sb3_zip
+from ldm.reference import run as stage
 from ldm.reference.admission import read_card
 from ldm.reference.choose import own_policy
 from ldm.reference.load import load_reference
@@ -226,6 +227,24 @@ def test_a_class_gets_an_instance_an_episode(policies, tmp_path):
     go_on = moment._replace(started=np.array([False, True]))
     played = [actor.act(t)[0].tolist() for t in (moment, go_on, go_on)]
     assert played == [[0, 0], [1, 0], [0, 0]]
+
+
+def test_only_a_zip_and_a_search_need_a_learner(policies, saved, tmp_path, monkeypatch):
+    def lacks(name):
+        raise LdmError(f"{name} is not installed")
+
+    monkeypatch.setattr(stage, "run_jobs", lambda admit, jobs, *_: [admit(*job) for job in jobs])
+    for module in (stage, given):
+        monkeypatch.setattr(module, "require_module", lacks)
+    unknown = "gym:gymnasium.envs.classic_control:CartPoleEnv"
+    needs = ReferenceConfig(episodes=8, budget_steps=100)
+    function = replace(needs, policies={unknown: "my_policies:lean"})
+    recipe = Recipe("own", [unknown], workers=1, reference=function)
+    stage.reference_stage(recipe, tmp_path)
+    assert read_card(find(unknown), tmp_path).admitted
+    for config in (needs, replace(needs, policies={unknown: f"sb3:{saved}"})):
+        with pytest.raises(LdmError, match="stable_baselines3 is not installed"):
+            stage.reference_stage(replace(recipe, reference=config), tmp_path)
 
 
 def test_another_policy_is_another_card(policies, saved, tmp_path):
