@@ -268,8 +268,23 @@ class Padded:
         return self._observation.there(observation), *rest_of_it
 
 
+NEEDED = ("observation_space", "action_space", "reset", "step")
+
+
+class NoEnvironment(Exception):
+    """What was built is something else."""
+
+    told = True  # worker.py shows the words alone
+
+
 def padded(env: Any, most: int = MOST) -> Any:
-    """`env` itself, or where it has spaces of no fixed size, behind one that has."""
+    """`env` itself, or where it has spaces of no fixed size, behind one that has. Raises
+    NoEnvironment where it is none."""
+    if lacks := [name for name in NEEDED if not hasattr(env, name)]:
+        raise NoEnvironment(
+            f"expected an environment with {', '.join(NEEDED)}, got {type(env).__name__} without "
+            f"{', '.join(lacks)}"
+        )
     padding = Padding(most)
     observation = padding.of(env.observation_space, "observation")
     action = padding.of(env.action_space, "action")

@@ -148,10 +148,11 @@ def describe(space, path: str = "") -> Tree:
         return replace(leaf, letters=space.letters)
     if "Box" in names:
         return _describe_box(space, path)
+    where = f' at "{path}"' if path else ""
     raise UnsupportedSpace(
-        f'space {type(space).__name__} at "{path}" has no flat form of fixed size; supported are '
-        "Box, Discrete, MultiDiscrete, MultiBinary, Text, Dict and Tuple (for Sequence, Graph and "
-        "OneOf: padding.py): wrap the environment in an adapter that turns it into one of these"
+        f"space {type(space).__name__}{where} has no flat form of fixed size; supported are Box, "
+        "Discrete, MultiDiscrete, MultiBinary, Text, Dict and Tuple, and padded ones of Sequence, "
+        "Graph and OneOf: wrap the environment in an adapter that turns it into one of these"
     )
 
 

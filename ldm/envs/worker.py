@@ -50,8 +50,8 @@ class Host:
             for _ in self.seeds
         ]
         env, leaves = self.envs[0], config["leaves"]
-        self.observation = spaces.override(spaces.describe(env.observation_space), leaves)
-        self.action = spaces.describe(env.action_space)
+        self.observation = spaces.override(described(env, "observation_space"), leaves)
+        self.action = described(env, "action_space")
         self.horizon = config["horizon"]
         self.expert = config["expert"] and hosted_expert(adapter, config["expert"])
         self.experts: list[Callable | None] = [None] * len(self.envs)
@@ -146,12 +146,24 @@ class Host:
             env.close()
 
 
+def described(env, name: str) -> spaces.Tree:
+    try:
+        return spaces.describe(getattr(env, name))
+    except spaces.UnsupportedSpace as error:
+        raise spaces.UnsupportedSpace(f"{name}: {error}") from None
+
+
 def own_traceback() -> str:
-    """Of the exception that is handled: the frames below this file's, the last MAX_FRAMES."""
+    """Of the exception that is handled: the library's frames, the last MAX_FRAMES, and its words.
+    Where it was raised in a file of ours, which only called the library: its words and where."""
     kind, error, frames = sys.exc_info()
-    while frames and frames.tb_next and frames.tb_frame.f_code.co_filename == __file__:
+    *_, last = traceback.extract_tb(frames)
+    while frames and Path(frames.tb_frame.f_code.co_filename).is_relative_to(HERE):
         frames = frames.tb_next
-    return "".join(traceback.format_exception(kind, error, frames, limit=-MAX_FRAMES))
+    if frames:
+        return "".join(traceback.format_exception(kind, error, frames, limit=-MAX_FRAMES))
+    words = "".join(traceback.format_exception_only(kind, error)).strip()
+    return f"{words} ({Path(last.filename).name}, line {last.lineno})"
 
 
 def scalar(reward) -> float:

@@ -43,6 +43,15 @@ class Quarantined(LdmError):
         return Quarantined, (str(self), self.faults)
 
 
+def _why_not_built(spec: EnvSpec, words: str) -> str:
+    """What the library raised, with its frames, or the line that says what it lacked."""
+    if "\n" in words:
+        return f"{spec.id} cannot be built:\n{words}\nadapter: {spec.adapter}"
+    wants = re.search(r"missing \d+ required .*argument", words)
+    remedy = "; `options` of its entry in a TOML give it arguments" if wants else ""
+    return f"{spec.id} cannot be built: {words}{remedy}"
+
+
 def _kill_all(workers: list[WorkerProcess], memory: int) -> None:
     for worker in workers:
         worker.kill()
@@ -93,9 +102,7 @@ class WorkerEnv:
                 require_whole(spec)
                 if fault.kind in ("space", "told"):
                     raise LdmError(f"{spec.id} cannot be built: {fault}") from None
-                raise LdmError(
-                    f"{spec.id} cannot be built:\n{fault}\nadapter: {spec.adapter}"
-                ) from None
+                raise LdmError(_why_not_built(spec, str(fault))) from None
         self._described = described[0]
         if any(reply != self._described for reply in described):
             raise LdmError(

@@ -35,6 +35,11 @@ class Broken(Lock):
         raise RuntimeError("no map was given")
 
 
+class Sized(Lock):
+    def __init__(self, size):
+        self.size = size
+
+
 class Strange(Lock):
     action_space = type("Knots", (spaces.Space,), {})((1,), np.float32)
 

@@ -127,7 +127,11 @@ WRONG = {
     "gym:acme_envs:Lokc": r'no environment "Lokc" in the package acme_envs \(nearest: "Lock"\): '
     r".* it registers Broken-v0, Late-v0, Strange-v0, acme/Lock-v0",
     "gym:acme_envs:Broken-v0": "cannot be built:\n(.*\n)*RuntimeError: no map was given",
-    "gym:acme_envs:Strange-v0": "space Knots .* has no flat form",
+    "gym:acme_envs:Strange-v0": "action_space: space Knots has no flat form",
+    "gym:acme_envs:Sized": r"cannot be built: TypeError: Sized.__init__\(\) missing 1 required "
+    r"positional argument: 'size' \(gymnasium.py, line \d+\); `options` of its entry in a TOML",
+    "gym:acme_envs:register_late": "cannot be built: expected an environment with "
+    "observation_space, .* got NoneType without observation_space, action_space, reset, step",
     "gym:CartPol-v1": "doesn't exist. Did you mean: `CartPole`.* package:id",
     "gym:": r'"gym:": expected "gym:package:Id-v0"',
     "acme/Lock": r'no environment "acme/Lock" in the catalogue .* your own: "gym:package:Id-v0"',

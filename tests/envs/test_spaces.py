@@ -74,7 +74,7 @@ def leaves_of(name):
 
 
 def test_an_unknown_space_says_what_to_do():
-    with pytest.raises(spaces.UnsupportedSpace, match=r"Sequence.*padding"):
+    with pytest.raises(spaces.UnsupportedSpace, match=r"Sequence.*padded"):
         spaces.describe(gym.Dict({"a": gym.Sequence(gym.Discrete(2))}))
 
 
