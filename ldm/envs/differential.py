@@ -123,7 +123,8 @@ def _run(spec: EnvSpec, command: list[str]) -> None:
             said, _ = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             raise LdmError(
-                f"{spec.id}: the library's own environment took over {limit:g} s"
+                f"{spec.id}: the library's own environment took over {limit:g} s for "
+                "the steps of the check; `step_seconds` of its entry in a TOML gives it more"
             ) from None
         finally:
             with suppress(ProcessLookupError):

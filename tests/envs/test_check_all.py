@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict, replace
 
 from ldm.envs import check_all as runner
+from ldm.envs.catalogue import find
 from ldm.envs.check import Check
 from ldm.envs.check_all import check_all, key, known
 from ldm.envs.processes import marked
@@ -64,6 +65,17 @@ def _checked_inside(spec, path, seconds):
 
 
 _checked = runner._checked
+
+
+def test_only_the_catalogue_s_are_ended_after_a_time(faulty, tmp_path, monkeypatch):
+    set_: list[int] = []
+    monkeypatch.setattr(signal, "alarm", set_.append)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setenv(runner.MARK, "")
+    monkeypatch.setattr(runner, "check_environment", lambda spec: runner.Check(spec.id, ""))
+    for spec in (find("envpool/CartPole-v1"), faulty("fine")):
+        runner._checked(spec, tmp_path / "check.jsonl", 200)
+    assert set_ == [200, 0, 0, 0]
 
 
 def test_what_passed_stays_and_what_failed_is_tried_again(faulty, tmp_path):
