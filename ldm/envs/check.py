@@ -17,6 +17,8 @@ from ldm.envs.trace import SEED, STEPS, STREAMS, Trace
 from ldm.errors import LdmError
 
 WIDEST = 2**24  # integers beyond it lose digits in float32
+MOST_NUMBERS = 1_000_000  # of one moment, far beyond what a context holds at 64 a token
+COUNTED = (spaces.CONTINUOUS, spaces.DISCRETE)  # images are made smaller, texts are cut
 TRACEBACK_LINES = 12
 MAX_REWARD = 1e6  # beyond it a task pays nonsense: sums lose every smaller reward
 
@@ -164,6 +166,12 @@ def _require(holds: bool, otherwise: str) -> None:
 def _require_spaces(spec: EnvSpec, env: VectorEnv) -> None:
     kinds = {leaf.kind for leaf in spaces.leaves(env.observation)}
     _require(bool(kinds), "it shows no observation")
+    numbers = sum(leaf.size for leaf in spaces.leaves(env.observation) if leaf.kind in COUNTED)
+    _require(
+        numbers <= MOST_NUMBERS,
+        f"it shows {numbers:,} numbers at once, expected at most {MOST_NUMBERS:,}: show fewer in "
+        "an adapter, or a picture as an image (uint8)",
+    )
     modality = modality_of(kinds)
     _require(
         modality == spec.modality, f"modality is {modality}, the catalogue has {spec.modality}"

@@ -1,8 +1,10 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
+import gymnasium
 import pytest
 
-from ldm.envs import spaces
+from ldm.envs import check, spaces
 from ldm.envs.catalogue import find
 from ldm.envs.check import check_environment
 from ldm.envs.spec import modality_of
@@ -38,6 +40,14 @@ def test_each_library_keeps_the_contract(library, id):
 def test_what_is_broken_fails_with_the_reason(kind, words, faulty):
     result = check_environment(faulty(kind))
     assert not result.ok and words in result.reason
+
+
+def test_more_numbers_than_any_context_holds_are_refused(faulty):
+    symbols = spaces.describe(gymnasium.spaces.Discrete(2))
+    shown = spaces.describe(gymnasium.spaces.Box(-1, 1, (3_000_000,)))
+    wide = SimpleNamespace(observation=shown, action=symbols)
+    with pytest.raises(check.Broken, match="3,000,000 numbers at once, expected at most 1,000,000"):
+        check._require_spaces(faulty("fine"), wide)
 
 
 def test_a_sound_environment_passes_with_its_figures(faulty):
