@@ -118,7 +118,8 @@ class WorkerEnv:
 
     def reset(self) -> TimeStep:
         with self._closing_on_error():
-            self._call("reset")
+            self._ask("reset")
+            self._collect()
         actions = [spaces.resting(leaf, self.num_envs) for leaf in spaces.leaves(self.action)]
         return self._timestep(actions)
 
@@ -143,23 +144,21 @@ class WorkerEnv:
 
     def watch(self) -> None:
         """From here on `account` knows what the environments are given (for the check)."""
-        with self._closing_on_error():
-            self._call("watch")
+        self._replies("watch")
 
     def account(self) -> list:
         """The accounts of witness.py, one a stream."""
-        found = []
-        with self._closing_on_error():
-            for worker in self._workers:
-                worker.send({"call": "account"})
-                found += worker.receive(self.spec.step_seconds)["account"]
-        return found
+        return [account for reply in self._replies("account") for account in reply["account"]]
 
     def told(self) -> list[str]:
         """What is padded of the environment's spaces, and what was cut so far."""
+        return self._replies("told")[0]["told"]
+
+    def _replies(self, call: str) -> list[dict]:
+        """Of every worker, to a call that moves no environment: there may be no rows yet."""
         with self._closing_on_error():
-            self._workers[0].send({"call": "told"})
-            return self._workers[0].receive(self.spec.step_seconds)["told"]
+            self._ask(call)
+            return [worker.receive(self.spec.step_seconds) for worker in self._workers]
 
     def _timestep(self, executed: Arrays) -> TimeStep:
         views = self._views
@@ -172,10 +171,6 @@ class WorkerEnv:
             views.started.copy(),
             [view.copy() for view in views.expert] if self._hosted else None,
         )
-
-    def _call(self, name: str) -> None:
-        self._ask(name)
-        self._collect()
 
     def _ask(self, name: str) -> None:
         if not self._finalizer.alive:

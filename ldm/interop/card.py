@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ldm.config import TokenConfig
+from ldm.data import fidelity
 from ldm.data.manifest import read_environment
 from ldm.data.tools import episode_returns
 from ldm.data.verify import read_recorded
@@ -56,6 +58,7 @@ def card(folder: Path, form: str = "") -> str:
     parts += ["## How to load it", LOAD[form].format(slug=slug(entries[0]))]
     parts += ["## What is in an episode", _contents(played)]
     parts += ["## Spaces and statistics", _statistics(entries)]
+    parts += ["## What a model will not see", _unseen(entries)]
     parts += [f"Checksum of the recorded data: `{manifest['checksum']}`. Made by ldm; versions:"]
     parts += [_versions(entries)]
     return "\n\n".join(parts) + "\n"
@@ -146,6 +149,12 @@ def _statistics(entries: list[dict]) -> str:
         reward = {k: [v] for k, v in entry["statistics"]["reward"].items()}
         rows.append((entry["id"], "reward", "number", *_ranges(reward)))
     return _table(("environment", "part", "kind", "mean", "deviation", "range"), rows)
+
+
+def _unseen(entries: list[dict]) -> str:
+    told = [line for entry in entries for line in fidelity.lines(entry, TokenConfig())]
+    about = "With a recipe's default `[tokens]`, of what is recorded here: "
+    return about + ("all is seen." if not told else "\n\n" + "\n".join(f"- {x}" for x in told))
 
 
 def _ranges(known: dict | None) -> tuple[str, str, str]:

@@ -69,6 +69,29 @@ class Parts(Keeper):
         return self.shown, reward, False, self.time >= 20, {}
 
 
+class Shifted(Keeper):
+    """Symbols of which none is zero, neither seen nor played."""
+
+    observation_space = Dict(
+        {"one": Discrete(5, start=10), "two": MultiDiscrete([2, 3], start=[4, -9])}
+    )
+    action_space = Discrete(5, start=10)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.see(), {}
+
+    def see(self):
+        self.seen = self.np_random.integers([10, 4, -9], [15, 6, -6])
+        return {"one": self.seen[0], "two": self.seen[1:]}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        paid = float(action == self.seen[0])
+        self.time += 1
+        return self.see(), paid, False, self.time >= 20, {}
+
+
 class Orders(gymnasium.Env):
     """How many of three goods to order, in whole numbers as people declare them."""
 

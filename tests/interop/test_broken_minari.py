@@ -25,6 +25,7 @@ from ldm.envs import spaces
 from ldm.errors import LdmError
 from ldm.interop import imported, parquet
 from ldm.interop import minari as ours
+from ldm.interop.card import card
 
 NAME = "test/maze-v0"
 
@@ -130,6 +131,8 @@ def test_actions_beyond_their_bounds_are_told_with_their_place(tmp_path, dataset
         for line, name in zip(beyond, ("actions", "labels")):
             assert line.startswith(f'minari/{NAME}: {name} "": 6')  # about two thirds
             assert "(bounds -1 to 1) at " + place in line
+    shown = card(tmp_path / "in").partition("## What a model will not see")[2]
+    assert f"- minari/{NAME}: action[0–1]: clipped: 0.6" in shown
 
 
 def test_weights_name_the_environments_of_imported_data(tmp_path, dataset, monkeypatch):
