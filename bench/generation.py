@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from ldm.bench.measure import interleaved, percentiles, rate
-from ldm.envs import spaces
+from ldm.envs import legal, spaces
 from ldm.envs.catalogue import find
 from ldm.envs.make import make
 from ldm.errors import LdmError
@@ -142,7 +142,7 @@ def providers(case: Case) -> dict[tuple[str, str], AbstractContextManager[Open]]
 
 def _actions(case: Case, num_envs: int, action: spaces.Leaf) -> list[np.ndarray]:
     rng = np.random.default_rng(SEED)
-    return [spaces.sample(action, num_envs, rng) for _ in range(case.steps)]
+    return [legal.sample(action, num_envs, rng) for _ in range(case.steps)]
 
 
 def _stepping(step: Callable, actions: list) -> Run:

@@ -17,7 +17,7 @@ COMMON = {
     "ldm.parallel",
     "ldm.versions",
 }
-ENV_TYPES = {"ldm.envs.padding", "ldm.envs.spaces", "ldm.envs.interface", "ldm.envs.spec"}
+ENV_TYPES = {f"ldm.envs.{name}" for name in ("interface", "legal", "padding", "spaces", "spec")}
 
 # part → the modules of ours that it may import; a name stands for itself and all below it
 RULES = {

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ldm.data.episode import Trajectory
-from ldm.envs import spaces
+from ldm.envs import legal, spaces
 
 ROLES = (("observations", "observation"), ("actions", "action"), ("labels", "action"))
 LARGEST = 1e100  # of a number: sums of squares stay finite
@@ -48,7 +48,7 @@ class Content:
                 yield f"{name} of {where} is {array[row]}"
         for name, leaves in self.leaves.items():
             for leaf, array in zip(leaves, getattr(trajectory, name)):
-                if wrong := spaces.violation(leaf, array):
+                if wrong := legal.violation(leaf, array):
                     row = first_bad_row(leaf, array)
                     step = place.seen(row) if name == "observations" else place.step(row)
                     yield f"{name} {wrong}, first at {step}"
@@ -142,7 +142,7 @@ class Beyond:
 
 
 def first_bad_row(leaf: spaces.Leaf, array: np.ndarray) -> int:
-    """The first row of `array` (rows, *shape) that `spaces.violation` objects to."""
+    """The first row of `array` (rows, *shape) that `legal.violation` objects to."""
     flat = array.reshape(len(array), -1)
     if leaf.kind == spaces.CONTINUOUS:
         bad = ~np.isfinite(flat)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ldm.envs import spaces, witness
+from ldm.envs import legal, spaces, witness
 from ldm.envs.differential import difference, direct
 from ldm.envs.interface import TimeStep, VectorEnv
 from ldm.envs.make import make
@@ -199,7 +199,7 @@ def _require_timestep(env: VectorEnv, timestep: TimeStep) -> None:
             expected = (n, *leaf.shape), leaf.dtype
             got = array.shape, array.dtype
             _require(got == expected, f'"{leaf.path}": expected {expected}, got {got}')
-            problem = spaces.violation(leaf, array)
+            problem = legal.violation(leaf, array)
             _require(not problem, problem)
     _require(
         timestep.reward.shape == (n,) and timestep.reward.dtype == np.float64,

@@ -7,7 +7,7 @@ import warnings
 import gymnasium
 import numpy as np
 
-from ldm.envs import spaces
+from ldm.envs import legal, spaces
 from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError, MachineError, install, nearest
@@ -42,16 +42,16 @@ class EnvpoolEnv:
         self._ended = np.ones(num_envs, bool)  # the next row is the first of an episode
         self._cut = np.zeros(num_envs, bool)  # ended by us: envpool does not know
         self._any_ended, self._any_cut = True, False
-        self._executed = spaces.resting(self.action, num_envs)  # by the step that was sent
+        self._executed = legal.resting(self.action, num_envs)  # by the step that was sent
 
     def reset(self) -> TimeStep:
         observation = self._first(self._ids)
         for leaf, array in zip(self._leaves, observation):
-            if problem := spaces.violation(leaf, array):
+            if problem := legal.violation(leaf, array):
                 raise LdmError(f"{self.spec.id}: first observation {problem}")
         self._steps[:] = 0
         self._note_ends(np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool))
-        action = spaces.resting(self.action, self.num_envs)
+        action = legal.resting(self.action, self.num_envs)
         flags = np.zeros((3, self.num_envs), bool)
         return TimeStep(
             observation, [action], np.zeros(self.num_envs), flags[0], flags[1], ~flags[2]
@@ -62,7 +62,7 @@ class EnvpoolEnv:
         return self.receive()
 
     def send(self, action: Arrays) -> None:
-        (self._executed,) = (spaces.executable(self.action, array) for array in action)
+        (self._executed,) = (legal.executable(self.action, array) for array in action)
         if not self._any_cut:
             self._send(self._executed, self._ids)
 
@@ -123,12 +123,12 @@ class EnvpoolEnv:
         """The streams with bad values, None where there is none."""
         checked = zip(self._leaves, timestep.observation)
         if math.isfinite(timestep.reward.sum()) and not any(
-            spaces.violation(*pair) for pair in checked
+            legal.violation(*pair) for pair in checked
         ):
             return None
         bad = ~np.isfinite(timestep.reward)
         for leaf, array in zip(self._leaves, timestep.observation):
-            bad |= [bool(spaces.violation(leaf, row)) for row in array]
+            bad |= [bool(legal.violation(leaf, row)) for row in array]
         return bad if bad.any() else None
 
     def _lose(self, timestep: TimeStep, bad: np.ndarray) -> TimeStep:

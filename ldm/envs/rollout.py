@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ldm.envs import spaces
+from ldm.envs import legal, spaces
 from ldm.envs.interface import Actor, Arrays, TimeStep, VectorEnv
 from ldm.errors import LdmError
 
@@ -22,7 +22,7 @@ class RandomActor:
 
     def act(self, timestep: TimeStep) -> Arrays:
         n = len(timestep.reward)
-        return [spaces.sample(leaf, n, self._rng) for leaf in self._leaves]
+        return [legal.sample(leaf, n, self._rng) for leaf in self._leaves]
 
 
 class Tally:

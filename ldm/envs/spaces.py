@@ -7,15 +7,13 @@ the workers of foreign interpreters, where the library may be an old `gym`.
     leaves(tree)             Tree                      → (Leaf, ...), in order
     flatten(tree, value)     one sample                → [array, ...], one a leaf
     unflatten(tree, arrays)  [array, ...]              → a sample the environment accepts
-    executable(leaf, array)  a batch of actions        → the same as it will be executed
     override(tree, rules)    Tree with leaves that the library declares too wide → Tree
     to_json / from_json      Tree ↔ plain JSON, for manifests and workers
 
-What flatten, unflatten and executable return is new: it shares no memory with what they were given,
-so that an environment may keep an action, and a caller may write over one.
+What flatten and unflatten return is new: it shares no memory with what they were given, so that an
+environment may keep an action, and a caller may write over one. legal.py says what a leaf may hold.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -303,67 +301,6 @@ def _flatten_leaf(leaf: Leaf, value) -> np.ndarray:
     return cast
 
 
-def violation(leaf: Leaf, array: np.ndarray) -> str:
-    """What is wrong with `array` (any batch shape before the leaf's), or an empty string."""
-    if leaf.kind == CONTINUOUS:
-        flat = array.reshape(-1)
-        # one product is finite only if all values are; it may overflow where they are large
-        if not math.isfinite(np.dot(flat, flat)) and not np.isfinite(flat).all():
-            count = len(flat) - np.isfinite(flat).sum()
-            return f'"{leaf.path}": {count} values are NaN or infinite'
-    if leaf.kind == DISCRETE and array.size:
-        if leaf.common_range:
-            least, most = leaf.common_range
-            if array.min() >= least and array.max() <= most:
-                return ""
-        low, high = leaf.range
-        rows = array.reshape(-1, leaf.size)
-        bad = (rows < low) | (rows > high)
-        if np.count_nonzero(bad):
-            component = int(bad.any(0).argmax())
-            value, a, b = (
-                rows[bad[:, component].argmax(), component],
-                low[component],
-                high[component],
-            )
-            return f'"{leaf.path}"[{component}]: {value} is outside {a}..{b}'
-    return ""
-
-
-def executable(leaf: Leaf, array: np.ndarray) -> np.ndarray:
-    """A batch of actions as it is executed: in the leaf's dtype, numbers clipped to its bounds and
-    rounded to those that the environment's own dtype has (integers, float16).
-
-    Raises ValueError on a wrong shape, on NaN and on a symbol out of range.
-    """
-    array = np.array(array, leaf.dtype)
-    if array.shape[1:] != leaf.shape:
-        raise ValueError(
-            f'action "{leaf.path}": expected shape (N, *{leaf.shape}), got {array.shape}'
-        )
-    if problem := violation(leaf, array):
-        raise ValueError(f"action {problem}")
-    if leaf.kind == CONTINUOUS:
-        return _rounded(leaf, array.clip(*leaf.bounds))
-    return ended(leaf, array)
-
-
-def _rounded(leaf: Leaf, numbers: np.ndarray) -> np.ndarray:
-    """The nearest numbers that the environment's dtype holds: what is recorded is what it gets."""
-    own = np.dtype(leaf.source_dtype)
-    if leaf.whole:
-        return np.rint(numbers)
-    if own.kind != "f" or own.itemsize >= numbers.dtype.itemsize:
-        return numbers
-    most = np.finfo(own).max
-    return numbers.clip(-most, most).astype(own).astype(numbers.dtype)
-
-
-def ended(leaf: Leaf, array: np.ndarray) -> np.ndarray:
-    """Texts of letters (n, size) with nothing after their end; any other leaf as it is."""
-    return array * ((array == 0).cumsum(1) == 0) if leaf.letters else array
-
-
 def unflatten(tree: Tree, arrays: list[np.ndarray]):
     """The inverse of `flatten`: a sample in the environment's own types."""
     return nested(tree, arrays, _unflatten_leaf)
@@ -401,29 +338,6 @@ def text(leaf: Leaf, numbers: np.ndarray) -> str:
     """What numbers of `leaf.letters` spell, up to the first 0."""
     end = np.append(numbers, 0).tolist().index(0)
     return "".join(leaf.letters[number - 1] for number in numbers[:end])
-
-
-def resting(leaf: Leaf, n: int) -> np.ndarray:
-    """`n` times the legal action that is nearest to zero, (n, *shape)."""
-    zeros = np.zeros((n, *leaf.shape), leaf.dtype)
-    low, high = (
-        leaf.bounds if leaf.kind == CONTINUOUS else (a.reshape(leaf.shape) for a in leaf.range)
-    )
-    return zeros.clip(low, high)
-
-
-def sample(leaf: Leaf, n: int, rng: np.random.Generator) -> np.ndarray:
-    """`n` uniform values of an action leaf, (n, *shape); an infinite bound counts as ±1."""
-    values: np.ndarray
-    if leaf.kind == DISCRETE:
-        values = rng.integers(0, np.asarray(leaf.counts, np.int64), (n, leaf.size)) + leaf.start
-    elif leaf.kind == CONTINUOUS:
-        low = np.maximum(np.nan_to_num(leaf.low, neginf=-1.0), -1e6)
-        high = np.minimum(np.nan_to_num(leaf.high, posinf=1.0), 1e6)
-        values = _rounded(leaf, rng.uniform(low, high, (n, leaf.size)))
-    else:
-        raise UnsupportedSpace(f'an action of kind {leaf.kind} ("{leaf.path}") is not supported')
-    return ended(leaf, values.astype(leaf.dtype).reshape(n, *leaf.shape))
 
 
 def to_json(tree: Tree):

@@ -18,7 +18,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ldm.envs import channel, groups, spaces
+from ldm.envs import channel, groups, legal, spaces
 from ldm.envs.installed import require_whole
 from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
@@ -120,7 +120,7 @@ class WorkerEnv:
         with self._closing_on_error():
             self._ask("reset")
             self._collect()
-        actions = [spaces.resting(leaf, self.num_envs) for leaf in spaces.leaves(self.action)]
+        actions = [legal.resting(leaf, self.num_envs) for leaf in spaces.leaves(self.action)]
         return self._timestep(actions)
 
     def step(self, action: Arrays) -> TimeStep:
@@ -130,7 +130,7 @@ class WorkerEnv:
     def send(self, action: Arrays) -> None:
         leaves = spaces.leaves(self.action)
         self._executed = [
-            spaces.executable(leaf, array) for leaf, array in zip(leaves, action, strict=True)
+            legal.executable(leaf, array) for leaf, array in zip(leaves, action, strict=True)
         ]
         with self._closing_on_error():
             for view, array in zip(self._views.action, self._executed):
@@ -200,7 +200,7 @@ class WorkerEnv:
         views = self._views.observation + (self._views.expert if self._hosted else [])
         leaves = spaces.leaves(self.observation) + spaces.leaves(self.action)
         for leaf, view in zip(leaves, views):
-            if problem := spaces.violation(leaf, view[worker.rows]):
+            if problem := legal.violation(leaf, view[worker.rows]):
                 return Fault("nan" if leaf.kind == spaces.CONTINUOUS else "space", problem)
         return None
 

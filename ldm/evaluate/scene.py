@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ldm.envs import padding, spaces
+from ldm.envs import legal, padding, spaces
 from ldm.envs.interface import Actor, Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.seeds import split_for
@@ -96,7 +96,7 @@ def scenes(
     require_alike(done, _described(env.action_space), "takes")
     leaves = spaces.leaves(done)
     for episode in range(episodes):
-        action = [spaces.resting(leaf, 1) for leaf in leaves]
+        action = [legal.resting(leaf, 1) for leaf in leaves]
         observation = env.reset(seed=seed)[0] if not episode else env.reset()[0]
         earned, paid, over, cut, step = 0.0, 0.0, False, False, 0
         while True:
@@ -107,7 +107,7 @@ def scenes(
             asked = actor.act(timestep)  # it sees the last moment too
             if over or cut:
                 break
-            action = [spaces.executable(leaf, a) for leaf, a in zip(leaves, asked, strict=True)]
+            action = [legal.executable(leaf, a) for leaf, a in zip(leaves, asked, strict=True)]
             sample = spaces.unflatten(done, [array[0] for array in action])
             observation, reward, terminated, truncated, _ = env.step(sample)
             paid = float(np.asarray(reward).item())  # libraries of tensors pay in arrays of one

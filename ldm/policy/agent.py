@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ldm.envs import spaces
+from ldm.envs import legal, spaces
 from ldm.envs.interface import Arrays, TimeStep
 from ldm.errors import LdmError
 from ldm.policy.actor import ModelActor
@@ -47,7 +47,7 @@ class Agent:
         self._reward: np.ndarray = np.zeros(n)
         self._terminated: np.ndarray = np.zeros(n, bool)
         self._truncated: np.ndarray = np.zeros(n, bool)
-        self._last = [spaces.resting(leaf, n) for leaf in self._leaves]
+        self._last = [legal.resting(leaf, n) for leaf in self._leaves]
         self._seen: Arrays | None = None
         self._observed = True
 
@@ -70,7 +70,7 @@ class Agent:
         self._close_episodes()
         self._seen = arrays
         chosen = self.actor.act(self._timestep(arrays))
-        self._last = [spaces.executable(leaf, x) for leaf, x in zip(self._leaves, chosen)]
+        self._last = [legal.executable(leaf, x) for leaf, x in zip(self._leaves, chosen)]
         self._observed = False
         return self.env.native(self._last)
 

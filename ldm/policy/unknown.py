@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ldm.data import explored
-from ldm.envs import spaces
+from ldm.envs import legal, spaces
 from ldm.envs.interface import Arrays
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
@@ -30,7 +30,7 @@ def explore(env: Any, form: Wrapped, seed: int, steps: int, why: str) -> dict:
     rewards = []
     for count, (observation, reward) in enumerate(_moments(env, form, seed, steps)):
         for leaf, array in zip(spaces.leaves(form.observation), observation):
-            if wrong := spaces.violation(leaf, array):
+            if wrong := legal.violation(leaf, array):
                 raise LdmError(f"{name}: observation of random step {count}: {wrong}")
         if not np.isfinite(reward).all():
             raise LdmError(f"{name}: the reward of random step {count} is NaN or infinite")
@@ -52,7 +52,7 @@ def _moments(env: Any, form: Wrapped, seed: int, steps: int) -> Iterator[Moment]
     step = _stepper(env, form, seed)
     yield step(None)
     for _ in range(-(-steps // form.streams)):
-        yield step([spaces.sample(leaf, form.streams, rng) for leaf in leaves])
+        yield step([legal.sample(leaf, form.streams, rng) for leaf in leaves])
 
 
 def _stepper(env: Any, form: Wrapped, seed: int):

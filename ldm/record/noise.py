@@ -8,7 +8,7 @@ random one.
 
 import numpy as np
 
-from ldm.envs import spaces
+from ldm.envs import legal, spaces
 from ldm.envs.interface import Arrays
 
 BLOCK = 256  # steps whose random numbers are drawn at once
@@ -58,7 +58,7 @@ class Noise:
         self._row = 0
         self._chance = self._rng.random((BLOCK, self.num_envs))
         self._random = [
-            spaces.sample(leaf, BLOCK * self.num_envs, self._rng).reshape(
+            legal.sample(leaf, BLOCK * self.num_envs, self._rng).reshape(
                 BLOCK, self.num_envs, *leaf.shape
             )
             for leaf in self._leaves

@@ -11,7 +11,7 @@ from time import perf_counter
 import numpy as np
 
 from ldm.data.episode import Trajectory
-from ldm.envs import spaces
+from ldm.envs import legal, spaces
 from ldm.envs.interface import Actor, Arrays, TimeStep, VectorEnv
 from ldm.errors import LdmError
 from ldm.record.noise import Noise
@@ -142,7 +142,7 @@ def validate(env: VectorEnv, policy: str, trajectory: Trajectory) -> None:
     answer for observations and executed actions.)"""
     where = f"{env.spec.id}, stream with seed {trajectory.seed}"
     for leaf, array in zip(spaces.leaves(env.action), trajectory.labels):
-        if wrong := spaces.violation(leaf, array):
+        if wrong := legal.violation(leaf, array):
             raise LdmError(
                 f"{where}: a label of {policy} is outside the action space: {wrong}; mend that "
                 'reference policy, or delete its card and run "ldm reference" again'

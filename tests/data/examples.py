@@ -10,7 +10,8 @@ from ldm.data.encoded import Encoded, encode, gather
 from ldm.data.episode import Trajectory
 from ldm.data.manifest import write_manifest
 from ldm.data.shards import write_shard
-from ldm.envs.spaces import describe, from_json, leaves, sample, to_json
+from ldm.envs.legal import sample
+from ldm.envs.spaces import describe, from_json, leaves, to_json
 
 Box, Discrete = gym.spaces.Box, gym.spaces.Discrete
 IMAGE = Box(0, 255, (16, 16, 3), np.uint8)

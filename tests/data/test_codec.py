@@ -7,7 +7,7 @@ from ldm.config import TokenConfig
 from ldm.data.batch import ACTION, OBSERVATION, PATCH
 from ldm.data.codec import Codec
 from ldm.data.hashing import rows_of
-from ldm.envs.spaces import sample
+from ldm.envs.legal import sample
 from ldm.errors import LdmError
 
 Box, Discrete = gym.spaces.Box, gym.spaces.Discrete

@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import pytest
 
-from ldm.envs import spaces
+from ldm.envs import legal, spaces
 from ldm.envs.catalogue import load
 
 
@@ -22,8 +22,8 @@ def episode(env, seed: int | None, steps: int = 30) -> np.ndarray:
     observation, _ = env.reset(seed=seed)
     for _ in range(steps):
         flat = spaces.flatten(observed, observation)
-        assert not any(spaces.violation(leaf, x) for leaf, x in zip(spaces.leaves(observed), flat))
-        chosen = [spaces.sample(leaf, 1, rng)[0] for leaf in spaces.leaves(action)]
+        assert not any(legal.violation(leaf, x) for leaf, x in zip(spaces.leaves(observed), flat))
+        chosen = [legal.sample(leaf, 1, rng)[0] for leaf in spaces.leaves(action)]
         np.random.seed(rng.integers(1000))  # noqa: NPY002  what else runs in the process must not matter
         observation, reward, terminated, truncated, _ = env.step(spaces.unflatten(action, chosen))
         rows.append(np.concatenate([np.ravel(x) for x in flat] + [[reward]]))

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from ldm.envs import spaces, trace, worker_process
+from ldm.envs import legal, spaces, trace, worker_process
 from ldm.envs.check import check_environment
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor
@@ -178,7 +178,7 @@ def test_samples_share_no_memory(leaf, sample):
     if isinstance(given, np.ndarray):
         assert not np.shares_memory(given, sample)
         assert not np.shares_memory(spaces.flatten(leaf, given)[0], given)
-    assert not np.shares_memory(spaces.executable(leaf, sample[None]), sample)
+    assert not np.shares_memory(legal.executable(leaf, sample[None]), sample)
 
 
 def test_whole_numbers_stay_whole(spec):

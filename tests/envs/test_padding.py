@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces as gym
 
 from ldm.data import entry
-from ldm.envs import gym_spaces, padding, spaces
+from ldm.envs import gym_spaces, legal, padding, spaces
 from ldm.envs.check import check_environment
 from ldm.envs.make import make
 from ldm.envs.padding import Padding
@@ -40,7 +40,7 @@ def test_there_and_back(space):
         sample = space.sample()
         there = pad.there(sample)
         flat = spaces.flatten(tree, there)
-        assert not any(map(spaces.violation, spaces.leaves(tree), flat))
+        assert not any(map(legal.violation, spaces.leaves(tree), flat))
         again = pad.back(spaces.unflatten(tree, flat))
         assert repr(space.to_jsonable([again])) == repr(space.to_jsonable([sample]))
 
@@ -54,11 +54,11 @@ def test_a_text_that_is_an_action_is_spelt():
     assert leaf.start == (1, 1, 0, 0, 0) and leaf.counts == (4, 4, 5, 5, 5)
     for text, kept_of_it in (("ba", "ba"), ("c_a", "c_a"), ("abcabc", "abcab")):
         (flat,) = spaces.flatten(leaf, text)
-        assert not spaces.violation(leaf, flat) and spaces.unflatten(leaf, [flat]) == kept_of_it
+        assert not legal.violation(leaf, flat) and spaces.unflatten(leaf, [flat]) == kept_of_it
     with pytest.raises(ValueError, match=r"\['d'\] are not among the letters of its space"):
         spaces.flatten(leaf, "dab")
-    drawn = spaces.sample(leaf, 200, np.random.default_rng(0))
-    done = spaces.executable(leaf, drawn)
+    drawn = legal.sample(leaf, 200, np.random.default_rng(0))
+    done = legal.executable(leaf, drawn)
     assert all(space.contains(spaces.unflatten(leaf, [row])) for row in done)
     ends = done == 0
     assert ends.any() and (ends[:, 1:] >= ends[:, :-1]).all()  # nothing after an end

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces as gym
 
-from ldm.envs import spaces
+from ldm.envs import legal, spaces
 
 CASES = {
     "vector": gym.Box(-1, 2, (3,), np.float32),
@@ -39,7 +39,7 @@ def test_samples_survive(space):
         arrays = spaces.flatten(tree, sample)
         for leaf, array in zip(spaces.leaves(tree), arrays, strict=True):
             assert array.shape == leaf.shape and array.dtype == leaf.dtype
-            assert spaces.violation(leaf, array) == ""
+            assert legal.violation(leaf, array) == ""
         back = spaces.unflatten(tree, arrays)
         assert same(sample, back)
         assert space.shape == (20, 24) or space.contains(back)  # grey images get a channel
@@ -103,10 +103,10 @@ def test_flatten_refuses(space, value, words):
 
 def test_check_finds_what_is_out_of_range():
     symbols = spaces.describe(gym.MultiDiscrete([2, 3], start=[0, 5]))
-    assert spaces.violation(symbols, np.array([[1, 7], [0, 5]])) == ""
-    assert spaces.violation(symbols, np.array([[1, 7], [0, 8]])) == '""[1]: 8 is outside 5..7'
+    assert legal.violation(symbols, np.array([[1, 7], [0, 5]])) == ""
+    assert legal.violation(symbols, np.array([[1, 7], [0, 8]])) == '""[1]: 8 is outside 5..7'
     numbers = spaces.describe(gym.Box(-np.inf, np.inf, (2,)))
-    assert "1 values" in spaces.violation(numbers, np.array([[0, np.nan]]))
+    assert "1 values" in legal.violation(numbers, np.array([[0, np.nan]]))
 
 
 def test_override():
@@ -128,17 +128,17 @@ def test_override():
 
 def test_executable_clips_numbers_and_refuses_the_rest():
     leaf = spaces.describe(gym.Box(np.float32([-1, 0]), np.float32([1, np.inf])))
-    out = spaces.executable(leaf, np.array([[-3.0, 9.0], [0.5, -1.0]]))
+    out = legal.executable(leaf, np.array([[-3.0, 9.0], [0.5, -1.0]]))
     assert out.dtype == np.float32 and out.tolist() == [[-1, 9], [0.5, 0]]
     for bad in (np.zeros((2, 3)), np.full((1, 2), np.nan)):
         with pytest.raises(ValueError):
-            spaces.executable(leaf, bad)
+            legal.executable(leaf, bad)
 
 
 def test_what_is_executed_is_what_the_environment_s_own_dtype_holds():
     leaf = spaces.describe(gym.Box(-1, np.float16(np.inf), (2,), np.float16))
-    sampled = spaces.sample(leaf, 50, np.random.default_rng(0))
-    played = spaces.executable(leaf, np.array([[0.1, -0.3333333], [1e30, -7]], np.float32))
+    sampled = legal.sample(leaf, 50, np.random.default_rng(0))
+    played = legal.executable(leaf, np.array([[0.1, -0.3333333], [1e30, -7]], np.float32))
     for array in (sampled, played):
         assert array.dtype == np.float32
         assert (array == array.astype(np.float16)).all() and np.isfinite(array).all()
@@ -149,9 +149,9 @@ def test_what_is_executed_is_what_the_environment_s_own_dtype_holds():
 def test_random_actions_cover_the_space():
     rng = np.random.default_rng(0)
     symbols = spaces.describe(gym.MultiDiscrete([2, 3], start=[0, 5]))
-    values = spaces.sample(symbols, 200, rng)
+    values = legal.sample(symbols, 200, rng)
     assert values.min(0).tolist() == [0, 5] and values.max(0).tolist() == [1, 7]
-    numbers = spaces.sample(spaces.describe(gym.Box(-np.inf, np.inf, (1,))), 200, rng)
+    numbers = legal.sample(spaces.describe(gym.Box(-np.inf, np.inf, (1,))), 200, rng)
     assert -1 <= numbers.min() < -0.9 and 0.9 < numbers.max() <= 1
     with pytest.raises(spaces.UnsupportedSpace, match="text"):
-        spaces.sample(spaces.describe(gym.Text(4)), 1, rng)
+        legal.sample(spaces.describe(gym.Text(4)), 1, rng)

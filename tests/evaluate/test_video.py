@@ -7,7 +7,7 @@ import imageio.v2
 import numpy as np
 import pytest
 
-from ldm.envs import spaces
+from ldm.envs import legal, spaces
 from ldm.envs.catalogue import find
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor, returns
@@ -110,7 +110,7 @@ def _random(leaf, rng):
         return rng.integers(0, 256, leaf.shape, np.uint8)
     if leaf.kind == spaces.TEXT:
         return np.frombuffer(b"go to the red ball".ljust(leaf.size, b"\0"), np.uint8)
-    return spaces.sample(leaf, 1, rng)[0]
+    return legal.sample(leaf, 1, rng)[0]
 
 
 def test_a_picture_is_the_newest_frame_of_a_stack():

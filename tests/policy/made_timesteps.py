@@ -4,7 +4,8 @@ import gymnasium as gym
 import numpy as np
 
 from ldm.envs.interface import TimeStep
-from ldm.envs.spaces import describe, leaves, sample, to_json
+from ldm.envs.legal import sample
+from ldm.envs.spaces import describe, leaves, to_json
 
 SPACES = {
     "vector": (gym.spaces.Box(-5, 5, (3,)), gym.spaces.Discrete(3)),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from ldm.envs import spaces
+from ldm.envs import legal, spaces
 from ldm.envs.interface import TimeStep
 from ldm.envs.make import make
 from ldm.errors import LdmError
@@ -57,10 +57,10 @@ def by_hand(made: Policy, env: gymnasium.Env, kind: str, steps: int) -> list:
         flat = [array[None] for array in spaces.flatten(trees[0], observation)]
         return TimeStep(flat, action, np.full(1, reward), no | terminated, no, no | started)
 
-    rest = [spaces.resting(leaf, 1) for leaf in leaves]
+    rest = [legal.resting(leaf, 1) for leaf in leaves]
     found, timestep = [], shown(env.reset(seed=3)[0], rest, 0.0, False, True)
     while len(found) < steps:
-        chosen = [spaces.executable(*pair) for pair in zip(leaves, actor.act(timestep))]
+        chosen = [legal.executable(*pair) for pair in zip(leaves, actor.act(timestep))]
         if timestep.terminated[0]:
             timestep = shown(env.reset()[0], chosen, 0.0, False, True)
             continue

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ldm.config import load_recipe
-from ldm.envs import spaces
+from ldm.envs import legal, spaces
 from ldm.envs.catalogue import load
 from ldm.envs.interface import TimeStep
 from ldm.envs.make import make
@@ -34,7 +34,7 @@ class Direct:
             action = actor.act(timestep)
             for leaf, array in zip(spaces.leaves(self.action), action):
                 assert array.shape == (1, *leaf.shape) and array.dtype == leaf.dtype
-                assert not spaces.violation(leaf, array)
+                assert not legal.violation(leaf, array)
                 if leaf.kind == spaces.CONTINUOUS:
                     flat = array.reshape(-1)
                     assert (flat >= leaf.low).all() and (flat <= leaf.high).all()
