@@ -28,6 +28,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SECONDS = Path(__file__).with_name("seconds.json")
 GUARD, AT_LEAST, FAST = 20, 300, 1.0
 found = defaultdict(lambda: {"slowest": 0.0, "all": 0.0})
+failed = set()  # files whose tests ended before their time
 
 
 def pytest_addoption(parser):
@@ -74,6 +75,8 @@ def pytest_runtest_makereport(item, call):
 
 
 def pytest_runtest_logreport(report):
+    if report.failed:
+        failed.add(report.fspath)
     if report.when == "teardown":
         row, seconds = found[report.fspath], dict(report.user_properties)["seconds"]
         row["slowest"], row["all"] = max(row["slowest"], seconds), row["all"] + seconds
@@ -82,7 +85,7 @@ def pytest_runtest_logreport(report):
 def pytest_sessionfinish(session):
     if session.config.getoption("--write-seconds") and not hasattr(session.config, "workerinput"):
         known = json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
-        for path, row in found.items():
+        for path, row in ((p, r) for p, r in found.items() if p not in failed):
             name = Path(path).relative_to("tests").as_posix()
             known[name] = {key: round(value, 2) for key, value in row.items()}
         there = {n: known[n] for n in sorted(known) if (SECONDS.parent / n).exists()}
