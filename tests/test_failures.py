@@ -291,6 +291,15 @@ if __name__ == "__main__":
     with open(sys.argv[1]) as lock:
         install._run([sys.executable, sys.argv[1]], group("gym"), lock.fileno())
 """
+DOOM = """
+import time
+from ldm.envs.catalogue import find
+from ldm.envs.make import make
+
+if __name__ == "__main__":
+    env = make(find("envpool/Basic-v1"), 2, 0)
+    time.sleep(600)
+"""
 PARENTS = {"pool": POOL, "worker": WORKER, "direct": DIRECT, "install": INSTALL}
 
 
@@ -304,6 +313,12 @@ def carriers(mark: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def name(pid: int) -> str:
+    with contextlib.suppress(OSError):  # it has ended
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
 
 
 def wait_until(holds) -> None:
@@ -324,6 +339,22 @@ def test_no_process_outlives_a_parent_killed_at_its_start(tmp_path, kind, delay)
     try:
         wait_until(lambda: len(carriers(mark)) > 1)
         time.sleep(delay)
+        parent.kill()
+        parent.wait()
+        wait_until(lambda: not carriers(mark))
+    finally:
+        for pid in carriers(mark):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+def test_the_processes_of_a_library_die_with_ours(tmp_path):
+    """ViZDoom's, which envpool starts in C++: nothing asks them to."""
+    script, mark = tmp_path / "parent.py", f"{os.getpid()}-doom"
+    script.write_text(DOOM)
+    parent = subprocess.Popen([sys.executable, script], env=os.environ | {"TEST_MARK": mark})
+    try:
+        wait_until(lambda: [name(pid) for pid in carriers(mark)].count("vizdoom") == 2)
         parent.kill()
         parent.wait()
         wait_until(lambda: not carriers(mark))

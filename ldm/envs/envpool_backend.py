@@ -1,5 +1,6 @@
 """Environments of envpool, in this process."""
 
+import contextlib
 import math
 import re
 import warnings
@@ -7,11 +8,12 @@ import warnings
 import gymnasium
 import numpy as np
 
-from ldm.envs import legal, spaces
+from ldm.envs import legal, processes, spaces
 from ldm.envs.interface import Arrays, TimeStep
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError, MachineError, install, nearest
 
+STARTERS = ("envpool.vizdoom",)  # its games run in processes of their own, and outlive a crash
 MAX_FAULTS = 100  # episodes lost to NaN or values out of range before that is an error
 
 
@@ -186,14 +188,16 @@ def make_pool(spec: EnvSpec, num_envs: int, seed: int, threads: int):
     if spec.make not in known:
         raise LdmError(f'{spec.id}: envpool has no "{spec.make}"{nearest(spec.make, known)}')
     seed = seed % (2**31 - num_envs)  # envpool adds the stream's number to a 32 bit integer
-    return envpool.make(
-        spec.make,
-        env_type="gymnasium",
-        num_envs=num_envs,
-        seed=seed,
-        num_threads=min(threads, num_envs),
-        **spec.options,
-    )
+    starts = envpool.registration.registry.specs[spec.make][0] in STARTERS
+    with processes.guarded() if starts else contextlib.nullcontext():
+        return envpool.make(
+            spec.make,
+            env_type="gymnasium",
+            num_envs=num_envs,
+            seed=seed,
+            num_threads=min(threads, num_envs),
+            **spec.options,
+        )
 
 
 def trees(spec: EnvSpec, pool) -> tuple[spaces.Tree, spaces.Tree]:
