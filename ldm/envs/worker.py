@@ -28,6 +28,8 @@ from witness import Witness
 
 HERE = Path(__file__).resolve().parent
 MAX_FRAMES = 12  # of a traceback that are shown
+RESET = ("observation", "info")
+STEP = ("observation", "reward", "terminated", "truncated", "info")
 EXPERT_RESETS = 10  # starts in which a hosted expert may give up before that is an error
 
 
@@ -84,7 +86,8 @@ class Host:
         views, row = self.views, self.config["first"] + i
         for attempt in range(EXPERT_RESETS):
             seed, self.seeds[i] = self.seeds[i], None
-            result = self.envs[i].reset() if seed is None else self.envs[i].reset(seed=seed)
+            env = self.envs[i]
+            result = parts(env.reset() if seed is None else env.reset(seed=seed), RESET)
             try:
                 self.experts[i] = self.expert and self.expert(self.envs[i])
                 self._ask_expert(i, row)
@@ -101,7 +104,7 @@ class Host:
     def _step(self, i: int) -> None:
         views, row = self.views, self.config["first"] + i
         action = spaces.unflatten(self.action, [array[row] for array in views.action])
-        observation, reward, terminated, truncated, _ = self.envs[i].step(action)
+        observation, reward, terminated, truncated, _ = parts(self.envs[i].step(action), STEP)
         self.steps[i] += 1
         terminated = bool(terminated)
         truncated = not terminated and (bool(truncated) or self.steps[i] >= self.horizon)
@@ -144,6 +147,18 @@ class Host:
     def close(self) -> None:
         for env in self.envs:
             env.close()
+
+
+def parts(result, names: tuple):
+    """What reset or step gave, if it has these parts."""
+    if isinstance(result, (tuple, list)) and len(result) == len(names):
+        return result
+    call = "reset" if names is RESET else "step"
+    many = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+    raise Misfit(
+        f"{call} gave {many}, expected {', '.join(names)}; old Gym's form is taken by "
+        '`adapter = "gym"` of its entry in a TOML'
+    )
 
 
 def described(env, name: str) -> spaces.Tree:

@@ -144,6 +144,13 @@ def test_what_is_wrong_is_said(package, id):
         catalogue.find(id)
 
 
+def test_a_form_of_old_gym_is_named(package):
+    spec = catalogue.find("gym:acme_envs:Old")
+    told = check_environment(spec, steps=4).reason
+    assert "reset gave ndarray, expected observation, info; old Gym's form is" in told
+    assert check_environment(replace(spec, make="acme_envs:Old", adapter="gym"), steps=4).ok
+
+
 def test_a_package_that_is_not_there_is_the_machines_fault():
     with pytest.raises(MachineError, match='"acme_enws" is not installed: install it, or add its'):
         catalogue.find("gym:acme_enws:Lock-v0")
