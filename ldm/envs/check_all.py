@@ -22,6 +22,7 @@ from ldm.envs.check import Check, check_environment
 from ldm.envs.groups import group
 from ldm.envs.processes import MARK, kill_marked
 from ldm.envs.spec import EnvSpec
+from ldm.errors import machine_error
 from ldm.parallel.jobs import run_jobs
 
 SCHEMA = 2  # rises when the check asks for more
@@ -109,8 +110,11 @@ def _mark(spec: EnvSpec, pid: int) -> str:
 
 def _append(path: Path, spec: EnvSpec, result: Check) -> None:
     line = json.dumps({"key": key(spec), **asdict(result)}) + "\n"
-    with open(path, "ab") as file:
-        file.write(line.encode())
+    try:
+        with open(path, "ab") as file:
+            file.write(line.encode())
+    except OSError as error:  # a write does not say of what
+        raise machine_error(error, path) or error from error
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from ldm.data.manifest import read_environment
 from ldm.data.tools import scale
 from ldm.data.verify import read_recorded
 from ldm.envs import spaces
-from ldm.errors import LdmError, MachineError, install, let_pass
+from ldm.errors import LdmError, MachineError, install, machine_error
 from ldm.interop.reader import UNREADABLE
 from ldm.parallel.jobs import run_jobs
 
@@ -88,7 +88,8 @@ def _write(folder: Path, entry: dict, name: str, path: Path) -> None:
             storage.update_episodes(_buffers(trees, trajectories))
         _require_readable(path, folder, entry)
     except UNREADABLE as error:
-        let_pass(error)
+        if machine_error(error):
+            raise  # `replacing` names what it was writing
         raise LdmError(
             f"{entry['id']}: Minari cannot hold these spaces ({error}); export it to huggingface, "
             "or leave it out with ldm data filter"

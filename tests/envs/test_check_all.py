@@ -5,12 +5,16 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
 
 from ldm.envs import check_all as runner
 from ldm.envs.catalogue import find
 from ldm.envs.check import Check
 from ldm.envs.check_all import check_all, key, known
 from ldm.envs.processes import marked
+from ldm.errors import MachineError
 
 PROGRAM = """
 import json, sys
@@ -108,6 +112,12 @@ def test_a_line_cut_short_is_checked_again(faulty, tmp_path):
     whole = [json.dumps({"key": key(s), **asdict(Check(s.id, ""))}) for s in specs]
     path.write_text(f"{whole[0]}\n{whole[1][:20]}")
     assert [bool(result) for result in known(specs, path)] == [True, False]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_names_the_file(faulty):
+    with pytest.raises(MachineError, match="cannot write /dev/full: the disk is full"):
+        runner._append(Path("/dev/full"), faulty("fine"), Check("faulty/fine", ""))
 
 
 def test_ctrl_c_keeps_what_is_done(faulty, tmp_path):

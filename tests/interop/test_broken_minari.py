@@ -1,6 +1,7 @@
 """Minari datasets as people have them: broken, mislabelled, out of bounds, with odd names."""
 
 import copy
+import errno
 import json
 import resource
 import subprocess
@@ -19,10 +20,11 @@ from recorded import record, same_data
 
 from ldm.config import MixConfig, Recipe, TokenConfig
 from ldm.data import mix
+from ldm.data.atomic import replacing
 from ldm.data.manifest import read_environment, read_manifest, write_manifest
 from ldm.data.verify import verify
 from ldm.envs import spaces
-from ldm.errors import LdmError
+from ldm.errors import LdmError, MachineError
 from ldm.interop import imported, parquet
 from ldm.interop import minari as ours
 from ldm.interop.card import card
@@ -220,6 +222,22 @@ def test_a_manifest_of_data_without_content_is_refused(tmp_path):
         with pytest.raises(LdmError, match=rf"manifest.json: .*{words}"):
             read_manifest(tmp_path / "data")
     assert spaces.from_json(entry["action"])
+
+
+def test_a_full_disk_names_the_dataset(tmp_path, monkeypatch):
+    record(tmp_path / "data")
+    entry = read_manifest(tmp_path / "data")["environments"][0]
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ours, "_buffers", full)
+    out = tmp_path / "minari/a/b-v0"
+    full_disk = pytest.raises(MachineError, match=f"cannot write {out}: the disk is full")
+    with full_disk, replacing(out) as temporary:
+        (temporary / "data").mkdir(parents=True)
+        ours._write(tmp_path / "data", entry, "a/b-v0", temporary / "data")
+    assert not out.exists()
 
 
 def test_a_disk_that_fills_while_minari_writes_is_one_line(tmp_path):
