@@ -26,7 +26,7 @@ def side(spec: EnvSpec, game: str) -> int:
 
 def like(image: np.ndarray, colour: tuple[int, int, int], off: int = 24) -> np.ndarray:
     """bool (N, 64, 64): every channel is at most `off` from the colour's."""
-    return (abs(image.astype(np.int16) - np.array(colour, np.int16)) <= off).all(-1)
+    return np.all(abs(image.astype(np.int16) - np.array(colour, np.int16)) <= off, axis=-1)
 
 
 def share(found: np.ndarray, n: int) -> np.ndarray:

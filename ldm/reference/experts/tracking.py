@@ -95,7 +95,7 @@ class Tracker:
         self.id, self.game = id, game
         self.me = Where(**game["me"]) if isinstance(game["me"], dict) else None
         self.target = Where(**game["target"])
-        self.threat = game.get("threat")
+        self.threat: dict = game.get("threat", {})
         self.pull = np.array(game.get("pull", (1, 1)), np.float32)
         self.offset = np.array(game.get("offset", (0, 0)), np.float32)
         self.axes = np.array([axis in game.get("axes", "x") for axis in "yx"])
@@ -109,7 +109,7 @@ class Tracker:
         me = self.place(now)
         goal, distance = self.aim(now, before, me)
         wish = self.direction(goal - me - self.game.get("drift", 0.0) * self.state[:, 2:4])
-        if self.threat is not None:
+        if self.threat:
             wish = self.flee(now, me, wish)
         self.state[:, :2], self.state[:, 2:4] = me, wish
         self.state[:, 4] += 1
