@@ -6,26 +6,28 @@ import pytest
 from ldm.envs.catalogue import find
 from ldm.envs.interface import TimeStep
 from ldm.envs.make import make
-from ldm.envs.rollout import returns
 from ldm.reference import experts
 from ldm.reference.experts.procgen_grids import flood, inner, share, step_down
 from ldm.reference.experts.roads_seen import Driver
 from ldm.reference.experts.shoals import swim
 from ldm.reference.experts.tracking import Tracker, Where, centre, contrast, games
 
-# least mean return of a few episodes; random actions earn 1 to 6 and 1
-LEAST = {"envpool/MazeEasy-v0": 9, "envpool/MinerEasy-v0": 5}
+# least reward of a stream in 60 steps
+LEAST = {"envpool/MazeEasy-v0": 8, "envpool/MinerEasy-v0": 2}
 
 
 @pytest.mark.parametrize("id", LEAST)
-def test_the_reference_reaches_its_level(id):
+def test_the_reference_finds_its_goals_soon(id):
     spec = find(id)
-    env = make(spec, 12, 3)
+    env, actor, earned = make(spec, 6, 3), experts.find(id).factory(spec), 0.0
     try:
-        reference = returns(env, experts.find(id).factory(spec), 12)
+        timestep = env.reset()
+        for _ in range(60):
+            timestep = env.step(actor.act(timestep))
+            earned += timestep.reward.sum()
     finally:
         env.close()
-    assert reference.mean() >= LEAST[id]
+    assert earned / 6 >= LEAST[id]
 
 
 def test_every_game_of_the_table_is_in_the_catalogue_and_acts_within_its_space():
