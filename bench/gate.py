@@ -1,6 +1,6 @@
 """What every shipped kernel configuration uses, compiled for GPUs that need not be there.
 
-    python -m ldm.bench.gate sm_90        one JSON line a configuration
+    python -m ldm.bench.gate sm_90 [OPERATION]        one JSON line a configuration
 
 Operations are those with a `shipped.py`. A process of its own, because Triton's interpreter
 (TRITON_INTERPRET=1) cannot compile.
@@ -18,11 +18,12 @@ from ldm.kernels.architectures import ARCHITECTURES
 from ldm.parallel.parent import tied
 
 
-def usages(arch: str) -> Iterator[dict]:
-    """Registers, stack, shared memory and matrix instructions of each configuration."""
+def usages(arch: str, *only: str) -> Iterator[dict]:
+    """Registers, stack, shared memory and matrix instructions of each configuration, of all
+    operations or of those named."""
     from ldm.kernels.ahead_of_time import compile_for, operations
 
-    for operation in operations():
+    for operation in only or operations():
         module = import_module(f"ldm.kernels.{operation}.shipped")
         for kernel, size, element, chosen in module.shipped(arch):
             usage = compile_for(arch=arch, **module.arguments(kernel, size, element, chosen))
@@ -77,10 +78,10 @@ def launched(part: str, arch: str = "sm_90") -> list[str]:
     return faults_of(part, launches_of(part, arch))
 
 
-def in_a_process(arch: str, python: str = sys.executable) -> list[dict]:
+def in_a_process(arch: str, python: str = sys.executable, *only: str) -> list[dict]:
     """`usages` where Triton compiles. Raises RuntimeError with what the process said."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    command = [python, "-m", "ldm.bench.gate", arch]
+    command = [python, "-m", "ldm.bench.gate", arch, *only]
     result = subprocess.run(tied(command), capture_output=True, text=True, env=environment)
     if result.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{result.stderr}")
@@ -88,5 +89,5 @@ def in_a_process(arch: str, python: str = sys.executable) -> list[dict]:
 
 
 if __name__ == "__main__":
-    for usage in usages(sys.argv[1]):
+    for usage in usages(*sys.argv[1:]):
         print(json.dumps(usage), flush=True)

@@ -3,9 +3,10 @@
     python -m ldm.bench.matrix [PAIR…] [--architectures sm_90 …] [--cache DIR] [--out FILE]
 
 A PAIR is torch:triton, as in 2.13:3.7. Each is installed apart, into a virtual environment of its
-own under --cache, with pip as it is set up here; what has been compiled is kept there as well, one
-file a pair and architecture, until a kernel changes. --out gets the page with the table. Ends with
-1 where a configuration must not ship or a kernel is launched with a fault.
+own under --cache, with pip as it is set up here. What has been compiled is kept there as well, one
+file an architecture and operation, until a kernel of it changes: a call that was ended goes on
+where it was. --out gets the page with the table. Ends with 1 where a configuration must not ship
+or a kernel is launched with a fault.
 """
 
 import argparse
@@ -27,7 +28,8 @@ from ldm.parallel.parent import tied
 
 ROOT = Path(__file__).resolve().parents[1]
 PAIRS = ("2.11:3.6", "2.13:3.7", "2.15:3.9")
-PARTS = ("block", "embedding", "loss")
+# Operations with kernels, and the part of the model where torch.compile meets them.
+PARTS = {"packed_attention": "block", "token_embedding": "embedding", "action_loss": "loss"}
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ldm" / "matrix"
 PAGE = ROOT / "docs" / "kernels" / "matrix.md"
 COLUMNS = (
@@ -83,35 +85,49 @@ def python_of(pair: str, cache: Path) -> Path:
     return python
 
 
-def kernels_digest() -> str:
-    """Of everything that a result depends on in the tree."""
-    digest = hashlib.sha256()
-    names = ("gate", "launches", "machine_code", "parts", "written")
-    files = [*(ROOT / "kernels").rglob("*.py"), *(ROOT / "bench" / f"{n}.py" for n in names)]
-    for path in [*sorted(files), *sorted((ROOT / "kernels").rglob("configurations.json"))]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+def digest(operation: str) -> str:
+    """Of everything in the tree that a result of `operation` depends on."""
+    found, names = hashlib.sha256(), ("gate", "launches", "machine_code", "parts", "written")
+    kernels = ROOT / "kernels"
+    files = [*kernels.rglob("*.py"), *kernels.rglob("configurations.json")]
+    others = {kernels / name for name in PARTS if name != operation}
+    files = [path for path in files if others.isdisjoint(path.parents)]
+    for path in [*sorted(files), *(ROOT / "bench" / f"{name}.py" for name in names)]:
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
 
 
-def cell(pair: str, arch: str, cache: Path, say: Callable[[str], None]) -> dict:
-    """{"shipped": usages, "launched": kernels of ours, "faults": why not} of one pair and GPU."""
+def piece(pair: str, arch: str, operation: str, cache: Path, say: Callable[[str], None]) -> dict:
+    """{"shipped": usages, "launched": kernels of ours, "faults": why not} of one operation."""
     torch, triton = pair.split(":")
-    kept = cache / f"torch-{torch}-triton-{triton}" / f"{arch}-{kernels_digest()}.json"
+    folder = cache / f"torch-{torch}-triton-{triton}"
+    kept = folder / f"{arch}-{operation}-{digest(operation)}.json"
     if kept.exists():
         return json.loads(kept.read_text())
     python = str(python_of(pair, cache))
-    say(f"{pair} {arch}: compiling")
-    shipped = gate.in_a_process(arch, python)
-    found = {"shipped": shipped, "faults": [], "launched": 0}
+    say(f"{pair} {arch} {operation}: compiling")
+    shipped, faults = gate.in_a_process(arch, python, operation), []
     for line in shipped:
         name = "{operation} {kernel} {size} {element}, {configuration}".format(**line)
-        found["faults"] += [f"{name}: {why}" for why in gate.failures(line, arch)]
-    for part in PARTS:
-        lines = gate.launches_of(part, arch, python)
-        found["launched"] += len({json.dumps(line["code"]) for line in lines})
-        found["faults"] += gate.faults_of(part, lines)
-    kept.write_text(json.dumps(found))
+        faults += [f"{name}: {why}" for why in gate.failures(line, arch)]
+    lines = gate.launches_of(PARTS[operation], arch, python)
+    launched = len({json.dumps(line["code"]) for line in lines})
+    faults += gate.faults_of(PARTS[operation], lines)
+    found = {"shipped": shipped, "launched": launched, "faults": faults}
+    part = kept.with_suffix(".part")
+    part.write_text(json.dumps(found))
+    part.replace(kept)  # whole, or not there
     return found
+
+
+def cell(pair: str, arch: str, cache: Path, say: Callable[[str], None]) -> dict:
+    """What `piece` gives, of all operations together."""
+    found = [piece(pair, arch, operation, cache, say) for operation in PARTS]
+    return {
+        "shipped": [line for each in found for line in each["shipped"]],
+        "launched": sum(each["launched"] for each in found),
+        "faults": [fault for each in found for fault in each["faults"]],
+    }
 
 
 def row(pair: str, arch: str, found: dict) -> dict:

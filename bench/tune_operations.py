@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
-from ldm._native.layout import LONG, SHORT, TILE
+from ldm._native.layout import LONG, SHORT
 from ldm.bench.scale import DEVICE, sized
 from ldm.kernels.action_loss import configurations as loss
 from ldm.kernels.packed_attention import configurations as attention
@@ -63,10 +63,10 @@ def embedding_candidates(kernel: str, columns: int) -> Iterator[embedding.Config
         choices = product((16, 32), parts[:2], (16, 32), (4, 8, 16), (1, 2))
     elif kernel == "prenorm":
         choices = product((16, 32), parts, (16, 32), (4, 8, 16), (1, 2))
-    elif kernel == "weight":
-        choices = product((TILE,), (32, 64, 128), (32, 64, 128), (4, 8), (2, 3, 4))
-    else:  # sums over entries or slots
-        choices = product((4, 8, 16, 32), parts, (0,), (2, 4, 8), (1, 2))
+    elif kernel == "window":
+        choices = product((16,), (32, 64, 128), (32, 64, 128), (4, 8), (2, 3, 4))
+    else:  # "finish", sums over parts and slots
+        choices = product((4, 8, 16), parts, (4, 8, 16), (2, 4, 8), (1,))
     yield from (make(*choice) for choice in choices)
 
 
@@ -107,7 +107,7 @@ ATTENTION = Operation(
 )  # fmt: skip
 EMBEDDING = Operation(
     embedding.configuration, (WIDTH,),
-    {"forward": "forward"} | _backward("prenorm", "weight", "piece", "row"),
+    {"forward": "forward"} | _backward("prenorm", "window", "finish"),
     embedding_candidates, embedding_calls,
 )  # fmt: skip
 LOSS = Operation(

@@ -10,8 +10,8 @@ import textwrap
 
 
 def stored(kernel) -> set[str]:
-    """Parameters p_… of `kernel` that its body passes, or what it makes of them, as the first
-    argument of a call whose name begins with `store`."""
+    """Parameters p_… of `kernel` that its body, or a function of Triton's that it calls, passes to
+    `tl.store` as the address, or what it makes of them."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(kernel.fn)))
     bases: dict[str, set[str]] = {n: {n} for n in kernel.arg_names if n.startswith("p_")}
 
@@ -28,9 +28,21 @@ def stored(kernel) -> set[str]:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             if pointers(node.value):
                 bases[node.targets[0].id] = pointers(node.value)
-        elif isinstance(node, ast.Call) and _name(node.func).startswith("store"):
-            found |= pointers(node.args[0])
+        elif isinstance(node, ast.Call):
+            for address in _addresses(node, kernel.fn.__globals__):
+                found |= pointers(address)
     return found
+
+
+def _addresses(call: ast.Call, names: dict) -> list[ast.AST]:
+    """Arguments of a call that are stored to."""
+    if isinstance(call.func, ast.Attribute):
+        return call.args[:1] if call.func.attr == "store" else []
+    helper = names.get(_name(call.func))
+    if not hasattr(helper, "arg_names"):  # no function of Triton's
+        return []
+    inside = stored(helper)
+    return [x for x, name in zip(call.args, helper.arg_names, strict=False) if name in inside]
 
 
 def _name(function: ast.AST) -> str:

@@ -8,11 +8,12 @@ from ldm.kernels.launch import launch
 
 
 @triton.jit
-def sum_kernel(
-    p_parts, p_out, n_parts, n_columns, BE: tl.constexpr, BD: tl.constexpr
+def store_sum(
+    p_out, p_parts, i_block, n_parts, n_columns, BE: tl.constexpr, BD: tl.constexpr
 ):  # fmt: skip
-    """Σ over the rows of fp32 [n_parts, n_columns], in a fixed order."""
-    o_d = tl.program_id(0) * BD + tl.arange(0, BD)
+    """The i_block-th BD columns of the sum over the rows of fp32 [n_parts, n_columns], in a fixed
+    order."""
+    o_d = i_block * BD + tl.arange(0, BD)
     b_acc = tl.zeros([BE, BD], tl.float32)
     for i_e in range(0, n_parts, BE):
         o_e = i_e + tl.arange(0, BE)
@@ -21,6 +22,14 @@ def sum_kernel(
         b_acc += tl.load(p_block, mask=m_block, other=0.0)
     b_sum = tl.sum(b_acc, 0).to(p_out.dtype.element_ty)
     tl.store(p_out + o_d, b_sum, mask=o_d < n_columns)
+
+
+@triton.jit
+def sum_kernel(
+    p_parts, p_out, n_parts, n_columns, BE: tl.constexpr, BD: tl.constexpr
+):  # fmt: skip
+    """Σ over the rows of fp32 [n_parts, n_columns], in a fixed order."""
+    store_sum(p_out, p_parts, tl.program_id(0), n_parts, n_columns, BE, BD)
 
 
 def sum_parts(parts: torch.Tensor, like: torch.Tensor, chosen) -> torch.Tensor:

@@ -5,17 +5,18 @@ With e the vector before the norm, x̂ = e · rstd, and dx̂ = dout ⊙ norm:
     de = rstd · (dx̂ − x̂ · mean(dx̂ ⊙ x̂))        dnorm = Σ_tokens dout ⊙ x̂
 e is gathered again: fewer bytes than reading the output, which loses x̂ where the gain is zero.
 
-Three kernels alternate, window after window of tokens: `prenorm` writes de of the window to scratch
-memory that stays in the cache, `weight` and `piece` sum it from there. What they sum across
-windows they read, add to and write back, each element by one program. `row` and `sum` then round
-the sums into the gradients. Token `origin` has the first row of the scratch memory: that of the
-window, or the batch's where `piece` waits for all windows.
+Two kernels alternate, window after window of tokens: `prenorm` writes de of the window to scratch
+memory that stays in the cache, `window` sums it from there. What that sums across windows it reads,
+adds to and writes back, each element by one program. `finish` then rounds all sums into the
+gradients. Token `origin` has the first row of the scratch memory: that of the window, or the
+batch's where pieces wait for all windows.
 """
 
 import triton
 import triton.language as tl
 
 from ldm.kernels.launch import single
+from ldm.kernels.sums import store_sum
 from ldm.kernels.token_embedding.forward import centred, embed, kind_of, store_tile
 
 
@@ -75,17 +76,41 @@ def prenorm_kernel(
 
 
 @triton.jit
-def weight_kernel(
-    p_numbers, p_bytes, p_de, p_tiles, p_groups, p_parts, start, origin, n_window, n_capacity,
-    scale,
+def window_kernel(
+    p_numbers, p_bytes, p_de, p_tiles, p_groups, p_tokens, p_pieces, p_windows, p_parts, p_slots,
+    p_dtable, start, origin, n_window, n_capacity, n_products, n_pieces, scale,
+    KINDS: tl.constexpr, G: tl.constexpr, X: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
+    PARTS: tl.constexpr, PATCH_PARTS: tl.constexpr, BX: tl.constexpr, BD: tl.constexpr,
+    BE: tl.constexpr, BP: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Sums of de of the window that begins at token `start`: `n_products` programs sum the products
+    of numbers and patches, the rest share the window's pieces, `n_pieces` a block of columns."""
+    i_program = tl.program_id(0)
+    if i_program < n_products:
+        add_products(
+            p_parts, p_numbers, p_bytes, p_de, p_tiles, p_groups, i_program, start, origin,
+            n_window, n_capacity, scale, KINDS, G, X, D, TILE, PARTS, PATCH_PARTS, BX, BD,
+            PRECISION,
+        )  # fmt: skip
+    else:
+        add_pieces(
+            p_slots, p_dtable, p_de, p_tokens, p_pieces, p_windows, i_program - n_products, origin,
+            n_window, n_pieces, D, BE, BP,
+        )  # fmt: skip
+
+
+@triton.jit
+def add_products(
+    p_parts, p_numbers, p_bytes, p_de, p_tiles, p_groups, i_program, start, origin, n_window,
+    n_capacity, scale,
     KINDS: tl.constexpr, G: tl.constexpr, X: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
     PARTS: tl.constexpr, PATCH_PARTS: tl.constexpr, BX: tl.constexpr, BD: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Σ inputsᵀ · de over every PARTS-th tile of a kind in the window, added to fp32 rows of D:
     for every part G of each kind's numbers, then for every part X of the patches' bytes."""
-    o_d = tl.program_id(0) % tl.cdiv(D, BD) * BD + tl.arange(0, BD)
-    i_block = tl.program_id(0) // tl.cdiv(D, BD)
+    o_d = i_program % tl.cdiv(D, BD) * BD + tl.arange(0, BD)
+    i_block = i_program // tl.cdiv(D, BD)
     n_numbers = PARTS * KINDS * tl.cdiv(G, BX)
     if i_block < n_numbers:
         n_x, n_parts = G, PARTS
@@ -139,16 +164,17 @@ def _scratch_rows(p_de, o_n, origin, o_d, D: tl.constexpr):
 
 
 @triton.jit
-def piece_kernel(
-    p_de, p_tokens, p_pieces, p_windows, p_slots, p_dtable, start, n_window, n_programs,
+def add_pieces(
+    p_slots, p_dtable, p_de, p_tokens, p_pieces, p_windows, i_program, start, n_window, n_pieces,
     D: tl.constexpr, BE: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """Sums of de over the pieces of the window, into slots, or into the row that a piece ends."""
-    o_d = tl.program_id(0) % tl.cdiv(D, BD) * BD + tl.arange(0, BD)
+    """Sums of de over every n_pieces-th piece of the window, into slots, or into the row that a
+    piece ends. start: the first token of the scratch memory."""
+    o_d = i_program % tl.cdiv(D, BD) * BD + tl.arange(0, BD)
     m_d = o_d < D
     p_window = p_windows + start // n_window
-    i_program = tl.program_id(0) // tl.cdiv(D, BD)
-    for i_piece in range(tl.load(p_window) + i_program, tl.load(p_window + 1), n_programs):
+    i_first = tl.load(p_window) + i_program // tl.cdiv(D, BD)
+    for i_piece in range(i_first, tl.load(p_window + 1), n_pieces):
         first, end = tl.load(p_pieces + i_piece * 4), tl.load(p_pieces + i_piece * 4 + 1)
         code, row = tl.load(p_pieces + i_piece * 4 + 2), tl.load(p_pieces + i_piece * 4 + 3)
         b_acc = tl.zeros([BE, BD], tl.float32)
@@ -169,19 +195,49 @@ def piece_kernel(
 
 
 @triton.jit
-def row_kernel(
-    p_slots, p_rows, p_dtable, D: tl.constexpr, BE: tl.constexpr, BD: tl.constexpr
+def finish_kernel(
+    p_slots, p_rows, p_parts, p_patch_parts, p_gains, p_dtable, p_dfeatures, p_dpatch, p_dnorm,
+    n_rows, n_gains,
+    KINDS: tl.constexpr, G: tl.constexpr, X: tl.constexpr, D: tl.constexpr, PARTS: tl.constexpr,
+    PATCH_PARTS: tl.constexpr, BR: tl.constexpr, BE: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of one row of the table from its slots; zeros where it has no entry."""
-    i_row = tl.program_id(0) // tl.cdiv(D, BD)
-    o_d = tl.program_id(0) % tl.cdiv(D, BD) * BD + tl.arange(0, BD)
-    first, count = tl.load(p_rows + 2 * i_row), tl.load(p_rows + 2 * i_row + 1)
-    if count >= 0:  # else a piece has written it
-        b_acc = tl.zeros([BE, BD], tl.float32)
-        for i_e in range(0, count, BE):
-            o_e = i_e + tl.arange(0, BE)
-            p_block = p_slots + (first + o_e)[:, None].to(tl.int64) * D + o_d[None, :]
-            m_block = (o_e < count)[:, None] & (o_d < D)[None, :]
-            b_acc += tl.load(p_block, mask=m_block, other=0.0)
-        p_row = p_dtable + i_row.to(tl.int64) * D + o_d
-        tl.store(p_row, tl.sum(b_acc, 0).to(p_dtable.dtype.element_ty), mask=o_d < D)
+    """Every sum rounded into its gradient: the weights' parts, the gain's, then the table's rows,
+    whose zeros drive everything else out of the cache, BR a program."""
+    n_numbers = tl.cdiv(KINDS * G * D, BD)
+    n_patches = tl.cdiv(X * D, BD)
+    n_norm = tl.cdiv(D, BD)
+    i = tl.program_id(0)
+    if i < n_numbers:
+        store_sum(p_dfeatures, p_parts, i, PARTS, KINDS * G * D, BE, BD)
+    elif i < n_numbers + n_patches:
+        store_sum(p_dpatch, p_patch_parts, i - n_numbers, PATCH_PARTS, X * D, BE, BD)
+    elif i < n_numbers + n_patches + n_norm:
+        store_sum(p_dnorm, p_gains, i - n_numbers - n_patches, n_gains, D, BE, BD)
+    else:
+        i -= n_numbers + n_patches + n_norm
+        store_rows(p_dtable, p_slots, p_rows, i, n_rows, D, BR, BE, BD)
+
+
+@triton.jit
+def store_rows(
+    p_dtable, p_slots, p_rows, i_program, n_rows, D: tl.constexpr, BR: tl.constexpr,
+    BE: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """The gradient of BR rows of the table that no piece has written: zeros where a row has no
+    entry, else the sum of its slots."""
+    o_d = i_program % tl.cdiv(D, BD) * BD + tl.arange(0, BD)
+    i_first = i_program // tl.cdiv(D, BD) * BR
+    o_r = i_first + tl.arange(0, BR)
+    b_count = tl.load(p_rows + 2 * o_r + 1, mask=o_r < n_rows, other=-1)
+    p_block = p_dtable + o_r[:, None].to(tl.int64) * D + o_d[None, :]
+    b_zero = tl.zeros([BR, BD], p_dtable.dtype.element_ty)
+    tl.store(p_block, b_zero, mask=(b_count == 0)[:, None] & (o_d < D)[None, :])
+    if tl.max(b_count) > 0:
+        for i_row in range(i_first, min(i_first + BR, n_rows)):
+            count = tl.load(p_rows + 2 * i_row + 1)
+            if count > 0:
+                p_slot = p_slots + tl.load(p_rows + 2 * i_row).to(tl.int64) * D
+                store_sum(
+                    p_dtable + i_row.to(tl.int64) * D, p_slot, i_program % tl.cdiv(D, BD), count, D,
+                    BE, BD,
+                )  # fmt: skip

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from ldm.kernels.tuned import Tuned
 
-KERNELS = ("forward", "prenorm", "weight", "piece", "row", "sum", "gain")
+KERNELS = ("forward", "prenorm", "window", "finish")
 # What the results' last bits depend on, so no row may change them (beside the plan's constants):
 GROUP = 32  # tokens that share a sum of the gain's gradient in every window, at least any BM
 PARTS = 4  # sums at most that share the tiles of a window and a kind
 PROGRAMS = 1024  # that share the pieces of a window; no sum depends on it
+PIECE_COLUMNS = 256  # at most, of de that a program sums over a piece
 LARGE = 512  # bytes of a patch: its rows alone are work for all multiprocessors
 
 
@@ -25,7 +26,8 @@ def patch_sums(patch_bytes: int) -> int:
 
 @dataclass(frozen=True)
 class Configuration:
-    """BM tokens or entries, BD columns, BK columns of the inputs, warps and stages of a kernel."""
+    """BM tokens or entries, BD columns, BK columns of the inputs (of `finish`, rows of the table),
+    warps and stages of a kernel."""
 
     BM: int
     BD: int
@@ -44,15 +46,9 @@ def default(kernel: str, columns: int, arch: str, bits: int) -> Configuration:
     if kernel in ("forward", "prenorm"):
         warps = 16 if kernel == "forward" and bits == 16 else 8
         return Configuration(16, min(columns, 512 if bits == 16 else 256), 16, warps, 1)
-    if kernel == "weight":  # BM is the plan's tile
-        return Configuration(64, 64, 64, 4, 3) if bits == 16 else Configuration(64, 64, 32, 8, 1)
-    if kernel == "piece":
-        return Configuration(16, min(columns, 256), 0, 4, 1)
-    if kernel == "row":
-        return Configuration(8, min(columns, 1024), 0, 4, 1)
-    if kernel == "sum":  # of few parts with many columns
-        return Configuration(8, 256, 0, 4, 1)
-    return Configuration(128, 16, 0, 4, 1)  # "gain", of many parts with few columns
+    if kernel == "window":  # BM entries of a piece; products take the plan's tile
+        return Configuration(16, 64, 64, 4, 3) if bits == 16 else Configuration(16, 64, 32, 8, 1)
+    return Configuration(8, min(columns, 1024), 8, 4, 1)  # "finish"
 
 
 configuration = Tuned("token_embedding", Configuration, default)

@@ -8,11 +8,11 @@ from ldm._native.layout import TILE, tiles_a_window
 from ldm.kernels.dispatch import architecture
 from ldm.kernels.launch import DTYPES, INTERPRETED, launch, precision
 from ldm.kernels.rms_norm.reference import EPSILON
-from ldm.kernels.sums import sum_parts
 from ldm.kernels.token_embedding import backward as bwd
 from ldm.kernels.token_embedding import embedding_plan as planning
 from ldm.kernels.token_embedding.configurations import (
     GROUP,
+    PIECE_COLUMNS,
     PROGRAMS,
     configuration,
     number_sums,
@@ -230,14 +230,10 @@ def _backward(
     for start in range(0, tokens, window):
         at = (start, 0 if whole else start, window)
         _prenorm(at, inputs, dout_ND, rstd_N, de_ND, gains_QD)
-        _weight(at, inputs, de_ND, parts_QD)
-        if not whole or start + window >= tokens:
-            _piece(at, de_ND, (tokens_B, pieces_Q4, windows_V1), slots_QD, dtable_RD)
-    # Sums before rows, whose zeros drive everything else out of the cache.
-    dfeatures_IGD, dpatch_XD = _weight_gradients(parts_QD, features_IGD, patch_XD, patches_PX)
-    dnorm_D = _sum("gain", gains_QD, norm_D)
-    _row(slots_QD, rows_R2, dtable_RD, dout_ND)
-    return dtable_RD, dfeatures_IGD, dpatch_XD, dnorm_D
+        pieces = (tokens_B, pieces_Q4, windows_V1)
+        shared = min(PROGRAMS, len(pieces_Q4)) if not whole or start + window >= tokens else 0
+        _window(at, inputs, de_ND, pieces, shared, (parts_QD, slots_QD, dtable_RD))
+    return _finish(weights, patches_PX, rows_R2, parts_QD, gains_QD, slots_QD, dtable_RD)
 
 
 def _groups(window: int, features_IGD) -> int:
@@ -271,59 +267,45 @@ def _prenorm(at, inputs, dout_ND, rstd_N, de_ND, gains_QD) -> None:
     )  # fmt: skip
 
 
-def _weight(at, inputs, de_ND, parts_QD) -> None:
-    """Adds a window's products of numbers and patches with de to the sums."""
+def _window(at, inputs, de_ND, pieces, shared: int, sums) -> None:
+    """Adds a window's products of numbers and patches with de to their sums, and by `shared`
+    programs a block of columns de of the pieces that begin in the scratch memory's window."""
     table_RD, features_IGD, patch_XD = inputs[:3]
     features_NG, patches_PX, *tiles = inputs[6:]
     (kinds, columns, width), patch_bytes = features_IGD.shape, _patch_bytes(patches_PX)
     parts, patch_parts = number_sums(patch_bytes), patch_sums(patch_bytes)
-    chosen = _configuration("weight", de_ND, width)
-    blocks = parts * kinds * triton.cdiv(columns, chosen.BK)
-    blocks += patch_parts * triton.cdiv(patch_bytes, chosen.BK)
+    chosen = _configuration("window", de_ND, width)
+    products = parts * kinds * triton.cdiv(columns, chosen.BK)
+    products += patch_parts * triton.cdiv(patch_bytes, chosen.BK)
+    products *= triton.cdiv(width, chosen.BD)
+    piece_columns = min(columns_of(width), PIECE_COLUMNS)
     facts = _shared(table_RD, features_IGD, patch_XD, de_ND.dtype) | {"X": patch_bytes}
     launch(
-        bwd.weight_kernel, blocks * triton.cdiv(width, chosen.BD), chosen.warps, chosen.stages,
-        features_NG, patches_PX, de_ND, *tiles, parts_QD, *at, tiles_a_window(at[-1], kinds),
-        patch_scale(patch_XD), PARTS=parts, PATCH_PARTS=patch_parts, BX=chosen.BK, BD=chosen.BD,
+        bwd.window_kernel, products + shared * triton.cdiv(width, piece_columns), chosen.warps,
+        chosen.stages, features_NG, patches_PX, de_ND, *tiles, *pieces, *sums, *at,
+        tiles_a_window(at[-1], kinds), products, shared, patch_scale(patch_XD), PARTS=parts,
+        PATCH_PARTS=patch_parts, BX=chosen.BK, BD=chosen.BD, BE=chosen.BM, BP=piece_columns,
         **facts,
     )  # fmt: skip
 
 
-def _piece(at, de_ND, pieces, slots_QD, dtable_RD) -> None:
-    """Sums de over the pieces that begin in the window of the scratch memory's first token."""
-    _, origin, window = at
-    width, programs = de_ND.shape[1], min(PROGRAMS, len(pieces[1]))
-    if programs:
-        chosen = _configuration("piece", de_ND, width)
-        launch(
-            bwd.piece_kernel, programs * triton.cdiv(width, chosen.BD), chosen.warps, chosen.stages,
-            de_ND, *pieces, slots_QD, dtable_RD, origin, window, programs,
-            D=width, BE=chosen.BM, BD=chosen.BD,
-        )  # fmt: skip
-
-
-def _row(slots_QD, rows_R2, dtable_RD, dout_ND) -> None:
-    """Rows that no piece has written: sums of slots, or zeros."""
-    width = dtable_RD.shape[1]
-    chosen = _configuration("row", dout_ND, width)
+def _finish(weights, patches_PX, rows_R2, parts_QD, gains_QD, slots_QD, dtable_RD):
+    """All sums rounded into the gradients of `weights`; of a batch without patches, zeros for their
+    map. The table's has the rows that a piece has written."""
+    dfeatures_IGD, dpatch_XD, dnorm_D = map(torch.empty_like, weights[1:])
+    (kinds, columns, width), patch_bytes = dfeatures_IGD.shape, _patch_bytes(patches_PX)
+    numbers, _ = _parts(dfeatures_IGD, patches_PX)
+    chosen = _configuration("finish", dtable_RD, width)
+    programs = sum(triton.cdiv(x.numel(), chosen.BD) for x in weights[1:])
+    programs += triton.cdiv(len(dtable_RD), chosen.BK) * triton.cdiv(width, chosen.BD)
     launch(
-        bwd.row_kernel, len(dtable_RD) * triton.cdiv(width, chosen.BD), chosen.warps, chosen.stages,
-        slots_QD, rows_R2, dtable_RD, D=width, BE=chosen.BM, BD=chosen.BD,
+        bwd.finish_kernel, programs, chosen.warps, chosen.stages, slots_QD, rows_R2, parts_QD,
+        parts_QD[numbers:], gains_QD, dtable_RD, dfeatures_IGD, dpatch_XD, dnorm_D, len(dtable_RD),
+        len(gains_QD), KINDS=kinds, G=columns, X=len(dpatch_XD), D=width,
+        PARTS=number_sums(patch_bytes), PATCH_PARTS=patch_sums(patch_bytes) if patch_bytes else 0,
+        BR=chosen.BK, BE=chosen.BM, BD=chosen.BD,
     )  # fmt: skip
-
-
-def _weight_gradients(parts_QD, features_IGD, patch_XD, patches_PX):
-    """Their parts added up; zeros for the patch map of a batch without patches."""
-    numbers, patches = _parts(features_IGD, patches_PX)
-    dfeatures_IGD = _sum("sum", parts_QD[:numbers].view(-1, features_IGD.numel()), features_IGD)
-    if not patches:
-        return dfeatures_IGD, torch.zeros_like(patch_XD)
-    dpatch_XD = _sum("sum", parts_QD[numbers:].view(-1, patch_XD.numel()), patch_XD)
-    return dfeatures_IGD, dpatch_XD
-
-
-def _sum(kernel: str, parts: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return sum_parts(parts, like, _configuration(kernel, like, like.shape[-1]))
+    return dtable_RD, dfeatures_IGD, dpatch_XD, dnorm_D
 
 
 def _setup(ctx, inputs, output) -> None:
