@@ -101,6 +101,12 @@ def trips(line: dict, cut: np.ndarray) -> list[int]:
     start, end, first, last = cut.T.astype(np.int64)
     constants = line["constants"]
     rows, keys = constants["BM"], constants.get("BN", 0)
+    if line["kernel"] == "segment_kernel":  # both passes, one after the other
+        of_keys = pieces(cut, min(keys, rows), rows)
+        return [
+            *trips(line | {"kernel": "query_kernel"}, cut),
+            *trips(line | {"kernel": "key_kernel"}, of_keys),
+        ]
     blocks = lambda span, size: int((np.maximum(span, 0) + size - 1).__floordiv__(size).sum())
     if line["kernel"] == "key_kernel":
         past = start + -(-keys // rows) * rows
@@ -108,6 +114,14 @@ def trips(line: dict, cut: np.ndarray) -> list[int]:
     if not keys:
         return []
     return [blocks(start - first, keys), blocks(end - start, keys)]
+
+
+def worked_on(line: dict, tiles: np.ndarray) -> np.ndarray:
+    """Of the long tiles, those that the launch works on: of segments up to SPAN, or of longer
+    ones."""
+    span = tiles[:, 3] - tiles[:, 2]
+    most = line["constants"].get("SPAN", 0)
+    return tiles[span <= most if line["kernel"] == "segment_kernel" else span > most]
 
 
 def moved(line: dict) -> float:
@@ -141,7 +155,10 @@ def kernel(line: dict, part: str, code: dict, tiles: dict[str, np.ndarray]) -> K
     chosen, tile = tiles["short" if short else "long"], SHORT if short else LONG
     heads = constants.get("HEADS") or constants["KEY_HEADS"]
     rows = constants["BN" if line["kernel"] == "key_kernel" else "BM"]
+    chosen = chosen if short else worked_on(line, chosen)
     cut = pieces(chosen, min(rows, tile), tile)
+    alone = line["kernel"] == "segment_kernel"  # a program takes all tiles of a segment
+    working = (chosen[:, 1] == chosen[:, 3]).sum() if alone else len(cut)
     counts = trips(line, cut) if not line["kernel"].startswith("short") else []
     loops, inner = code["loops"], any(counts)
     if len(counts) < len(loops):  # a loop over tiles
@@ -150,7 +167,7 @@ def kernel(line: dict, part: str, code: dict, tiles: dict[str, np.ndarray]) -> K
     instructions = len(cut) * once + sum(n * size for n, size in zip(counts, loops, strict=False))
     share = float((chosen[:, 1] - chosen[:, 0]).sum()) / TOKENS
     return Kernel(
-        *of_line, line["programs"], len(cut) * heads, instructions * heads * line["warps"],
+        *of_line, line["programs"], int(working) * heads, instructions * heads * line["warps"],
         moved(line) * share, 0, inner,
     )  # fmt: skip
 

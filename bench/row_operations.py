@@ -29,7 +29,8 @@ def measure(seconds: float, notes: Callable[[str], None]) -> Iterator[dict]:
                     calls.pop(provider, None)
                     notes(f"{name}, {provider}, {mode}: {first_line(error)}")
             shape = f"{TOKENS} tokens, {LABELS} labels, width {WIDTH}, bf16"
-            yield from timed_rows(name, mode, shape, calls, floor[mode], seconds)
+            moved = dict.fromkeys(calls, floor[mode])
+            yield from timed_rows(name, mode, shape, calls, moved, seconds)
 
 
 def on_gpu(name: str, case: Case) -> list[torch.Tensor]:

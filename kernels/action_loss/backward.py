@@ -21,7 +21,7 @@ def logit_kernel(
     p_total, p_dz, n_labels, C: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
     BK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dz of BM labels, [labels, C]; classes that a label lacks are not written."""
+    """dz of BM labels, [labels, C], in whole groups of classes; zero where a label has no class."""
     o_l = tl.program_id(0) * BM + tl.arange(0, BM)
     m_l, b_row, b_slot, b_classes = labels_of(p_rows, p_slots, p_classes, o_l, n_labels)
     b_dloss = tl.load(p_dloss + o_l, mask=m_l, other=0.0)
@@ -36,13 +36,18 @@ def logit_kernel(
         b_t = targets_of(p_values, p_smooth, o_l, m_l, b_classes, o_c) / b_total[:, None]
         b_dz = (tl.exp(b_z - b_lse[:, None]) - b_t) * b_dloss[:, None]
         p_block = p_dz + o_l[:, None].to(tl.int64) * C + o_c[None, :]
-        m_block = m_l[:, None] & (o_c[None, :] < b_classes[:, None])
-        tl.store(p_block, b_dz.to(p_dz.dtype.element_ty), mask=m_block)
+        tl.store(p_block, b_dz.to(p_dz.dtype.element_ty), mask=whole(m_l, b_classes, o_c, C))
 
 
 @triton.jit
-def load_dz(p_dz, o_l, m_l, b_classes, o_c, C: tl.constexpr):
-    m_block = m_l[:, None] & (o_c[None, :] < b_classes[:, None])
+def whole(m_l, b_classes, o_c, C: tl.constexpr):
+    """Classes of labels in whole groups of 8, which move as one."""
+    b_end = (b_classes + 7) // 8 * 8
+    return m_l[:, None] & (o_c[None, :] < b_end[:, None]) & (o_c < C)[None, :]
+
+
+@triton.jit
+def load_dz(p_dz, o_l, m_block, o_c, C: tl.constexpr):
     return tl.load(p_dz + o_l[:, None].to(tl.int64) * C + o_c[None, :], mask=m_block, other=0.0)
 
 
@@ -55,7 +60,8 @@ def query_gradient(
     b_da = tl.zeros([BM, BD], tl.float32)
     for i_c in range(0, tl.max(b_classes), BC):
         o_c = i_c + tl.arange(0, BC)
-        b_dz = load_dz(p_dz, o_l, m_l, b_classes, o_c, C)
+        m_block = m_l[:, None] & (o_c[None, :] < b_classes[:, None])  # whole groups: more registers
+        b_dz = load_dz(p_dz, o_l, m_block, o_c, C)
         b_weight = load_weight(p_out, o_c, o_d, C, D).to(b_dz.dtype)
         b_da = tl.dot(b_dz, b_weight, b_da, input_precision=PRECISION)
     return b_da
@@ -151,7 +157,7 @@ def class_kernel(
         m_l, b_row, b_slot, b_classes = labels_of(p_rows, p_slots, p_classes, o_l, end)
         if tl.max(b_classes, 0) > i_c:
             b_query = query(p_hidden, p_gate, p_slot, b_row, b_slot, m_l, o_d, D)
-            b_dz = load_dz(p_dz, o_l, m_l, b_classes, o_c, C)
+            b_dz = load_dz(p_dz, o_l, whole(m_l, b_classes, o_c, C), o_c, C)
             b_acc = tl.dot(tl.trans(b_dz), b_query, b_acc, input_precision=PRECISION)
     p_block = p_dout + (i_span * C + o_c)[:, None].to(tl.int64) * D + o_d[None, :]
     tl.store(p_block, b_acc, mask=(o_c < C)[:, None] & (o_d < D)[None, :])

@@ -1,10 +1,11 @@
 """Backward of packed attention in Triton, without atomics: every gradient row has one writer.
 
-Short tiles hold whole segments, so one program makes dq, dk and dv of a tile and head. Long
-segments take two passes: δ and dq over the keys before a query tile, then dk and dv over the
-queries after a key tile. (In fp32, and where query heads share keys, a program has too few
-registers for a whole tile, so there short tiles take the two passes too.) Sums run in a fixed
-order: results are bitwise repeatable. All gradients are rows of one tensor, like their inputs.
+Short tiles hold whole segments, so one program makes dq, dk and dv of a tile and head. Others take
+two passes: δ and dq over the keys before a query tile, then dk and dv over the queries after a key
+tile; both by one program up to SPAN tokens, longer ones by many in two launches. (In fp32, and
+where query heads share keys, a program has too few registers for a whole tile, so there short tiles
+take the two passes too.) Sums run in a fixed order: results are bitwise repeatable. All gradients
+are rows of one tensor, like their inputs.
 
 With base-2 logits s = q kᵀ · scale · log2 e and p = 2^(s − lse):
     dv = pᵀ do        dp = do vᵀ        ds = p ⊙ (dp − δ), δ = Σ_d o ⊙ do
@@ -152,56 +153,74 @@ def add_key_gradients(
 
 
 @triton.jit
+def store_key_gradients(
+    p_dqkv, p_q, p_k, p_v, p_do, p_lse, p_delta, p_positions, p_cos, p_sin, i_key, start, end, last,
+    s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_don, s_doh, n_tokens, scale, scale_log2, window,
+    KEY_HEADS: tl.constexpr, GROUP: tl.constexpr, Z: tl.constexpr, BM: tl.constexpr,
+    BN: tl.constexpr, SHORT: tl.constexpr, WINDOW: tl.constexpr, ROTATE: tl.constexpr,
+    UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """dk, dv of the keys from `start` to `end` of a segment that ends at `last`."""
+    o_n = start + tl.arange(0, BN)
+    m_n = o_n < end
+    b_nan, m_read = load_nan(p_lse + i_key * GROUP * n_tokens, o_n, m_n, SHORT)
+    b_k = load_rows(p_k + i_key * s_kh, o_n, s_kn, m_read, Z, UPCAST)
+    b_v = load_rows(p_v + i_key * s_vh, o_n, s_vn, m_read, Z, UPCAST)
+    b_dk = tl.zeros([BN, Z], tl.float32)
+    b_dv = tl.zeros([BN, Z], tl.float32)
+    if WINDOW:  # queries past the window of the last key see none of this tile
+        last = tl.minimum(last, start + BN - 1 + window)
+    diagonal = tl.minimum(start + BN, last)
+    for i_group in range(GROUP):
+        i_head = i_key * GROUP + i_group
+        p_q_head = p_q + i_head * s_qh
+        p_do_head = p_do + i_head * s_doh
+        p_lse_head = p_lse + i_head * n_tokens
+        p_delta_head = p_delta + i_head * n_tokens
+        for i_m in range(start, diagonal, BM):
+            b_dk, b_dv = add_key_gradients(
+                b_dk, b_dv, b_k, b_v, b_nan, p_q_head, p_do_head, p_lse_head,
+                p_delta_head, p_positions, i_m, last, start, s_qn, s_don, scale_log2, window,
+                Z, BM, BN, True, SHORT, WINDOW, UPCAST, PRECISION,
+            )  # fmt: skip
+        for i_m in range(start + (BN + BM - 1) // BM * BM, last, BM):
+            b_dk, b_dv = add_key_gradients(
+                b_dk, b_dv, b_k, b_v, b_nan, p_q_head, p_do_head, p_lse_head,
+                p_delta_head, p_positions, i_m, last, start, s_qn, s_don, scale_log2, window,
+                Z, BM, BN, SHORT or WINDOW, SHORT, WINDOW, UPCAST, PRECISION,
+            )  # fmt: skip
+    b_position = tl.load(p_positions + o_n, mask=m_n, other=0)
+    b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_n, Z // 2, ROTATE)
+    b_dk = b_dk * scale
+    p_dqkv += (KEY_HEADS * GROUP + i_key) * Z
+    ROW: tl.constexpr = KEY_HEADS * (GROUP + 2) * Z
+    store_rotated(p_dqkv, b_dk, o_n, ROW, m_n, b_cos, b_sin, Z, ROTATE)
+    store_rows(p_dqkv + KEY_HEADS * Z, b_dv, o_n, ROW, m_n, Z)
+
+
+@triton.jit
 def key_kernel(
     p_q, p_k, p_v, p_do, p_dqkv, p_lse, p_delta, p_positions, p_tiles, p_cos, p_sin,
     s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_don, s_doh, n_tokens, scale, scale_log2, window,
     KEY_HEADS: tl.constexpr, GROUP: tl.constexpr, Z: tl.constexpr, TILE: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr, WINDOW: tl.constexpr,
-    ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    SPAN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr,
+    WINDOW: tl.constexpr, ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dk, dv of BN keys of one tile. ROTATE rotates dk back: q and k come rotated."""
+    """dk, dv of BN keys of one tile of a segment over SPAN. ROTATE rotates dk back: q and k come
+    rotated."""
     scale, scale_log2 = single(scale), single(scale_log2)
     i_key, i_tile, i_part = place_of(tl.program_id(0), KEY_HEADS, TILE // BN)
     p_tile = p_tiles + i_tile * 4
     start = tl.load(p_tile) + i_part * BN
     end = tl.minimum(tl.load(p_tile + 1), start + BN)
     last = tl.load(p_tile + 3)
-    if start < end:
-        o_n = start + tl.arange(0, BN)
-        m_n = o_n < end
-        b_nan, m_read = load_nan(p_lse + i_key * GROUP * n_tokens, o_n, m_n, SHORT)
-        b_k = load_rows(p_k + i_key * s_kh, o_n, s_kn, m_read, Z, UPCAST)
-        b_v = load_rows(p_v + i_key * s_vh, o_n, s_vn, m_read, Z, UPCAST)
-        b_dk = tl.zeros([BN, Z], tl.float32)
-        b_dv = tl.zeros([BN, Z], tl.float32)
-        if WINDOW:  # queries past the window of the last key see none of this tile
-            last = tl.minimum(last, start + BN - 1 + window)
-        diagonal = tl.minimum(start + BN, last)
-        for i_group in range(GROUP):
-            i_head = i_key * GROUP + i_group
-            p_q_head = p_q + i_head * s_qh
-            p_do_head = p_do + i_head * s_doh
-            p_lse_head = p_lse + i_head * n_tokens
-            p_delta_head = p_delta + i_head * n_tokens
-            for i_m in range(start, diagonal, BM):
-                b_dk, b_dv = add_key_gradients(
-                    b_dk, b_dv, b_k, b_v, b_nan, p_q_head, p_do_head, p_lse_head,
-                    p_delta_head, p_positions, i_m, last, start, s_qn, s_don, scale_log2, window,
-                    Z, BM, BN, True, SHORT, WINDOW, UPCAST, PRECISION,
-                )  # fmt: skip
-            for i_m in range(start + (BN + BM - 1) // BM * BM, last, BM):
-                b_dk, b_dv = add_key_gradients(
-                    b_dk, b_dv, b_k, b_v, b_nan, p_q_head, p_do_head, p_lse_head,
-                    p_delta_head, p_positions, i_m, last, start, s_qn, s_don, scale_log2, window,
-                    Z, BM, BN, SHORT or WINDOW, SHORT, WINDOW, UPCAST, PRECISION,
-                )  # fmt: skip
-        b_position = tl.load(p_positions + o_n, mask=m_n, other=0)
-        b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_n, Z // 2, ROTATE)
-        b_dk = b_dk * scale
-        p_dqkv += (KEY_HEADS * GROUP + i_key) * Z
-        ROW: tl.constexpr = KEY_HEADS * (GROUP + 2) * Z
-        store_rotated(p_dqkv, b_dk, o_n, ROW, m_n, b_cos, b_sin, Z, ROTATE)
-        store_rows(p_dqkv + KEY_HEADS * Z, b_dv, o_n, ROW, m_n, Z)
+    if (start < end) & (last - tl.load(p_tile + 2) > SPAN):
+        store_key_gradients(
+            p_dqkv, p_q, p_k, p_v, p_do, p_lse, p_delta, p_positions, p_cos, p_sin, i_key, start,
+            end, last, s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_don, s_doh, n_tokens, scale,
+            scale_log2, window, KEY_HEADS, GROUP, Z, BM, BN, SHORT, WINDOW, ROTATE, UPCAST,
+            PRECISION,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -226,54 +245,105 @@ def add_query_gradients(
 
 
 @triton.jit
+def store_query_gradients(
+    p_dqkv, p_delta, p_q, p_k, p_v, p_o, p_do, p_lse, p_positions, p_cos, p_sin, i_head, start, end,
+    first, s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_on, s_oh, s_don, s_doh, n_tokens, scale,
+    scale_log2, window,
+    HEADS: tl.constexpr, GROUP: tl.constexpr, Z: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    SHORT: tl.constexpr, WINDOW: tl.constexpr, ROTATE: tl.constexpr, UPCAST: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """δ and dq of the rows from `start` to `end`, whose keys begin at `first`."""
+    o_m = start + tl.arange(0, BM)
+    m_m = o_m < end
+    p_lse += i_head * n_tokens
+    p_delta += i_head * n_tokens
+    b_do = load_rows(p_do + i_head * s_doh, o_m, s_don, m_m, Z, UPCAST)
+    b_o = load_rows(p_o + i_head * s_oh, o_m, s_on, m_m, Z, UPCAST)
+    b_delta = tl.sum(b_o.to(tl.float32) * b_do.to(tl.float32), 1)
+    tl.store(p_delta + o_m, b_delta, mask=m_m)
+    b_lse = tl.load(p_lse + o_m, mask=m_m, other=0.0)
+    b_lse, b_delta, m_read = readable(b_lse, b_delta, m_m, SHORT)
+    if SHORT:
+        b_do = tl.where(m_read[:, None], b_do, 0.0)
+    b_q = load_rows(p_q + i_head * s_qh, o_m, s_qn, m_read, Z, UPCAST)
+    b_position = tl.load(p_positions + o_m, mask=m_m, other=0)
+    b_first = first_seen(o_m, b_position, window, WINDOW)
+    p_k += (i_head // GROUP) * s_kh
+    p_v += (i_head // GROUP) * s_vh
+    b_dq = tl.zeros([BM, Z], tl.float32)
+    CAUSAL: tl.constexpr = not (SHORT or WINDOW)
+    if WINDOW:
+        first += tl.maximum(start - window + 1 - first, 0) // BN * BN
+    for i_n in range(first, start, BN):
+        b_dq = add_query_gradients(
+            b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, p_lse, i_n, end, s_kn, s_vn, scale_log2,
+            o_m, b_first, Z, BN, SHORT or WINDOW, CAUSAL, SHORT, UPCAST, PRECISION,
+        )  # fmt: skip
+    for i_n in range(start, end, BN):
+        b_dq = add_query_gradients(
+            b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, p_lse, i_n, end, s_kn, s_vn, scale_log2,
+            o_m, b_first, Z, BN, True, CAUSAL, SHORT, UPCAST, PRECISION,
+        )  # fmt: skip
+    b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_m, Z // 2, ROTATE)
+    p_dqkv += i_head * Z
+    ROW: tl.constexpr = (HEADS + 2 * (HEADS // GROUP)) * Z
+    store_rotated(p_dqkv, b_dq * scale, o_m, ROW, m_m, b_cos, b_sin, Z, ROTATE)
+
+
+@triton.jit
 def query_kernel(
     p_q, p_k, p_v, p_o, p_do, p_dqkv, p_lse, p_delta, p_positions, p_tiles, p_cos, p_sin,
     s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_on, s_oh, s_don, s_doh,
     n_tokens, scale, scale_log2, window,
     HEADS: tl.constexpr, GROUP: tl.constexpr, Z: tl.constexpr, TILE: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr, WINDOW: tl.constexpr,
-    ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    SPAN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr,
+    WINDOW: tl.constexpr, ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """δ and dq of BM rows of a tile and head. q and k come rotated; ROTATE: dq is rotated back."""
+    """δ and dq of BM rows of a tile of a segment over SPAN, and a head. q and k come rotated;
+    ROTATE: dq is rotated back."""
     scale, scale_log2 = single(scale), single(scale_log2)
     i_head, i_tile, i_part = place_of(tl.program_id(0), HEADS, TILE // BM)
     p_tile = p_tiles + i_tile * 4
     start = tl.load(p_tile) + i_part * BM
     end = tl.minimum(tl.load(p_tile + 1), start + BM)
     first = tl.load(p_tile + 2)
-    if start < end:
-        o_m = start + tl.arange(0, BM)
-        m_m = o_m < end
-        p_lse += i_head * n_tokens
-        p_delta += i_head * n_tokens
-        b_do = load_rows(p_do + i_head * s_doh, o_m, s_don, m_m, Z, UPCAST)
-        b_o = load_rows(p_o + i_head * s_oh, o_m, s_on, m_m, Z, UPCAST)
-        b_delta = tl.sum(b_o.to(tl.float32) * b_do.to(tl.float32), 1)
-        tl.store(p_delta + o_m, b_delta, mask=m_m)
-        b_lse = tl.load(p_lse + o_m, mask=m_m, other=0.0)
-        b_lse, b_delta, m_read = readable(b_lse, b_delta, m_m, SHORT)
-        if SHORT:
-            b_do = tl.where(m_read[:, None], b_do, 0.0)
-        b_q = load_rows(p_q + i_head * s_qh, o_m, s_qn, m_read, Z, UPCAST)
-        b_position = tl.load(p_positions + o_m, mask=m_m, other=0)
-        b_first = first_seen(o_m, b_position, window, WINDOW)
-        p_k += (i_head // GROUP) * s_kh
-        p_v += (i_head // GROUP) * s_vh
-        b_dq = tl.zeros([BM, Z], tl.float32)
-        CAUSAL: tl.constexpr = not (SHORT or WINDOW)
-        if WINDOW:
-            first += tl.maximum(start - window + 1 - first, 0) // BN * BN
-        for i_n in range(first, start, BN):
-            b_dq = add_query_gradients(
-                b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, p_lse, i_n, end, s_kn, s_vn, scale_log2,
-                o_m, b_first, Z, BN, SHORT or WINDOW, CAUSAL, SHORT, UPCAST, PRECISION,
+    if (start < end) & (tl.load(p_tile + 3) - first > SPAN):
+        store_query_gradients(
+            p_dqkv, p_delta, p_q, p_k, p_v, p_o, p_do, p_lse, p_positions, p_cos, p_sin, i_head,
+            start, end, first, s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_on, s_oh, s_don, s_doh,
+            n_tokens, scale, scale_log2, window, HEADS, GROUP, Z, BM, BN, SHORT, WINDOW, ROTATE,
+            UPCAST, PRECISION,
+        )  # fmt: skip
+
+
+@triton.jit
+def segment_kernel(
+    p_q, p_k, p_v, p_o, p_do, p_dqkv, p_lse, p_delta, p_positions, p_tiles, p_cos, p_sin,
+    s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_on, s_oh, s_don, s_doh,
+    n_tokens, scale, scale_log2, window,
+    HEADS: tl.constexpr, Z: tl.constexpr, SPAN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Both passes over one segment of up to SPAN tokens and a head, by the program that finds the
+    segment's last tile: what the second pass reads again is in the cache, δ its own."""
+    scale, scale_log2 = single(scale), single(scale_log2)
+    i_head, i_tile, _ = place_of(tl.program_id(0), HEADS, 1)
+    p_tile = p_tiles + i_tile * 4
+    end, first, last = tl.load(p_tile + 1), tl.load(p_tile + 2), tl.load(p_tile + 3)
+    if (end == last) & (last - first <= SPAN):  # of an empty tile nothing: it has no rows
+        for start in range(first, last, BM):
+            store_query_gradients(
+                p_dqkv, p_delta, p_q, p_k, p_v, p_o, p_do, p_lse, p_positions, p_cos, p_sin, i_head,
+                start, tl.minimum(start + BM, last), first, s_qn, s_qh, s_kn, s_kh, s_vn, s_vh,
+                s_on, s_oh, s_don, s_doh, n_tokens, scale, scale_log2, window, HEADS, 1, Z, BM, BN,
+                False, False, ROTATE, UPCAST, PRECISION,
             )  # fmt: skip
-        for i_n in range(start, end, BN):
-            b_dq = add_query_gradients(
-                b_dq, b_q, b_do, b_lse, b_delta, p_k, p_v, p_lse, i_n, end, s_kn, s_vn, scale_log2,
-                o_m, b_first, Z, BN, True, CAUSAL, SHORT, UPCAST, PRECISION,
+        tl.debug_barrier()  # every thread's δ is in memory
+        for start in range(first, last, BN):
+            store_key_gradients(
+                p_dqkv, p_q, p_k, p_v, p_do, p_lse, p_delta, p_positions, p_cos, p_sin, i_head,
+                start, tl.minimum(start + BN, last), last, s_qn, s_qh, s_kn, s_kh, s_vn, s_vh,
+                s_don, s_doh, n_tokens, scale, scale_log2, window, HEADS, 1, Z, BM, BN, False,
+                False, ROTATE, UPCAST, PRECISION,
             )  # fmt: skip
-        b_cos, b_sin = load_angles(p_cos, p_sin, b_position, m_m, Z // 2, ROTATE)
-        p_dqkv += i_head * Z
-        ROW: tl.constexpr = (HEADS + 2 * (HEADS // GROUP)) * Z
-        store_rotated(p_dqkv, b_dq * scale, o_m, ROW, m_m, b_cos, b_sin, Z, ROTATE)

@@ -7,9 +7,10 @@ from ldm._native.layout import LONG, SHORT
 from ldm.kernels.tuned import Tuned
 
 KERNELS = (
-    "forward_short", "forward_long", "backward_short", "rotate", "key", "query"
+    "forward_short", "forward_long", "backward_short", "rotate", "segment", "key", "query"
 )  # fmt: skip
 HEAD_DIMS = (64, 128)
+SPAN = 768  # tokens of a segment that one program takes through both passes of the backward
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ HOPPER: dict[tuple[int, str], Configuration] = {
     (64, "forward_long"): Configuration(64, 64, 4, 3),
     (64, "backward_short"): Configuration(SHORT, SHORT, 4, 1),
     (64, "rotate"): Configuration(64, 64, 4, 1),
+    (64, "segment"): Configuration(64, 64, 4, 2),
     (64, "key"): Configuration(64, 64, 4, 2),
     (64, "query"): Configuration(LONG, 64, 8, 2),
     (128, "forward_short"): Configuration(SHORT, SHORT, 4, 1),
     (128, "forward_long"): Configuration(64, 64, 4, 2),
     (128, "backward_short"): Configuration(SHORT, SHORT, 8, 1),
     (128, "rotate"): Configuration(64, 64, 4, 1),
+    (128, "segment"): Configuration(64, 32, 8, 2),
     (128, "key"): Configuration(32, 64, 8, 2),
     (128, "query"): Configuration(LONG, 64, 8, 2),
 }
@@ -43,6 +46,8 @@ HOPPER: dict[tuple[int, str], Configuration] = {
 OTHERS = HOPPER | {
     (64, "backward_short"): Configuration(SHORT, SHORT, 8, 1),
     (128, "forward_long"): Configuration(64, 32, 4, 2),
+    (64, "segment"): Configuration(64, 32, 8, 2),
+    (128, "segment"): Configuration(64, 32, 8, 2),
     (64, "key"): Configuration(64, 32, 8, 2),
     (128, "key"): Configuration(64, 32, 8, 2),
     (128, "query"): Configuration(LONG, 32, 8, 2),
@@ -50,6 +55,8 @@ OTHERS = HOPPER | {
 # Else 8 to 16 bytes of stack: with four warps, and with two stages (the long forward, Triton 3.9).
 SM_120 = OTHERS | {
     (64, "forward_short"): Configuration(SHORT, SHORT, 8, 1),
+    (64, "segment"): Configuration(64, 32, 8, 1),
+    (128, "segment"): Configuration(64, 32, 8, 1),
     (64, "key"): Configuration(64, 32, 8, 1),
     (128, "key"): Configuration(64, 32, 8, 1),
     (128, "forward_long"): Configuration(64, 32, 4, 1),

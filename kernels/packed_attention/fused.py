@@ -16,6 +16,7 @@ from ldm.kernels.launch import DTYPES, INTERPRETED, launch, precision
 from ldm.kernels.packed_attention import backward as bwd
 from ldm.kernels.packed_attention.configurations import (
     HEAD_DIMS,
+    SPAN,
     configuration,
     key_stages,
 )
@@ -313,7 +314,17 @@ def _backward(
             *_strides(q, k, v, o_NHZ, do_NHZ), *scalars, HEADS=s.heads, BM=SHORT, **shared,
         )  # fmt: skip
     q, k, v = _split(qkv_NOZ if cos_TY is None else rotated_NJZ, qkv_NOZ, s)
-    shared["GROUP"] = s.group
+    whole = s.alone_backward and not window  # a program takes a segment through both passes
+    if whole:
+        chosen = s.configuration("segment")
+        facts = {name: value for name, value in shared.items() if name != "WINDOW"}
+        launch(
+            bwd.segment_kernel, long_Q4.shape[0] * s.heads, chosen.warps, chosen.stages,
+            q, k, v, o_NHZ, do_NHZ, dqkv_NOZ, lse_HN, delta_HN, positions_N, long_Q4, *angles,
+            *_strides(q, k, v, o_NHZ, do_NHZ), *scalars,
+            HEADS=s.heads, SPAN=SPAN, BM=chosen.BM, BN=chosen.BN, **facts,
+        )  # fmt: skip
+    shared |= {"GROUP": s.group, "SPAN": SPAN if whole else 0}
     for tiles_Q4, tile in _classes(short_Q4, long_Q4, s.alone_backward):
         facts = shared | {"TILE": tile, "SHORT": tile == SHORT}
         chosen = s.configuration("query")

@@ -14,6 +14,7 @@ from ldm.kernels.packed_attention import backward as bwd
 from ldm.kernels.packed_attention import forward as fwd
 from ldm.kernels.packed_attention.configurations import (
     HEAD_DIMS,
+    SPAN,
     Configuration,
     configuration,
     key_stages,
@@ -24,6 +25,7 @@ FUNCTIONS = {
     "forward_long": fwd.forward_kernel,
     "backward_short": bwd.short_backward_kernel,
     "rotate": fwd.rotate_kernel,
+    "segment": bwd.segment_kernel,
     "key": bwd.key_kernel,
     "query": bwd.query_kernel,
 }
@@ -37,7 +39,7 @@ FACTS: dict[str, dict] = {
 SIXTEEN_BITS = (
     "forward_short", "forward_short rotated", "forward_long", "forward_long rotated",
     "backward_short", "backward_short rotated", "rotate",
-    "key", "key rotated", "key rotated grouped short", "key window",
+    "segment", "segment rotated", "key", "key rotated", "key rotated grouped short", "key window",
     "query", "query rotated", "query rotated short",
 )  # fmt: skip
 THIRTY_TWO_BITS = (
@@ -63,7 +65,7 @@ def arguments(name: str, dim: int, element: str, chosen: Configuration) -> dict:
     pointers |= dict.fromkeys(("p_lse", "p_delta", "p_cos", "p_sin"), "fp32")
     constants = {
         "HEADS": 16, "KEY_HEADS": 16, "GROUP": 1, "Z": dim, "BM": chosen.BM, "BN": chosen.BN,
-        "FROM": 16, "ALL": 32, "TILE": LONG,
+        "FROM": 16, "ALL": 32, "TILE": LONG, "SPAN": SPAN,
         "SHORT": False, "ROTATE": False, "WINDOW": False, "UPCAST": False,
         "PRECISION": "tf32x3" if element == "fp32" else "tf32",
     }  # fmt: skip

@@ -233,8 +233,9 @@ def store_rows(
     b_zero = tl.zeros([BR, BD], p_dtable.dtype.element_ty)
     tl.store(p_block, b_zero, mask=(b_count == 0)[:, None] & (o_d < D)[None, :])
     if tl.max(b_count) > 0:
-        for i_row in range(i_first, min(i_first + BR, n_rows)):
-            count = tl.load(p_rows + 2 * i_row + 1)
+        for i in range(0, BR):
+            i_row = i_first + i
+            count = tl.load(p_rows + 2 * i_row + 1, mask=i_row < n_rows, other=-1)
             if count > 0:
                 p_slot = p_slots + tl.load(p_rows + 2 * i_row).to(tl.int64) * D
                 store_sum(

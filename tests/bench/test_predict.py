@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ldm.bench.machine_code import innermost
-from ldm.bench.predict import MACHINES, layer, moved, parts, pieces, summary, trips
+from ldm.bench.predict import MACHINES, layer, moved, parts, pieces, summary, trips, worked_on
 
 # µs a layer of 65,536 tokens, forward then backward, each H100 then H200, as audited by hand.
 AUDITED = {
@@ -93,3 +93,19 @@ def test_trips_are_those_of_the_kernels_loops(kernel, rows, keys):
     assert (cut[:, 1] - cut[:, 0]).sum() == 370
     line = {"kernel": kernel, "constants": {"BM": rows, "BN": keys}}
     assert trips(line, cut) == walk(kernel, cut.tolist(), rows, keys)
+
+
+@pytest.mark.parametrize("keys", [64, 32])
+def test_a_segment_up_to_the_span_is_one_programs_and_longer_ones_are_the_two_passes(keys):
+    whole = [[0, 128, 0, 200], [128, 200, 0, 200]]
+    longer = [[200, 328, 200, 420], [328, 420, 200, 420]]
+    tiles = np.array(whole + longer)
+    constants = {"BM": 64, "BN": keys, "SPAN": 200}
+    line = {"kernel": "segment_kernel", "constants": constants}
+    mine = worked_on(line, tiles)
+    assert mine.tolist() == whole
+    assert worked_on(line | {"kernel": "key_kernel"}, tiles).tolist() == longer
+    rows = [[start, min(start + 64, 200), 0, 200] for start in range(0, 200, 64)]
+    of_keys = [[start, min(start + keys, 200), 0, 200] for start in range(0, 200, keys)]
+    want = walk("query_kernel", rows, 64, keys) + walk("key_kernel", of_keys, 64, keys)
+    assert trips(line, pieces(mine, 64, 128)) == want

@@ -109,6 +109,17 @@ def test_random_segments(seed, dtype):
     )  # fmt: skip
 
 
+@pytest.mark.bounds
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize(("dim", "rotate"), [(64, True), (128, False)])
+def test_one_program_takes_a_segment_up_to_the_span_and_many_a_longer_one(
+    monkeypatch, dtype, dim, rotate
+):
+    monkeypatch.setattr(fused, "SPAN", LONG + 2)
+    lengths = [LONG + 2, SHORT + 1, LONG + 3, 3, 0, LONG]
+    check(lengths, 1, 1, dim, dtype, rotate=rotate, change=heads_first)
+
+
 def test_eight_thousand_tiny_segments():
     lengths = [1 + i % 2 for i in range(8192)]
     q, k, v, _, positions, cu, tiles = case(lengths, 1, 1, 64, torch.float32)
