@@ -201,26 +201,33 @@ def store_key_gradients(
 @triton.jit
 def key_kernel(
     p_q, p_k, p_v, p_do, p_dqkv, p_lse, p_delta, p_positions, p_tiles, p_cos, p_sin,
-    s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_don, s_doh, n_tokens, scale, scale_log2, window,
+    s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_don, s_doh, n_work, n_tokens, scale, scale_log2, window,
     KEY_HEADS: tl.constexpr, GROUP: tl.constexpr, Z: tl.constexpr, TILE: tl.constexpr,
     SPAN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr,
     WINDOW: tl.constexpr, ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dk, dv of BN keys of one tile of a segment over SPAN. ROTATE rotates dk back: q and k come
+    """dk, dv of BN keys of tiles of segments over SPAN. ROTATE rotates dk back: q and k come
     rotated."""
     scale, scale_log2 = single(scale), single(scale_log2)
-    i_key, i_tile, i_part = place_of(tl.program_id(0), KEY_HEADS, TILE // BN)
-    p_tile = p_tiles + i_tile * 4
-    start = tl.load(p_tile) + i_part * BN
-    end = tl.minimum(tl.load(p_tile + 1), start + BN)
-    last = tl.load(p_tile + 3)
-    if (start < end) & (last - tl.load(p_tile + 2) > SPAN):
-        store_key_gradients(
-            p_dqkv, p_q, p_k, p_v, p_do, p_lse, p_delta, p_positions, p_cos, p_sin, i_key, start,
-            end, last, s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_don, s_doh, n_tokens, scale,
-            scale_log2, window, KEY_HEADS, GROUP, Z, BM, BN, SHORT, WINDOW, ROTATE, UPCAST,
-            PRECISION,
-        )  # fmt: skip
+    PARTS: tl.constexpr = TILE // BN
+    i_work = tl.program_id(0)
+    i_key, i_tile, i_part = place_of(i_work, KEY_HEADS, PARTS)
+    start, end = tl.load(p_tiles + i_tile * 4), tl.load(p_tiles + i_tile * 4 + 1)
+    while start < end:
+        first, last = tl.load(p_tiles + i_tile * 4 + 2), tl.load(p_tiles + i_tile * 4 + 3)
+        start += i_part * BN
+        if (start < end) & (last - first > SPAN):
+            store_key_gradients(
+                p_dqkv, p_q, p_k, p_v, p_do, p_lse, p_delta, p_positions, p_cos, p_sin, i_key,
+                start, tl.minimum(end, start + BN), last, s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_don,
+                s_doh, n_tokens, scale, scale_log2, window, KEY_HEADS, GROUP, Z, BM, BN, SHORT,
+                WINDOW, ROTATE, UPCAST, PRECISION,
+            )  # fmt: skip
+        i_work += tl.num_programs(0)
+        i_key, i_tile, i_part = place_of(i_work, KEY_HEADS, PARTS)
+        m_work = i_work < n_work
+        start = tl.load(p_tiles + i_tile * 4, mask=m_work, other=0)
+        end = tl.load(p_tiles + i_tile * 4 + 1, mask=m_work, other=0)
 
 
 @triton.jit
@@ -295,26 +302,33 @@ def store_query_gradients(
 def query_kernel(
     p_q, p_k, p_v, p_o, p_do, p_dqkv, p_lse, p_delta, p_positions, p_tiles, p_cos, p_sin,
     s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_on, s_oh, s_don, s_doh,
-    n_tokens, scale, scale_log2, window,
+    n_work, n_tokens, scale, scale_log2, window,
     HEADS: tl.constexpr, GROUP: tl.constexpr, Z: tl.constexpr, TILE: tl.constexpr,
     SPAN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, SHORT: tl.constexpr,
     WINDOW: tl.constexpr, ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """δ and dq of BM rows of a tile of a segment over SPAN, and a head. q and k come rotated;
-    ROTATE: dq is rotated back."""
+    """δ and dq of BM rows of tiles of segments over SPAN. q and k come rotated; ROTATE: dq is
+    rotated back."""
     scale, scale_log2 = single(scale), single(scale_log2)
-    i_head, i_tile, i_part = place_of(tl.program_id(0), HEADS, TILE // BM)
-    p_tile = p_tiles + i_tile * 4
-    start = tl.load(p_tile) + i_part * BM
-    end = tl.minimum(tl.load(p_tile + 1), start + BM)
-    first = tl.load(p_tile + 2)
-    if (start < end) & (tl.load(p_tile + 3) - first > SPAN):
-        store_query_gradients(
-            p_dqkv, p_delta, p_q, p_k, p_v, p_o, p_do, p_lse, p_positions, p_cos, p_sin, i_head,
-            start, end, first, s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_on, s_oh, s_don, s_doh,
-            n_tokens, scale, scale_log2, window, HEADS, GROUP, Z, BM, BN, SHORT, WINDOW, ROTATE,
-            UPCAST, PRECISION,
-        )  # fmt: skip
+    PARTS: tl.constexpr = TILE // BM
+    i_work = tl.program_id(0)
+    i_head, i_tile, i_part = place_of(i_work, HEADS, PARTS)
+    start, end = tl.load(p_tiles + i_tile * 4), tl.load(p_tiles + i_tile * 4 + 1)
+    while start < end:
+        first, last = tl.load(p_tiles + i_tile * 4 + 2), tl.load(p_tiles + i_tile * 4 + 3)
+        start += i_part * BM
+        if (start < end) & (last - first > SPAN):
+            store_query_gradients(
+                p_dqkv, p_delta, p_q, p_k, p_v, p_o, p_do, p_lse, p_positions, p_cos, p_sin, i_head,
+                start, tl.minimum(end, start + BM), first, s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_on,
+                s_oh, s_don, s_doh, n_tokens, scale, scale_log2, window, HEADS, GROUP, Z, BM, BN,
+                SHORT, WINDOW, ROTATE, UPCAST, PRECISION,
+            )  # fmt: skip
+        i_work += tl.num_programs(0)
+        i_head, i_tile, i_part = place_of(i_work, HEADS, PARTS)
+        m_work = i_work < n_work
+        start = tl.load(p_tiles + i_tile * 4, mask=m_work, other=0)
+        end = tl.load(p_tiles + i_tile * 4 + 1, mask=m_work, other=0)
 
 
 @triton.jit
@@ -325,25 +339,26 @@ def segment_kernel(
     HEADS: tl.constexpr, Z: tl.constexpr, SPAN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     ROTATE: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Both passes over one segment of up to SPAN tokens and a head, by the program that finds the
-    segment's last tile: what the second pass reads again is in the cache, δ its own."""
+    """Both passes over a segment of up to SPAN tokens and a head, by the program that finds the
+    segment's last tile: what the second pass reads again is in the cache, and δ is its own. (In a
+    loop over tiles it has 104 bytes of stack.)"""
     scale, scale_log2 = single(scale), single(scale_log2)
     i_head, i_tile, _ = place_of(tl.program_id(0), HEADS, 1)
     p_tile = p_tiles + i_tile * 4
     end, first, last = tl.load(p_tile + 1), tl.load(p_tile + 2), tl.load(p_tile + 3)
-    if (end == last) & (last - first <= SPAN):  # of an empty tile nothing: it has no rows
-        for start in range(first, last, BM):
+    if (end == last) & (last - first <= SPAN):  # an empty tile has no rows, so no trips
+        for i_m in range(first, last, BM):
             store_query_gradients(
                 p_dqkv, p_delta, p_q, p_k, p_v, p_o, p_do, p_lse, p_positions, p_cos, p_sin, i_head,
-                start, tl.minimum(start + BM, last), first, s_qn, s_qh, s_kn, s_kh, s_vn, s_vh,
-                s_on, s_oh, s_don, s_doh, n_tokens, scale, scale_log2, window, HEADS, 1, Z, BM, BN,
-                False, False, ROTATE, UPCAST, PRECISION,
+                i_m, tl.minimum(i_m + BM, last), first, s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_on,
+                s_oh, s_don, s_doh, n_tokens, scale, scale_log2, window, HEADS, 1, Z, BM, BN, False,
+                False, ROTATE, UPCAST, PRECISION,
             )  # fmt: skip
         tl.debug_barrier()  # every thread's δ is in memory
-        for start in range(first, last, BN):
+        for i_n in range(first, last, BN):
             store_key_gradients(
-                p_dqkv, p_q, p_k, p_v, p_do, p_lse, p_delta, p_positions, p_cos, p_sin, i_head,
-                start, tl.minimum(start + BN, last), last, s_qn, s_qh, s_kn, s_kh, s_vn, s_vh,
-                s_don, s_doh, n_tokens, scale, scale_log2, window, HEADS, 1, Z, BM, BN, False,
-                False, ROTATE, UPCAST, PRECISION,
+                p_dqkv, p_q, p_k, p_v, p_do, p_lse, p_delta, p_positions, p_cos, p_sin, i_head, i_n,
+                tl.minimum(i_n + BN, last), last, s_qn, s_qh, s_kn, s_kh, s_vn, s_vh, s_don, s_doh,
+                n_tokens, scale, scale_log2, window, HEADS, 1, Z, BM, BN, False, False, ROTATE,
+                UPCAST, PRECISION,
             )  # fmt: skip

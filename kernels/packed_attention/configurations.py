@@ -53,6 +53,10 @@ OTHERS = HOPPER | {
     (128, "query"): Configuration(LONG, 32, 8, 2),
 }
 # Else 8 to 16 bytes of stack: with four warps, and with two stages (the long forward, Triton 3.9).
+SM_100 = OTHERS | {
+    (64, "segment"): Configuration(64, 32, 8, 1),
+    (128, "segment"): Configuration(64, 32, 8, 1),
+}
 SM_120 = OTHERS | {
     (64, "forward_short"): Configuration(SHORT, SHORT, 8, 1),
     (64, "segment"): Configuration(64, 32, 8, 1),
@@ -69,7 +73,7 @@ def default(kernel: str, head_dim: int, arch: str, bits: int) -> Configuration:
     """What runs where nothing was tuned."""
     if bits == 32:
         return FP32[head_dim]
-    return {"sm_90": HOPPER, "sm_120": SM_120}.get(arch, OTHERS)[head_dim, kernel]
+    return {"sm_90": HOPPER, "sm_100": SM_100, "sm_120": SM_120}.get(arch, OTHERS)[head_dim, kernel]
 
 
 configuration = Tuned("packed_attention", Configuration, default)

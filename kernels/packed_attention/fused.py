@@ -329,20 +329,20 @@ def _backward(
         facts = shared | {"TILE": tile, "SHORT": tile == SHORT}
         chosen = s.configuration("query")
         rows = min(chosen.BM, tile)
+        work = tiles_Q4.shape[0] * s.heads * (tile // rows)
         launch(
-            bwd.query_kernel, tiles_Q4.shape[0] * s.heads * (tile // rows),
-            chosen.warps, chosen.stages,
+            bwd.query_kernel, min(work, PROGRAMS), chosen.warps, chosen.stages,
             q, k, v, o_NHZ, do_NHZ, dqkv_NOZ, lse_HN, delta_HN, positions_N, tiles_Q4, *angles,
-            *_strides(q, k, v, o_NHZ, do_NHZ), *scalars,
+            *_strides(q, k, v, o_NHZ, do_NHZ), work, *scalars,
             HEADS=s.heads, BM=rows, BN=chosen.BN, **facts,
         )  # fmt: skip
         chosen = s.configuration("key")
         plain = s.group == 1 and not window and tile == LONG
+        work = tiles_Q4.shape[0] * s.key_heads * (tile // chosen.BN)
         launch(
-            bwd.key_kernel, tiles_Q4.shape[0] * s.key_heads * (tile // chosen.BN),
-            chosen.warps, key_stages(chosen, plain),
+            bwd.key_kernel, min(work, PROGRAMS), chosen.warps, key_stages(chosen, plain),
             q, k, v, do_NHZ, dqkv_NOZ, lse_HN, delta_HN, positions_N, tiles_Q4, *angles,
-            *_strides(q, k, v, do_NHZ), *scalars,
+            *_strides(q, k, v, do_NHZ), work, *scalars,
             KEY_HEADS=s.key_heads, BM=chosen.BM, BN=chosen.BN, **facts,
         )  # fmt: skip
     return dqkv_NOZ
