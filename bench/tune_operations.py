@@ -66,7 +66,7 @@ def embedding_candidates(kernel: str, columns: int) -> Iterator[embedding.Config
     elif kernel == "window":
         choices = product((16,), (32, 64, 128), (32, 64, 128), (4, 8), (2, 3, 4))
     else:  # "finish", sums over parts and slots
-        choices = product((4, 8, 16), parts, (4, 8, 16), (2, 4, 8), (1,))
+        choices = product((8, 16), parts, (4, 8, 16), (2, 4, 8), (1,))
     yield from (make(*choice) for choice in choices)
 
 
@@ -102,7 +102,7 @@ def _backward(*kernels: str) -> dict[str, str]:
 ATTENTION = Operation(
     attention.configuration, attention.HEAD_DIMS,
     dict.fromkeys(("forward_short", "forward_long"), "forward")
-    | _backward("backward_short", "key", "query"),
+    | _backward("backward_short", "segment", "key", "query"),
     attention_candidates, attention_calls,
 )  # fmt: skip
 EMBEDDING = Operation(

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from ldm._native.layout import LONG, SHORT, TILE
+from ldm._native.layout import LONG, SHORT
 from ldm.bench import tune
 from ldm.bench.tune import OPERATIONS
 from ldm.kernels import tuned
@@ -32,10 +32,10 @@ def test_candidates_of_attention_divide_their_tile(kernel):
         assert tile % (c.BN if kernel == "key" else c.BM) == 0
 
 
-@pytest.mark.parametrize("kernel", ["forward", "prenorm", "weight"])
-def test_candidates_of_the_embedding_divide_a_group_or_are_a_tile(kernel):
+@pytest.mark.parametrize("kernel", ["forward", "prenorm"])
+def test_candidates_of_the_embedding_divide_a_group(kernel):
     for c in OPERATIONS["token_embedding"].candidates(kernel, 1024):
-        assert (c.BM == TILE) if kernel == "weight" else (GROUP % c.BM == 0)
+        assert GROUP % c.BM == 0
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -141,7 +141,7 @@ class FakeClock:
         self.tuned, self.times = tuned, times
 
     def __call__(self, calls):
-        return [self.times.get(self.tuned("row", 1024, "sm_90", 16), 2.0)]
+        return [self.times.get(self.tuned("finish", 1024, "sm_90", 16), 2.0)]
 
 
 @pytest.mark.parametrize(("best", "kept"), [(1.0, True), (1.99, False)])
@@ -149,9 +149,9 @@ def test_a_kernel_keeps_what_is_clearly_faster(best, kept, tmp_path, monkeypatch
     """The search without a GPU: the calls' times stand in for it."""
     subject = OPERATIONS["token_embedding"]
     monkeypatch.setattr(subject.tuned, "rows", {})
-    first = subject.tuned.default("row", 1024, "sm_90", 16)
+    first = subject.tuned.default("finish", 1024, "sm_90", 16)
     fast = replace(first, warps=8)
-    only = replace(subject, modes={"row": "backward"}, calls=lambda *_: [])
+    only = replace(subject, modes={"finish": "backward"}, calls=lambda *_: [])
     monkeypatch.setitem(OPERATIONS, "token_embedding", only)
     monkeypatch.setattr(tune, "pruned", lambda *_: [first, replace(first, BM=4), fast])
     monkeypatch.setattr(tune, "_times", FakeClock(subject.tuned, {fast: best}))
@@ -160,7 +160,7 @@ def test_a_kernel_keeps_what_is_clearly_faster(best, kept, tmp_path, monkeypatch
     tune.tune_all("token_embedding", path, 2)
     found = json.loads(path.read_text()) if path.exists() else []
     assert [row["warps"] for row in found] == ([8] if kept else [])
-    assert subject.tuned("row", 1024, "sm_90", 16) == (fast if kept else first)
+    assert subject.tuned("finish", 1024, "sm_90", 16) == (fast if kept else first)
 
 
 def test_an_operation_that_is_none_is_refused(monkeypatch, capsys):
