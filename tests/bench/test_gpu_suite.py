@@ -44,6 +44,8 @@ def test_the_tree_imports_as_it_lies():
 def test_parts_have_names_of_their_own(tmp_path):
     names = [part.name for part in gpu_suite.parts(tmp_path)]
     assert len(names) == len(set(names)) and names[:4] == ["build", "facts", "right", "attention"]
+    for name in names:  # each alone, too: no comma in any
+        assert len(gpu_suite.named(list(gpu_suite.parts(tmp_path)), name)) == 1
 
 
 def test_a_call_goes_on_where_the_last_one_stopped(tmp_path, capsys):
@@ -70,7 +72,7 @@ def test_the_first_nine_parts_fit_into_thirteen_minutes(tmp_path):
 @pytest.mark.slow
 def test_a_dry_run_runs_every_part(tmp_path):
     suite = gpu_suite.ROOT / "bench/gpu_suite.py"
-    command = [sys.executable, str(suite), "--dry-run", "--minutes", "600", "--out", str(tmp_path)]
+    command = [sys.executable, str(suite), "--dry-run", "--minutes", "15", "--out", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
     assert {line["outcome"] for line in summary(tmp_path)} == {"exit 0"}
