@@ -223,11 +223,14 @@ def key_kernel(
                 s_doh, n_tokens, scale, scale_log2, window, KEY_HEADS, GROUP, Z, BM, BN, SHORT,
                 WINDOW, ROTATE, UPCAST, PRECISION,
             )  # fmt: skip
-        i_work += tl.num_programs(0)
-        i_key, i_tile, i_part = place_of(i_work, KEY_HEADS, PARTS)
-        m_work = i_work < n_work
-        start = tl.load(p_tiles + i_tile * 4, mask=m_work, other=0)
-        end = tl.load(p_tiles + i_tile * 4 + 1, mask=m_work, other=0)
+        if SPAN > 0:
+            i_work += tl.num_programs(0)
+            i_key, i_tile, i_part = place_of(i_work, KEY_HEADS, PARTS)
+            m_work = i_work < n_work
+            start = tl.load(p_tiles + i_tile * 4, mask=m_work, other=0)
+            end = tl.load(p_tiles + i_tile * 4 + 1, mask=m_work, other=0)
+        else:  # no loop: one piece a program, and fewer registers
+            start = end
 
 
 @triton.jit
@@ -324,11 +327,14 @@ def query_kernel(
                 s_oh, s_don, s_doh, n_tokens, scale, scale_log2, window, HEADS, GROUP, Z, BM, BN,
                 SHORT, WINDOW, ROTATE, UPCAST, PRECISION,
             )  # fmt: skip
-        i_work += tl.num_programs(0)
-        i_head, i_tile, i_part = place_of(i_work, HEADS, PARTS)
-        m_work = i_work < n_work
-        start = tl.load(p_tiles + i_tile * 4, mask=m_work, other=0)
-        end = tl.load(p_tiles + i_tile * 4 + 1, mask=m_work, other=0)
+        if SPAN > 0:
+            i_work += tl.num_programs(0)
+            i_head, i_tile, i_part = place_of(i_work, HEADS, PARTS)
+            m_work = i_work < n_work
+            start = tl.load(p_tiles + i_tile * 4, mask=m_work, other=0)
+            end = tl.load(p_tiles + i_tile * 4 + 1, mask=m_work, other=0)
+        else:  # no loop: one piece a program, and fewer registers
+            start = end
 
 
 @triton.jit

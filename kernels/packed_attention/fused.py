@@ -5,6 +5,7 @@ one: three gradients apart would be copied together. q and k of long segments ar
 """
 
 import math
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -325,13 +326,14 @@ def _backward(
             HEADS=s.heads, SPAN=SPAN, BM=chosen.BM, BN=chosen.BN, **facts,
         )  # fmt: skip
     shared |= {"GROUP": s.group, "SPAN": SPAN if whole else 0}
+    programs = PROGRAMS if whole else sys.maxsize
     for tiles_Q4, tile in _classes(short_Q4, long_Q4, s.alone_backward):
         facts = shared | {"TILE": tile, "SHORT": tile == SHORT}
         chosen = s.configuration("query")
         rows = min(chosen.BM, tile)
         work = tiles_Q4.shape[0] * s.heads * (tile // rows)
         launch(
-            bwd.query_kernel, min(work, PROGRAMS), chosen.warps, chosen.stages,
+            bwd.query_kernel, min(work, programs), chosen.warps, chosen.stages,
             q, k, v, o_NHZ, do_NHZ, dqkv_NOZ, lse_HN, delta_HN, positions_N, tiles_Q4, *angles,
             *_strides(q, k, v, o_NHZ, do_NHZ), work, *scalars,
             HEADS=s.heads, BM=rows, BN=chosen.BN, **facts,
@@ -340,7 +342,7 @@ def _backward(
         plain = s.group == 1 and not window and tile == LONG
         work = tiles_Q4.shape[0] * s.key_heads * (tile // chosen.BN)
         launch(
-            bwd.key_kernel, min(work, PROGRAMS), chosen.warps, key_stages(chosen, plain),
+            bwd.key_kernel, min(work, programs), chosen.warps, key_stages(chosen, plain),
             q, k, v, do_NHZ, dqkv_NOZ, lse_HN, delta_HN, positions_N, tiles_Q4, *angles,
             *_strides(q, k, v, do_NHZ), work, *scalars,
             KEY_HEADS=s.key_heads, BM=chosen.BM, BN=chosen.BN, **facts,

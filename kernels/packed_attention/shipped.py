@@ -31,9 +31,9 @@ FUNCTIONS = {
 }
 FACTS: dict[str, dict] = {
     "rotated": {"ROTATE": True},
-    "grouped": {"GROUP": 4, "KEY_HEADS": 4},
-    "window": {"WINDOW": True},
-    "short": {"SHORT": True, "TILE": SHORT},
+    "grouped": {"GROUP": 4, "KEY_HEADS": 4, "SPAN": 0},
+    "window": {"WINDOW": True, "SPAN": 0},
+    "short": {"SHORT": True, "TILE": SHORT, "SPAN": 0},
 }
 # What asks for most registers; what is left out here asks for less of the same.
 SIXTEEN_BITS = (
