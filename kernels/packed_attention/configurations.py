@@ -57,8 +57,10 @@ OTHERS = HOPPER | {
 SM_100 = OTHERS | {
     (64, "segment"): Configuration(64, 64, 8, 1),
     (128, "segment"): Configuration(64, 32, 8, 1),
+    (128, "key"): Configuration(64, 32, 8, 1),
     (128, "query"): Configuration(LONG, 32, 8, 1),
 }
+SM_89 = OTHERS | {(128, "segment"): Configuration(64, 32, 8, 1)}  # 8 bytes with two stages
 SM_120 = OTHERS | {
     (64, "forward_short"): Configuration(SHORT, SHORT, 8, 1),
     (64, "segment"): Configuration(64, 32, 8, 1),
@@ -75,7 +77,9 @@ def default(kernel: str, head_dim: int, arch: str, bits: int) -> Configuration:
     """What runs where nothing was tuned."""
     if bits == 32:
         return FP32[head_dim]
-    return {"sm_90": HOPPER, "sm_100": SM_100, "sm_120": SM_120}.get(arch, OTHERS)[head_dim, kernel]
+    return {"sm_89": SM_89, "sm_90": HOPPER, "sm_100": SM_100, "sm_120": SM_120}.get(arch, OTHERS)[
+        head_dim, kernel
+    ]
 
 
 configuration = Tuned("packed_attention", Configuration, default)
