@@ -2,13 +2,14 @@ import io
 import os
 import re
 import signal
+import sys
 import time
 
 import pytest
 from rich.console import Console
 
 from ldm.errors import LdmError
-from ldm.parallel import progress
+from ldm.parallel import local_pool, progress
 from ldm.parallel.jobs import run_jobs
 
 
@@ -30,6 +31,11 @@ def dies(x, folder, deaths):
     if attempts <= deaths:
         os.kill(os.getpid(), signal.SIGKILL)
     return attempts
+
+
+def keeps(megabytes, kept=[]):  # noqa: B006 (what the process leaks)
+    kept.append(b"x" * (megabytes << 20))
+    return os.getpid()
 
 
 def test_results_come_in_the_order_of_the_jobs():
@@ -58,6 +64,14 @@ def test_the_first_error_is_raised_and_stops_the_rest(tmp_path):
 
     with pytest.raises(ValueError, match="job 2"):
         run_jobs(square, jobs(), 1, "square")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory of another process: Linux")
+@pytest.mark.parametrize("megabytes, processes", [(0, 1), (48, 3)])
+def test_a_process_that_has_grown_is_replaced(monkeypatch, megabytes, processes):
+    monkeypatch.setattr(local_pool, "GROWTH", 80 << 20)
+    pids = run_jobs(keeps, [(megabytes,)] * 7, 1, "keeps")
+    assert len(set(pids)) == processes  # the first job's is allowed, then two times 48
 
 
 def test_processes_running_at_an_error_are_stopped(tmp_path):

@@ -7,15 +7,23 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 
 from ldm.errors import LdmError
 from ldm.parallel.parent import die_with
 
+PAGE = os.sysconf("SC_PAGE_SIZE")
+GROWTH = 1 << 30  # bytes that a process may hold beyond what it held after its first job
+
 
 class LocalPool:
-    """One process an executor, so that a death names its job. They outlive jobs: imports stay."""
+    """One process an executor, so that a death names its job. They outlive jobs: imports stay.
+
+    Simulators leak, and an allocator keeps what a thousand of them left in pieces: a process that
+    has grown by GROWTH is replaced between two jobs.
+    """
 
     deaths: tuple[type[BaseException], ...] = (BrokenProcessPool,)
 
@@ -23,13 +31,18 @@ class LocalPool:
         require_main_guard()
         self._idle: list[ProcessPoolExecutor] = []
         self._busy: dict[Future, ProcessPoolExecutor] = {}
+        self._held: dict[ProcessPoolExecutor, int] = {}  # bytes after the first job
 
     def submit(self, function: Callable, job: tuple) -> Future:
         for future, executor in list(self._busy.items()):
             if future.done():
                 del self._busy[future]
-                broken = isinstance(future.exception(), BrokenProcessPool)
-                self._idle += [] if broken else [executor]
+                if isinstance(future.exception(), BrokenProcessPool):
+                    continue
+                if (held := _held(executor)) - self._held.setdefault(executor, held) > GROWTH:
+                    executor.shutdown()
+                    continue
+                self._idle.append(executor)
         executor = self._idle.pop() if self._idle else _executor()
         future = executor.submit(function, *job)
         self._busy[future] = executor
@@ -42,6 +55,15 @@ class LocalPool:
             process.terminate()
         for executor in executors:
             executor.shutdown(cancel_futures=True)  # ends at once: its process is gone
+
+
+def _held(executor: ProcessPoolExecutor) -> int:
+    """Bytes of memory of its process; 0 where the system does not tell."""
+    held = 0
+    for pid in executor._processes or {}:
+        with suppress(OSError):
+            held += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+    return held
 
 
 def _executor() -> ProcessPoolExecutor:
