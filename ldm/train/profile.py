@@ -58,7 +58,7 @@ KERNELS = {  # parts by words in the names of GPU kernels that no range is known
     "communication": ("nccl",),
     "attention": (
         "flash", "fmha", "forward_kernel", "short_backward", "rotate_kernel", "query_kernel",
-        "key_kernel",
+        "key_kernel", "segment_kernel",
     ),
     "products": ("gemm", "cutlass", "nvjet", "cublas", "xmma"),
     "optimiser": ("multi_tensor", "adam"),
