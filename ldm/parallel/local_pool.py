@@ -40,6 +40,7 @@ class LocalPool:
                 if isinstance(future.exception(), BrokenProcessPool):
                     continue
                 if (held := _held(executor)) - self._held.setdefault(executor, held) > GROWTH:
+                    del self._held[executor]
                     executor.shutdown()
                     continue
                 self._idle.append(executor)
