@@ -7,8 +7,10 @@ than is stored to, Inductor copies the tensor in every call; where less, results
 import ast
 import inspect
 import textwrap
+from functools import cache
 
 
+@cache  # a check of 200 batches asks for each launch
 def stored(kernel) -> set[str]:
     """Parameters p_… of `kernel` that its body, or a function of Triton's that it calls, passes to
     `tl.store` as the address, or what it makes of them."""

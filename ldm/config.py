@@ -129,7 +129,7 @@ class Recipe:
     # base tasks that are recorded and scored, but never trained on: "rule" (those that the
     # catalogue marks), names or patterns of their own
     hold_out: list[str] = field(default_factory=lambda: ["rule"])
-    seed: int = 0
+    seed: int = 0  # of references, recording, mix and weights
     workers: int = 2  # processes that generate data side by side
     storage: str = ""  # URL under which data/ and mix/ lie (s3://bucket/runs); "": with the run
     runner: Literal["local", "ray"] = "local"  # where all but training runs: here, or a Ray cluster

@@ -1,4 +1,4 @@
-"""The action head's loss for CPU: only as many classes as the batch asks for, gradient kept ready.
+"""The action head's loss for CPU: only as many classes as its labels ask for, gradient kept ready.
 
 With logits z, probabilities p and targets t that sum to 1: loss = log Σ exp z − t · z, dz = p − t.
 """
@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 
 SMALLEST = -80.0  # exponent: below it results are subnormal, which processors are slow at
+NARROW = 128  # classes
+MULTIPLE = 256  # labels, for few shapes: docs/decisions/0004-few-shapes-on-a-cpu.md
 
 
 def gaussian_targets(classes_L, values_L, classes: int) -> torch.Tensor:
@@ -51,6 +53,30 @@ class _CrossEntropy(torch.autograd.Function):
 def action_loss(
     hidden_UD, rows_L, gate_AD, slot_AD, out_CD, slots_L, classes_L, values_L, smooth_L
 ):
+    labels = rows_L, slots_L, classes_L, values_L, smooth_L
+    groups = wide_and_narrow(classes_L)
+    losses = [
+        _losses(hidden_UD, gate_AD, slot_AD, out_CD, *(x.index_select(0, group) for x in labels))
+        for group in groups
+    ]
+    if not losses:
+        return _losses(hidden_UD, gate_AD, slot_AD, out_CD, *labels)
+    return torch.cat(losses).index_select(0, torch.cat(groups).argsort())
+
+
+def wide_and_narrow(classes_L: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Indices of the labels in two groups; none where one has them all.
+
+    A product has as many columns as its widest label has classes: where one environment in a
+    thousand has 2,310, nearly all labels would pay for them.
+    """
+    wide = -(-int((classes_L > NARROW).sum()) // MULTIPLE) * MULTIPLE
+    if not 0 < wide < len(classes_L):
+        return ()
+    return classes_L.argsort(descending=True, stable=True).tensor_split([wide])
+
+
+def _losses(hidden_UD, gate_AD, slot_AD, out_CD, rows_L, slots_L, classes_L, values_L, smooth_L):
     rows_LD = hidden_UD.index_select(0, rows_L)
     gate_LD, slot_LD = (t.index_select(0, slots_L).to(rows_LD.dtype) for t in (gate_AD, slot_AD))
     query_LD = torch.addcmul(slot_LD, rows_LD, gate_LD)

@@ -28,7 +28,8 @@ class Check:
     """reason: empty where the environment passed. deterministic: the same seed and actions gave the
     same trajectory twice (None where it was not reached). digest: of the first one; environments
     that share it are one environment under two names. like_library: the library's own environment
-    gave it too (None where that does not repeat itself, so that nothing can be compared)."""
+    gave it too (None where that does not repeat itself, so that nothing can be compared). acts:
+    other actions gave another one (None likewise)."""
 
     id: str
     reason: str
@@ -39,6 +40,7 @@ class Check:
     rewards: tuple[float, float] = (0.0, 0.0)  # smallest and largest
     digest: str = ""
     like_library: bool | None = None
+    acts: bool | None = None
 
     @property
     def ok(self) -> bool:
@@ -54,9 +56,13 @@ def check_environment(spec: EnvSpec, seed: int = SEED, steps: int = STEPS) -> Ch
     it (differential.py); never raises for what is wrong with it."""
     first, reason = None, ""
     repeats: tuple[bool | None, bool | None] = (None, None)
+    acts = None
     try:
         first = _play(spec, seed, steps)
         repeats = _compare(spec, seed, steps, first)
+        if repeats[0]:
+            other = _play(spec, seed, steps, actions=seed + 1).trace.timesteps
+            acts = bool(difference(first.trace.timesteps, other, first.observation))
     except (Broken, LdmError) as problem:
         reason = str(problem)
     except Exception as problem:  # whatever a library raises is a finding about it
@@ -66,8 +72,8 @@ def check_environment(spec: EnvSpec, seed: int = SEED, steps: int = STEPS) -> Ch
         return Check(spec.id, reason)
     rate = round(STREAMS * steps / first.seconds, 1)
     counts = first.terminated, first.truncated
-    digest = first.trace.digest.hexdigest()
-    return Check(spec.id, reason, repeats[0], *counts, rate, first.rewards, digest, repeats[1])
+    seen = *counts, rate, first.rewards, first.trace.digest.hexdigest()
+    return Check(spec.id, reason, repeats[0], *seen, repeats[1], acts)
 
 
 @dataclass
@@ -101,12 +107,13 @@ def _compare(spec: EnvSpec, seed: int, steps: int, first: _Run) -> tuple[bool, b
     raise Broken(f"it plays otherwise than the library's own environment: {found}")
 
 
-def _play(spec: EnvSpec, seed: int, steps: int) -> _Run:
+def _play(spec: EnvSpec, seed: int, steps: int, actions: int | None = None) -> _Run:
+    """actions: their seed, where it is another."""
     env = make(spec, STREAMS, seed)
     marks = list(getattr(env, "marks", ()))
     try:
         _require_spaces(spec, env)
-        run = _steps(spec, env, seed, steps)
+        run = _steps(spec, env, seed if actions is None else actions, steps)
     finally:
         env.close()
     if left := [pid for mark in marks for pid in marked(mark)]:

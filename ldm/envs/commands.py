@@ -139,6 +139,9 @@ def _check(specs: list[EnvSpec], workers: int, path: Path, docs: Path | None) ->
     failed = [result for result in results.values() if not result.ok]
     for result in failed if len(specs) <= DETAILED else ():
         console.out(f"{result.id}: {result.reason}", highlight=False)
+    if idle := [result.id for result in results.values() if result.acts is False]:
+        few = check_report.few(idle)
+        console.print(f"no action changed anything within the steps of the check: {few}")
     console.print(f"{len(results) - len(failed)} of {len(results)} keep the contract")
     if failed:
         few = check_report.few([result.id for result in failed])

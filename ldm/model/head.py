@@ -48,10 +48,15 @@ class ActionHead(nn.Module):
         rows_L: torch.Tensor,
         slots_L: torch.Tensor,
         classes_L: torch.Tensor,
+        widest: int,
     ) -> torch.Tensor:
-        """fp32 logits_LK of components: component l reads row rows_l; −∞ at classes ≥ classes_l."""
+        """fp32 logits_LK of components: component l reads row rows_l; −∞ at classes ≥ classes_l.
+
+        widest: K, the largest of classes_L, known without waiting for the device.
+        """
         normed_LD = rms_norm(hidden_WD, self.norm).index_select(0, rows_L)
-        return action_logits(normed_LD, self.gate, self.slot, self.out, slots_L, classes_L)
+        out_KD = self.out[:widest]
+        return action_logits(normed_LD, self.gate, self.slot, out_KD, slots_L, classes_L)
 
     @torch.no_grad()
     def decode(
@@ -62,6 +67,7 @@ class ActionHead(nn.Module):
         classes_L: torch.Tensor,
         smooth_L: torch.Tensor,
         ways_L: torch.Tensor,
+        widest: int,
         chance_L: torch.Tensor | None = None,
         heat_L: torch.Tensor | None = None,
     ) -> torch.Tensor:
@@ -71,7 +77,7 @@ class ActionHead(nn.Module):
         those within PEAK of it. SAMPLED: the class at which the cumulative distribution passes
         chance_L (uniform in [0, 1), needed only there), of logits / heat_L where there is one.
         """
-        logits_LK = self.logits(hidden_WD, rows_L, slots_L, classes_L)
+        logits_LK = self.logits(hidden_WD, rows_L, slots_L, classes_L, widest)
         steps = torch.arange(logits_LK.shape[-1], dtype=logits_LK.dtype, device=logits_LK.device)
         p_LK = torch.softmax(logits_LK, dim=-1)
         best_L1 = logits_LK.argmax(-1, keepdim=True)

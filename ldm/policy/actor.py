@@ -15,7 +15,7 @@ from ldm.policy.memory import joined
 from ldm.policy.streams import Feed, Streams
 
 Turn = tuple[Streams, TimeStep]
-Parts = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+Parts = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int]
 
 
 class SharedActor:
@@ -101,7 +101,8 @@ class SharedActor:
             streams.mark_empty(ended_W[(left_W <= 0).numpy()])
 
     def _parts(self, turns: Sequence[Turn]) -> Parts:
-        """rows, slots, classes, smooth and ways (L,) of every component of every stream."""
+        """rows, slots, classes, smooth and ways (L,) of every component of every stream, and the
+        most classes that one has."""
         key = tuple(id(streams) for streams, _ in turns)
         if key not in self._components:
             columns: list[list[np.ndarray]] = [[], [], [], [], []]
@@ -116,7 +117,8 @@ class SharedActor:
             rows, slots, classes, smooth, ways = (
                 torch.from_numpy(np.concatenate(column)).to(self._device) for column in columns
             )
-            self._components[key] = rows, slots, classes, smooth, ways
+            widest = int(np.concatenate(columns[2]).max(initial=1))
+            self._components[key] = rows, slots, classes, smooth, ways, widest
         return self._components[key]
 
 

@@ -19,7 +19,7 @@ from gymnasium import spaces
 FAULT_STEP = 3
 LENGTH = 6
 POISON = 99.0
-HARMLESS = ("fine", "lost")
+HARMLESS = ("fine", "lost", "idle")
 SLEEP = [sys.executable, "-c", "import time; time.sleep(1000)"]
 
 
@@ -46,7 +46,8 @@ class Faulty(gymnasium.Env):
         self.clock += 1
         if kind := self._planned() if self.kind == "planned" else self._due():
             return self._misbehave(kind)
-        return self._observe(), float(action), self.clock == LENGTH, False, {}
+        reward = 0.0 if self.kind == "idle" else float(action)
+        return self._observe(), reward, self.clock == LENGTH, False, {}
 
     def _due(self) -> str:
         """The fault to commit now, or an empty string."""

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import gymnasium
 import pytest
 
-from ldm.envs import check, spaces
+from ldm.envs import check, commands, spaces
 from ldm.envs.catalogue import find
 from ldm.envs.check import check_environment
 from ldm.envs.spec import modality_of
@@ -56,6 +56,15 @@ def test_a_sound_environment_passes_with_its_figures(faulty):
     assert (result.terminated, result.truncated) == (8, 0)  # 2 streams, 7 rows an episode
     assert result.rewards == (0.0, 2.0)
     assert result.steps_per_second > 0
+    assert result.acts is True
+
+
+def test_an_environment_whose_actions_change_nothing_is_told(faulty, tmp_path, capsys):
+    assert check_environment(faulty("idle"), steps=30).acts is False
+    assert check_environment(faulty("unseeded"), steps=10).acts is None
+    idle = "no action changed anything within the steps of the check: faulty/idle"
+    commands._check([faulty("idle"), faulty("fine")], 1, tmp_path / "check.jsonl", None)
+    assert idle in capsys.readouterr().out
 
 
 def test_randomness_outside_the_seed_is_recorded(faulty):

@@ -36,6 +36,29 @@ def test_action_loss(agree, version, name):
     )
 
 
+def test_few_labels_of_many_classes_are_computed_apart():
+    """In the order in which they came, with narrow ones filling the wide group; in fp64."""
+    count, widest = 2 * cpu.MULTIPLE + 3, cpu.NARROW + 7
+    torch.manual_seed(1)
+    classes = torch.randint(1, cpu.NARROW + 1, (count,)).int()
+    classes[::40] = widest
+    wide, narrow = cpu.wide_and_narrow(classes)
+    assert len(wide) == cpu.MULTIPLE and int(classes[narrow].max()) <= cpu.NARROW
+    rows, slots = torch.arange(count) // 2, torch.arange(count).int() % SLOTS
+    smooth = (torch.rand(count) < 0.5).to(torch.uint8)
+    values = (classes - 1) * torch.rand(count)
+    labels = [slots, classes, torch.where(smooth == 1, values, values.round()), smooth]
+    sizes = ((count // 2 + 1, WIDTH), (SLOTS, WIDTH), (SLOTS, WIDTH), (widest, WIDTH))
+    weights = [torch.randn(size, dtype=torch.float64, requires_grad=True) for size in sizes]
+    found = []
+    for version in (cpu, reference):
+        losses = version.action_loss(weights[0], rows, *weights[1:], *labels)
+        weighed = losses @ torch.linspace(-1, 1, count, dtype=torch.float64)
+        found.append([losses, *torch.autograd.grad(weighed, weights)])
+    for ours, exact in zip(*found, strict=True):
+        assert torch.allclose(ours, exact, rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("version", [plain, cpu])
 def test_losses_are_fp32(version, dtype):

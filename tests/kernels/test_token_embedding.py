@@ -207,7 +207,7 @@ def test_backward_is_bitwise_repeatable(window, rows):
         return results(lambda *w: fused.token_embedding(*w, *data, plan), made, dout)
 
     first = run()
-    for _ in range(1000 if DEVICE == "cuda" else 2):
+    for _ in range(1000 if DEVICE == "cuda" else 1):
         assert all(torch.equal(x, y) for x, y in zip(first, run(), strict=True))
 
 

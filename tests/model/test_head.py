@@ -5,9 +5,10 @@ from ldm.bench.synthetic import packed_batch
 
 
 def every(rows, parts_J):
-    """rows_L and the parts of components (J,), of all components of every row."""
+    """rows_L, the parts of components (J,), of all components of every row, and the most classes
+    that one has."""
     rows_L = torch.arange(rows).repeat_interleave(len(parts_J[0]))
-    return rows_L, *(part.repeat(rows) for part in parts_J)
+    return rows_L, *(part.repeat(rows) for part in parts_J), int(parts_J[1].max())
 
 
 def decode(model, hidden, *parts_J, chance=None):
@@ -89,6 +90,7 @@ def test_logits_are_those_the_loss_sees(small, components):
     hidden = model(batch)[batch.labels.tokens_L[::components]]
     logits = model.head.logits(hidden, *every(len(hidden), (slots, classes)))
     logits = logits.view(len(hidden), components, -1)
+    assert logits.shape[-1] == int(classes.max())
     picked = batch.labels.values_L.long().view(-1, components, 1)
     expected = -logits.log_softmax(-1).gather(-1, picked).flatten()
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
