@@ -39,6 +39,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HOUR = 3600
 LEAST = 0.5  # of its limit, that a part needs to be worth starting
+# Ends with this process; by its file, as nothing of ours need be importable from here.
+TIED = (sys.executable, "-I", str(ROOT / "ldm/parallel/parent.py"), str(os.getpid()))
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def run_part(part: Part, out: Path, environment: dict, limit: float) -> bool:
         file.flush()
         begin = file.tell()
         process = subprocess.Popen(
-            [sys.executable, *part.command], cwd=ROOT, env=environment, stdout=file,
+            [*TIED, sys.executable, *part.command], cwd=ROOT, env=environment, stdout=file,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:

@@ -4,6 +4,8 @@ An optimiser is a torch.optim.Optimizer; a group's rate is the step's rate times
 is a flat mapping, parameter name → {kind: tensor of its shape}, which checkpoints write.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.profiler import record_function
@@ -89,39 +91,50 @@ class Muon(torch.optim.AdamW):
         finally:
             self.param_groups = groups
         for group in groups:
-            for parameter, rows in zip(group["params"], group.get("parts", [])):
-                self._turn(parameter, rows, group["lr"], group["weight_decay"])
+            if "parts" in group:
+                self._turn(group)
 
-    def _turn(self, parameter, rows: list[int], rate, decay: float) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
+    def _turn(self, group: dict) -> None:
         good = self.found_inf == 0  # else nothing changes, without waiting for the device
-        gradient = torch.where(good, parameter.grad / self.grad_scale, 0)
-        momentum = MOMENTUM * state["momentum"] + gradient
-        state["momentum"].copy_(torch.where(good, momentum, state["momentum"]))
-        ahead = gradient + MOMENTUM * momentum
-        turned = [
-            orthogonal(part) * max(1, len(part) / part.shape[1]) ** 0.5
-            for part in ahead.split(rows)
-        ]
-        update = torch.cat(turned) + decay * parameter
-        parameter.sub_(torch.where(good, rate * update, 0))
+        ahead = []
+        for parameter in group["params"]:
+            state = self.state[parameter]
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+            gradient = torch.where(good, parameter.grad / self.grad_scale, 0)
+            momentum = MOMENTUM * state["momentum"] + gradient
+            state["momentum"].copy_(torch.where(good, momentum, state["momentum"]))
+            ahead.append(gradient + MOMENTUM * momentum)
+        parts = [part for matrix, rows in zip(ahead, group["parts"]) for part in matrix.split(rows)]
+        turned = iter(orthogonal(parts))
+        for parameter, rows in zip(group["params"], group["parts"]):
+            whole = torch.cat([next(turned) * max(1, n / parameter.shape[1]) ** 0.5 for n in rows])
+            update = whole + group["weight_decay"] * parameter
+            parameter.sub_(torch.where(good, group["lr"] * update, 0))
 
 
-def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    """About the nearest matrix with orthonormal rows or columns, by Newton and Schulz in bf16
-    (fp32 on CPUs that are slow in bf16)."""
-    slow = matrix.device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported()
+def orthogonal(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """About the nearest matrix to each with orthonormal rows or columns, by Newton and Schulz in
+    bf16 (fp32 on CPUs that are slow in bf16). Those of one shape, lying or standing, go together.
+    """
+    slow = matrices[0].device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported()
     a, b, c = NEWTON_SCHULZ
-    x = matrix.to(torch.float32 if slow else torch.bfloat16)
-    x = x / (x.norm() + 1e-7)
-    tall = len(x) > x.shape[1]
-    x = x.T if tall else x
-    for _ in range(5):
-        square = x @ x.T
-        x = a * x + (b * square + c * (square @ square)) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+    wide = [x.T if len(x) > x.shape[1] else x for x in matrices]
+    alike: dict[torch.Size, list[int]] = {}
+    for i, x in enumerate(wide):
+        alike.setdefault(x.shape, []).append(i)
+    found = list(matrices)
+    for indices in alike.values():
+        x_MRC = torch.stack([wide[i] for i in indices])
+        x_MRC = x_MRC.to(torch.float32 if slow else torch.bfloat16)
+        x_MRC = x_MRC / (x_MRC.norm(dim=(1, 2), keepdim=True) + 1e-7)
+        for _ in range(5):
+            square_MRR = x_MRC @ x_MRC.mT
+            even_MRR = torch.baddbmm(square_MRR, square_MRR, square_MRR, beta=b, alpha=c)
+            x_MRC = torch.baddbmm(x_MRC, even_MRR, x_MRC, beta=a)
+        for i, x in zip(indices, x_MRC.to(matrices[0].dtype)):
+            found[i] = x if wide[i] is matrices[i] else x.T
+    return found
 
 
 def block_matrices(model: Decoder) -> dict[str, list[int]]:
