@@ -124,6 +124,13 @@ def test_a_job_on_ray_runs_in_the_folder_of_the_command(ray_cluster, tmp_path, m
         run_jobs(os.getpid, [()], 1, "here", label=str, runner="ray")
 
 
+def test_a_worker_of_ray_is_replaced_after_so_many_jobs(ray_cluster):
+    from ldm.parallel.ray_pool import CALLS
+
+    pids = run_jobs(keeps, [(0,)] * (CALLS + 1), 1, "keeps", runner="ray")
+    assert max(map(pids.count, pids)) <= CALLS < len(pids)
+
+
 def test_an_unknown_runner_is_refused():
     with pytest.raises(LdmError, match="local, ray"):
         run_jobs(square, [(0,)], 1, "square", runner="cluster")

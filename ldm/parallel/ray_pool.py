@@ -30,6 +30,7 @@ except ImportError as error:
     raise missing("ray") from error
 
 PATIENCE = 10.0  # seconds until a cluster's door has to open
+CALLS = 64  # of a worker, which is then replaced: simulators leak some MB a job
 
 
 class RayPool:
@@ -55,7 +56,7 @@ class RayPool:
                 logging_level=logging.ERROR,
                 num_cpus=cpus,
             )
-        self._task = ray.remote(num_cpus=1, max_retries=0)(_run)
+        self._task = ray.remote(num_cpus=1, max_retries=0, max_calls=CALLS)(_run)
         self._running: dict[Future, ray.ObjectRef] = {}
 
     def submit(self, function: Callable, job: tuple) -> Future:
