@@ -71,12 +71,13 @@ SM_120 = OTHERS | {
 }
 # fp32 as three tf32 products keeps fp32's accuracy and needs small blocks not to spill.
 FP32 = {64: Configuration(32, 32, 8, 1), 128: Configuration(16, 16, 4, 1)}
+FP32_BY_NAME = {("sm_120", 128, "query"): Configuration(16, 16, 8, 1)}  # 8 bytes with four warps
 
 
 def default(kernel: str, head_dim: int, arch: str, bits: int) -> Configuration:
     """What runs where nothing was tuned."""
     if bits == 32:
-        return FP32[head_dim]
+        return FP32_BY_NAME.get((arch, head_dim, kernel), FP32[head_dim])
     return {"sm_89": SM_89, "sm_90": HOPPER, "sm_100": SM_100, "sm_120": SM_120}.get(arch, OTHERS)[
         head_dim, kernel
     ]
