@@ -69,7 +69,7 @@ def test_the_first_error_is_raised_and_stops_the_rest(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="memory of another process: Linux")
 @pytest.mark.parametrize("megabytes, processes", [(0, 1), (48, 3)])
 def test_a_process_that_has_grown_is_replaced(monkeypatch, megabytes, processes):
-    monkeypatch.setattr(local_pool, "GROWTH", 80 << 20)
+    monkeypatch.setattr(local_pool, "MEMORY", (80 << 20) * local_pool.SHARE)
     pids = run_jobs(keeps, [(megabytes,)] * 7, 1, "keeps")
     assert len(set(pids)) == processes  # the first job's is allowed, then two times 48
 

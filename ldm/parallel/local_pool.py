@@ -15,14 +15,15 @@ from ldm.errors import LdmError
 from ldm.parallel.parent import die_with
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-GROWTH = 1 << 30  # bytes that a process may hold beyond what it held after its first job
+MEMORY = PAGE * os.sysconf("SC_PHYS_PAGES")
+SHARE = 4  # processes may together grow by one part in so many of the memory
 
 
 class LocalPool:
     """One process an executor, so that a death names its job. They outlive jobs: imports stay.
 
     Simulators leak, and an allocator keeps what a thousand of them left in pieces: a process that
-    has grown by GROWTH is replaced between two jobs.
+    holds too much beyond what it held after its first job is replaced between two jobs.
     """
 
     deaths: tuple[type[BaseException], ...] = (BrokenProcessPool,)
@@ -34,12 +35,13 @@ class LocalPool:
         self._held: dict[ProcessPoolExecutor, int] = {}  # bytes after the first job
 
     def submit(self, function: Callable, job: tuple) -> Future:
+        growth = MEMORY // (SHARE * max(1, len(self._busy) + len(self._idle)))
         for future, executor in list(self._busy.items()):
             if future.done():
                 del self._busy[future]
                 if isinstance(future.exception(), BrokenProcessPool):
                     continue
-                if (held := _held(executor)) - self._held.setdefault(executor, held) > GROWTH:
+                if (held := _held(executor)) - self._held.setdefault(executor, held) > growth:
                     del self._held[executor]
                     executor.shutdown()
                     continue
