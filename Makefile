@@ -10,6 +10,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 SOURCES := $(wildcard csrc/*.pyx) setup.py pyproject.toml constraints.txt
 
 .PHONY: quickstart test check types fast-tests test-slow seconds bench lint wheel install
@@ -19,7 +20,7 @@ quickstart: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(PYTEST)
 
 # Types beside the tests: a first mypy, without its cache, takes as long as these.
 check: $(VENV)/ready
@@ -30,13 +31,13 @@ types: $(VENV)/ready
 	$(BIN)/mypy
 
 fast-tests: $(VENV)/ready
-	$(BIN)/python -m pytest -n auto --dist loadfile --fast
+	$(PYTEST) --fast
 
 test-slow: $(VENV)/ready
-	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
+	$(PYTEST) -m slow
 
 seconds: $(VENV)/ready
-	$(BIN)/python -m pytest -n auto --dist loadfile --write-seconds
+	$(PYTEST) --write-seconds
 
 bench: $(VENV)/ready
 	$(BIN)/ldm bench

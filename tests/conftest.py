@@ -2,10 +2,11 @@
 long they may take.
 
 `seconds.json` has what the tests of each file take: CPU seconds, with those of the processes they
-start, so that load does not count; `make seconds` brings it up to date. It serves twice. A test is
+start, so that load does not count; `make seconds` brings it up to date. It serves three times. A test is
 ended as hanging after GUARD times the slowest of its file, 300 s at least (slow ones, which are not
 in it, after the limit of pyproject.toml); and `--fast`, which is
-`make check`, takes the files that need FAST seconds at most.
+`make check`, takes the files that need FAST seconds at most. The longest files come first, so that
+none is left to one worker at the end.
 """
 
 import json
@@ -36,9 +37,20 @@ def pytest_addoption(parser):
     parser.addoption("--write-seconds", action="store_true", help="update seconds.json")
 
 
+def pytest_xdist_auto_num_workers(config):
+    """One more than there are cores, as the longer tests wait for processes of their own."""
+    return len(os.sched_getaffinity(0)) + (not config.getoption("fast"))
+
+
 def pytest_collection_modifyitems(config, items):
     known = json.loads(SECONDS.read_text())
     slow = []
+
+    def length(item) -> float:
+        seconds = known.get(item.path.relative_to(SECONDS.parent).as_posix())
+        return seconds["all"] if seconds else 0.0
+
+    items.sort(key=length, reverse=True)  # stable: the tests of a file stay in their order
     for item in items:
         seconds = known.get(item.path.relative_to(SECONDS.parent).as_posix())
         timed = item.get_closest_marker("timeout") or item.get_closest_marker("slow")

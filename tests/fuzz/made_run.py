@@ -22,7 +22,6 @@ from ldm.envs.behaviour import identity
 from ldm.envs.catalogue import find
 from ldm.evaluate import report
 from ldm.evaluate import run as evaluate
-from ldm.parallel.progress import console
 from ldm.record import run as record
 from ldm.reference import run as reference
 from ldm.reference import zoo
@@ -161,11 +160,7 @@ def group_of(folder: Path):
 
 @contextlib.contextmanager
 def quiet():
-    """Collects all that is printed, on the console too."""
+    """Collects all that is printed, on the console too, which follows sys.stderr."""
     told = io.StringIO()
-    before, console.file = console.file, told
-    try:
-        with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
-            yield told
-    finally:
-        console.file = before
+    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+        yield told
