@@ -2,11 +2,11 @@
 long they may take.
 
 `seconds.json` has what the tests of each file take: CPU seconds, with those of the processes they
-start, so that load does not count; `make seconds` brings it up to date. It serves three times. A test is
-ended as hanging after GUARD times the slowest of its file, 300 s at least (slow ones, which are not
-in it, after the limit of pyproject.toml); and `--fast`, which is
-`make check`, takes the files that need FAST seconds at most. The longest files come first, so that
-none is left to one worker at the end.
+start, so that load does not count; `make seconds` brings it up to date. It serves three times. A
+test is ended as hanging after GUARD times the slowest of its file, 300 s at least (slow ones, which
+are not in it, after the limit of pyproject.toml); `--fast`, which is `make check`, takes the files
+that need FAST seconds at most; and the longest files come first, so that none is left to one worker
+at the end.
 """
 
 import json
