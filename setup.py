@@ -29,6 +29,7 @@ setup(
             "evaluate/*.html",
             "evaluate/*.js",
             "reference/*.toml",
+            "reference/experts/*.toml",
             "zoo/*/*.json",
             "zoo/*/*.safetensors",
         ],
