@@ -1,4 +1,5 @@
-"""Choosing the reference of one environment: its experts in order, then what can be learnt."""
+"""Choosing the reference of one environment: its experts in order, then what can be learnt where
+none is admitted, or only a floor that is weak."""
 
 import shutil
 import time
@@ -16,6 +17,7 @@ from ldm.errors import LdmError, MachineError, let_pass
 from ldm.reference import experts, given, recorded
 from ldm.reference.admission import Card, digest, objection, score, settings, settings_key
 from ldm.reference.scoring import Scorer, is_deterministic
+from ldm.reference.strength import is_floor, strength
 from ldm.seeds import seed_for
 from ldm.versions import versions
 
@@ -52,7 +54,7 @@ def judge(spec: EnvSpec, config: ReferenceConfig, seed: int, home: Path) -> Card
         for expert in experts.find_all(spec.id, spec.experts):
             if not card.admitted:
                 card = try_expert(spec, expert, scorer, card)
-        if not card.admitted:
+        if not card.admitted or (config.budget_steps and is_floor(card) and strength(card).weak):
             card = try_learning(spec, config, seed, home, scorer, card)
         return replace(card, reward_range=scorer.reward_range)
 
@@ -137,9 +139,14 @@ def with_data(spec: EnvSpec, folder: Path, scorer: Scorer, card: Card) -> Card:
 def try_learning(
     spec: EnvSpec, config: ReferenceConfig, seed: int, home: Path, scorer: Scorer, card: Card
 ) -> Card:
-    """The card of a learnt policy; its weights are written where it is admitted."""
+    """The card of a learnt policy; its weights are written where it is admitted. A floor stays
+    where what was learnt earns no more."""
+
+    def without(why: str) -> Card:
+        return card if card.admitted else replace(card, reason=f"{card.reason}; {why}")
+
     if not config.budget_steps:
-        return replace(card, reason=f"{card.reason}; no budget to learn")
+        return without("no budget to learn")
     from ldm.reference.learn import learn  # stable-baselines3 takes seconds to import
 
     try:
@@ -147,11 +154,13 @@ def try_learning(
     except MachineError:
         raise
     except LdmError as error:
-        return replace(card, reason=f"{card.reason}; {error}")
+        return without(str(error))
     card = replace(card, trials=[*card.trials, *trials])
     if actor is None:
-        return replace(card, reason=f"{card.reason}; every learner failed, see trials")
+        return without("every learner failed, see trials")
     learnt = with_scores(card, scorer, actor, "learnt", None)
+    if card.admitted and (not learnt.admitted or learnt.scores[1].mean <= card.scores[1].mean):
+        return card
     if not learnt.admitted:
         return replace(learnt, reason=f"{card.reason}; learnt: {learnt.reason}")
     weights = actor.save(home / WEIGHTS)

@@ -69,9 +69,14 @@ def best_known(id: str, base_task: str) -> Known | None:
 
 def unproven(card: Card) -> str:
     """Why a reference is weak whose best known return nobody knows, or an empty string."""
-    if card.chosen["id"].partition("@")[0] in _floors():
+    if is_floor(card):
         return "a floor: better than random actions, and no more was tried for"
     return unfinished(card) if card.chosen["kind"] == "learnt" else ""
+
+
+def is_floor(card: Card) -> bool:
+    """Whether one posture, whatever is seen, is the reference."""
+    return card.chosen["id"].partition("@")[0] in _floors()
 
 
 def unfinished(card: Card) -> str:

@@ -29,7 +29,7 @@ from ldm.reference.admission import (
 from ldm.reference.choose import WEIGHTS
 from ldm.reference.load import named_expert
 from ldm.reference.network import checksum, load_network
-from ldm.reference.strength import strength
+from ldm.reference.strength import is_floor, strength
 
 LARGEST = 300_000  # bytes of a policy that the zoo keeps
 
@@ -82,7 +82,9 @@ def unfit(card: Card | None, spec: EnvSpec, config: ReferenceConfig) -> str:
         tried = {trial["candidate"] for trial in card.trials}
         if new := set(experts.names(spec.id, spec.experts)) - tried:
             return f"not tried: {', '.join(sorted(new))}"
-    if not card.admitted or (card.chosen["kind"] == "learnt" and strength(card).weak):
+    if not card.admitted or (
+        (card.chosen["kind"] == "learnt" or is_floor(card)) and strength(card).weak
+    ):
         for name in ("budget_steps", "budget_seconds"):
             if getattr(config, name) > card.settings[name]:
                 return f"searched for within {name} {card.settings[name]} only"

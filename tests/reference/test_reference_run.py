@@ -60,6 +60,50 @@ def test_an_expert_that_raises_gets_a_card_with_the_reason(tmp_path, monkeypatch
     assert not card.admitted and "TypeError" in card.reason
 
 
+def careless(share, expert):
+    """The expert of Catch where its ball falls in the left `share` of the columns, else at rest."""
+
+    def act(observation):
+        columns = observation[0][:, :-1].any(1).argmax(1)
+        return [
+            np.where(columns < share * observation[0].shape[2], *expert.function(observation), 1)
+        ]
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("floor", "learnt", "chosen"),
+    [
+        (0.6, 1.0, "learnt/fake@1"),
+        (1.0, 0.6, "scripted/hold-still@1"),
+        (0.6, None, "scripted/hold"),
+    ],
+)
+def test_a_floor_gives_way_to_what_is_learnt_and_better(
+    tmp_path, monkeypatch, floor, learnt, chosen
+):
+    expert = experts.find_all(CATCH)[0].factory(find(CATCH))
+
+    def learn_it(spec, config, seed, folder):
+        if learnt is None:
+            raise LdmError("no learner today")
+        folder.mkdir(parents=True)  # as the search does
+        actor = Markov("learnt/fake@1", careless(learnt, expert))
+        actor.save = lambda path: path.write_bytes(b"weights") and "its checksum"
+        return actor, [{"candidate": "fake", "outcome": "best"}]
+
+    monkeypatch.setattr(learn, "learn", learn_it)
+    replace_expert(monkeypatch, Markov("scripted/hold-still@1", careless(floor, expert)))
+    card = admit(CATCH, tmp_path, replace(CONFIG, episodes=48))
+    assert card.admitted and card.reason == "" and card.policy["id"].startswith(chosen)
+    assert len(card.trials) == 1 + (learnt is not None)
+    weights = card_folder(find(CATCH), tmp_path) / "policy.safetensors"
+    assert weights.exists() == (card.policy["kind"] == "learnt")
+    only_experts = admit(CATCH, tmp_path, replace(CONFIG, episodes=48, budget_steps=0))
+    assert only_experts.policy["id"] == "scripted/hold-still@1"
+
+
 def test_an_expert_that_changed_since_is_refused(tmp_path, monkeypatch):
     admit(CATCH, tmp_path)
     replace_expert(monkeypatch, Markov("scripted/catch@2", lambda observation: observation))
