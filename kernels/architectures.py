@@ -55,11 +55,15 @@ def nearest(arch: str) -> str | None:
     return family or max(older, key=capability)
 
 
-@torch.compiler.assume_constant_result
 def ours_run(arch: str) -> bool:
     """Whether our kernels run on `arch`: in the table, or near enough. Told once where not, or
     where they run by another's configurations."""
     return _checked(arch)
+
+
+# What torch.compiler.assume_constant_result sets; the decorator imports the whole compiler, two
+# seconds of every process that acts.
+ours_run._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache

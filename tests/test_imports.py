@@ -111,3 +111,12 @@ def test_the_command_loads_neither_torch_nor_a_simulator():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert not set(loaded.stdout.split()) & ({"torch", "triton", "numpy"} | SIMULATORS)
+
+
+def test_acting_loads_no_compiler():
+    """It takes two seconds, of every process that acts."""
+    code = "import ldm.policy, ldm.evaluate.run, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not set(loaded.stdout.split()) & {"torch._dynamo", "triton", "deepspeed"}
