@@ -10,8 +10,6 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-import torch
-
 log = logging.getLogger("ldm.kernels")
 
 

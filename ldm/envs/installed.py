@@ -1,12 +1,13 @@
 """Whether this machine has the packages that a recipe needs: said before its first stage; and
 whether they are whole: asked before anything bad is said of an environment."""
 
+import csv
 import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distributions, version
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ldm.config import Recipe
 from ldm.envs import catalogue
@@ -56,11 +57,14 @@ def require_whole(spec: EnvSpec) -> None:
     """Raises MachineError where a file that pip installed with an environment's libraries, or with
     what those need, is gone or empty: that says nothing of the environment."""
     for home in _behind(spec):
-        for file in home.files or ():
+        # Not `home.files`, which from Python 3.12 on leaves out what is gone.
+        rows = csv.reader((home.read_text("RECORD") or "").splitlines())
+        for name, _, size in ([*row, "", ""][:3] for row in rows if row):
+            file = PurePosixPath(name)
             if file.suffix == ".pyc" or ".." in file.parts:  # made anew; outside of the libraries
                 continue
             path = Path(str(home.locate_file(file)))
-            if not path.is_file() or (file.size and not path.stat().st_size):
+            if not path.is_file() or (int(size or 0) and not path.stat().st_size):
                 remedy = (
                     f"pip install --force-reinstall --no-deps {home.name}=={home.version}"
                     if spec.group == "main"
