@@ -13,14 +13,14 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 SOURCES := $(wildcard csrc/*.pyx) setup.py pyproject.toml constraints.txt
 
-.PHONY: quickstart test check types fast-tests test-slow seconds bench lint wheel install
+.PHONY: quickstart test check types tests fast-tests test-slow seconds bench lint wheel install
 
 quickstart: $(VENV)/ready
 	$(BIN)/ldm run quickstart
 
 test: $(VENV)/ready
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-	$(PYTEST)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(MAKE) --no-print-directory -j2 types tests
 
 # Types beside the tests: a first mypy, without its cache, takes as long as these.
 check: $(VENV)/ready
@@ -29,6 +29,9 @@ check: $(VENV)/ready
 
 types: $(VENV)/ready
 	$(BIN)/mypy
+
+tests: $(VENV)/ready
+	$(PYTEST)
 
 fast-tests: $(VENV)/ready
 	$(PYTEST) --fast

@@ -2,16 +2,18 @@
 
 `kernels/`, `csrc/`, `bench/` and `zoo/` are top-level folders of the repository. Committed links
 put them inside `ldm` (a public package called `kernels` exists), so the tree imports as it
-installs; `bench` stays out of the wheel.
+installs; `bench` stays out of the wheel. CFLAGS, where set, says how to compile the extensions.
 """
 
+import os
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, find_packages, setup
 
+flags = [] if "CFLAGS" in os.environ else ["-O3"]
 native = [
-    Extension(f"ldm._native.{path.stem}", [str(path)], extra_compile_args=["-O3"])
+    Extension(f"ldm._native.{path.stem}", [str(path)], extra_compile_args=flags)
     for path in sorted(Path("ldm/_native").glob("*.pyx"))
 ]
 
