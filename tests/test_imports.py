@@ -114,7 +114,7 @@ def test_the_command_loads_neither_torch_nor_a_simulator():
 
 
 def test_acting_loads_no_compiler():
-    """It takes two seconds, of every process that acts."""
+    """It takes 1.5 CPU seconds, of every process that acts."""
     code = "import ldm.policy, ldm.evaluate.run, sys; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

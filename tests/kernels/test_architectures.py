@@ -2,6 +2,7 @@
 
 import logging
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -77,7 +78,8 @@ def test_plain_pytorch_is_never_silent(check, arch, found, why):
 
 
 def test_the_choice_is_a_constant_of_a_trace(monkeypatch):
-    monkeypatch.setattr(architectures, "_checked", lambda arch: False)
+    # What it does could not be traced: a graph break, which fullgraph refuses.
+    monkeypatch.setattr(architectures, "_checked", lambda arch: Path(__file__).stat().st_size < 0)
 
     def function(x):
         return x + 1 if ours_run("sm_71") else x - 1
