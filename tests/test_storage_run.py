@@ -1,18 +1,23 @@
-"""The whole flow by the command with its data in a store of objects: the same as on disk."""
+"""The whole flow by the command with its data in a store of objects: the same as on disk, in
+processes of this machine and on a Ray cluster that loses workers."""
 
+import contextlib
 import json
 import os
+import signal
+import time
 
 import pytest
 
-from tests.test_pipeline import RECIPE, finish
+from tests.test_pipeline import RECIPE, finish, ray_workers, start
 
 server = pytest.importorskip("moto.server")
 pytest.importorskip("s3fs")
 
 
-@pytest.mark.slow
-def test_a_run_with_its_data_in_a_bucket_ends_as_on_disk(tmp_path, monkeypatch):
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A store with the bucket "data", for this process and those it starts."""
     running = server.ThreadedMotoServer(port=0, verbose=False)
     running.start()
     address = "http://{}:{}".format(*running.get_host_and_port())
@@ -25,23 +30,52 @@ def test_a_run_with_its_data_in_a_bucket_ends_as_on_disk(tmp_path, monkeypatch):
 
     store = s3fs.S3FileSystem(use_listings_cache=False)
     store.mkdir("data")
-    ends = []
-    for name, extra in (("disk", ()), ("store", ("--storage", "s3://data/runs"))):
+    yield store
+    running.stop()
+
+
+def run_losing_workers(folder, *extra) -> int:
+    """`ldm run` on Ray to its end; how many workers were killed while they had a job."""
+    process, killed, since = start(folder, "run", "tiny.toml", *extra), 0, 0.0
+    while process.poll() is None:
+        # not each attempt of one job: the second that dies is the job's own fault
+        if time.monotonic() > since + 5 and (workers := ray_workers()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(workers[0], signal.SIGKILL)
+                killed, since = killed + 1, time.monotonic()
+        time.sleep(0.02)
+    assert process.returncode == 0, (folder / "output.txt").read_text()
+    return killed
+
+
+@pytest.mark.slow
+def test_a_run_with_its_data_in_a_bucket_ends_as_on_disk(store, tmp_path):
+    ends = {}
+    for name, extra in (
+        ("disk", ()),
+        ("store", ("--storage", "s3://data/store")),
+        ("ray", ("--storage", "s3://data/ray", "--runner", "ray")),
+    ):
+        if name == "ray":
+            pytest.importorskip("ray")
         folder = tmp_path / name
         folder.mkdir()
         (folder / "tiny.toml").write_text(RECIPE)
-        finish(folder, "run", "tiny.toml", *extra)
-        run = folder / "runs/tiny"
-        manifests = {}
+        if name == "ray":
+            assert run_losing_workers(folder, *extra) >= 1
+        else:
+            finish(folder, "run", "tiny.toml", *extra)
+        run, manifests = folder / "runs/tiny", {}
         for part in ("data", "mix"):
             assert (run / part / "manifest.json").exists() is (name == "disk")
             if name == "disk":
                 manifests[part] = json.loads((run / part / "manifest.json").read_bytes())
             else:
-                manifests[part] = json.loads(store.cat_file(f"data/runs/tiny/{part}/manifest.json"))
+                place = f"data/{name}/tiny/{part}"
+                manifests[part] = json.loads(store.cat_file(f"{place}/manifest.json"))
+                assert f"{place}/.lock" not in store.ls(place)
         report = json.loads((run / "report.json").read_bytes())
-        ends.append([manifests, report["environments"], report["summary"]])
-    running.stop()
-    assert ends[0] == ends[1]
+        ends[name] = [manifests, report["environments"], report["summary"]]
+        assert os.listdir(run / "train/checkpoints")
+    assert ends["disk"] == ends["store"] == ends["ray"]
     assert {f.suffix for f in (tmp_path / "cache").iterdir()} == {".tar"}
-    assert os.listdir(tmp_path / "store/runs/tiny/train/checkpoints")

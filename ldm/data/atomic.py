@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ldm.data import storage
+from ldm.data import lease, storage
 from ldm.errors import LdmError, machine_error
 
 
@@ -77,12 +77,14 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Holds `folder` (made where missing) for this process; the lock dies with the process.
+    """Holds `folder` (made where missing) for this process; the lock dies with the process, in a
+    store within a minute.
 
     Raises LdmError where another process holds it.
     """
-    if storage.remote(folder):  # no such lock there: runs of one recipe write the same objects
-        yield
+    if storage.remote(folder):
+        with lease.held(folder):
+            yield
         return
     folder = Path(folder)
     with disk_errors(folder):
