@@ -43,14 +43,14 @@ Act = Callable[[list[TimeStep]], list[Arrays]]
 
 def policy(preset: str, tokens: TokenConfig, environments: tuple[str, ...]) -> Policy:
     """An untrained model that knows `environments`, ready to act on the CPU."""
-    entries = {id: _entry(id) for id in environments}
+    entries = {id: entry(id) for id in environments}
     torch.manual_seed(0)
     model = Decoder(architecture(preset, rows=tokens.rows)).eval()
     cast_blocks(model, acting_dtype(torch.device("cpu")))
     return Policy(model, tokens, entries, digest="untrained")
 
 
-def _entry(id: str) -> dict:
+def entry(id: str) -> dict:
     env = make(id, 1, seed=0)
     parts = {"observation": env.observation, "action": env.action}
     env.close()

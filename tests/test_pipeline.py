@@ -171,22 +171,27 @@ def test_on_a_ray_cluster_that_loses_workers_it_ends_the_same(undisturbed, tmp_p
     """References, recording, mixing and evaluation by the same code; a worker of each is killed."""
     pytest.importorskip("ray")
     (tmp_path / "tiny.toml").write_text(RECIPE)
-    for stage in ("reference", "record", "mix", "train", "evaluate"):
-        process, killed = start(tmp_path, stage, "tiny.toml", "--runner", "ray"), 0
-        while process.poll() is None:
-            for worker in ray_workers() if not killed and stage != "train" else ():
-                os.kill(worker, signal.SIGKILL)
-                killed += 1
-                break
-            time.sleep(0.02)
-        assert process.returncode == 0, (tmp_path / "output.txt").read_text()
-        assert killed or stage in ("mix", "train"), stage  # whose jobs take milliseconds
+    lose_workers(tmp_path, "--runner", "ray")
     assert outcome(tmp_path) == outcome(undisturbed)
     played = [
         {path.name: json.loads(path.read_text())["returns"] for path in where.glob("*.json")}
         for where in (folder / "runs/tiny/evaluation" for folder in (tmp_path, undisturbed))
     ]
     assert played[0] == played[1] and len(played[0]) == 3
+
+
+def lose_workers(folder: Path, *extra: str) -> None:
+    """Every stage on Ray to its end; a worker of each that has jobs there is killed."""
+    for stage in ("reference", "record", "mix", "train", "evaluate"):
+        process, killed = start(folder, stage, "tiny.toml", *extra), 0
+        while process.poll() is None:
+            for worker in ray_workers() if not killed and stage != "train" else ():
+                os.kill(worker, signal.SIGKILL)
+                killed += 1
+                break
+            time.sleep(0.02)
+        assert process.returncode == 0, (folder / "output.txt").read_text()
+        assert killed or stage in ("mix", "train"), stage  # whose jobs take milliseconds
 
 
 def ray_workers() -> list[int]:

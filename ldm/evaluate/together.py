@@ -4,11 +4,13 @@ Two halves take turns: while the simulators of one step, the model reads the oth
 whom depends on nothing but the list, so the same list gives the same returns.
 """
 
+from collections import deque
 from collections.abc import Callable
+from itertools import count
 
 from ldm.envs.interface import TimeStep, VectorEnv
 from ldm.envs.rollout import Tally
-from ldm.policy.actor import SharedActor
+from ldm.policy.actor import SharedActor, UnderWay
 from ldm.policy.streams import Streams
 
 
@@ -32,21 +34,26 @@ def play_together(actor: SharedActor, games: list[Game], ended: Callable[[Game],
     for game in games:
         actor.join(game.streams)
     halves = [list(games[0::2]), list(games[1::2])]
-    for half in halves:
-        _act(actor, half)
-    while any(halves):
-        for half in halves:
-            for game in [game for game in half if game.receive()]:
-                ended(game)
-                half.remove(game)
-                actor.leave(game.streams)
-                game.env.close()
-            _act(actor, half)
+    asked: deque[tuple[list[Game], UnderWay]] = deque()  # a half each, and no half twice
+    for turn in count():
+        if not (any(halves) or asked):
+            return
+        half = halves[turn % 2]
+        if asked and asked[0][0] is half:  # the other one is over
+            _send(asked.popleft())
+        for game in [game for game in half if turn >= len(halves) and game.receive()]:
+            ended(game)
+            half.remove(game)
+            actor.leave(game.streams)
+            game.env.close()
+        if half:
+            asked.append((half, actor.begin([(game.streams, game.timestep) for game in half])))
+        # A GPU has the next pass before it is done with this one, and never waits for the host.
+        while asked and (len(asked) == len(halves) or asked[0][1].ready):
+            _send(asked.popleft())
 
 
-def _act(actor: SharedActor, half: list[Game]) -> None:
-    if not half:
-        return
-    actions = actor.act([(game.streams, game.timestep) for game in half])
-    for game, action in zip(half, actions):
+def _send(asked: tuple[list[Game], UnderWay]) -> None:
+    half, under_way = asked
+    for game, action in zip(half, under_way.actions()):
         game.env.send(action)

@@ -7,8 +7,11 @@ row as its longest row needs, in pages; it grows by doubling and never past the 
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+
+from ldm.model.memory import sent
 
 PAGE = 64  # tokens
 
@@ -125,7 +128,7 @@ def step_layout(
             "restart the row and extend it by the tokens it should keep"
         )
     ends_W = counts_W.cumsum(0)
-    of_N = torch.arange(len(rows_W)).repeat_interleave(counts_W)
+    of_N = torch.from_numpy(np.repeat(np.arange(len(rows_W)), counts_W.numpy()))
     step_N = torch.arange(len(of_N)) - (ends_W - counts_W)[of_N]
     slab_W = cache.slab_W[rows_W]
     keys = slab_W.unique().tolist()
@@ -133,8 +136,8 @@ def step_layout(
     for key in keys:
         mine_W = None if len(keys) == 1 else slab_W == key
         parts.append(_part(cache, cache.slabs[key], mine_W, rows_W, counts_W, of_N, step_N))
-    positions_N = (before_W[of_N] + step_N).to(cache.device)
-    return StepLayout(positions_N, (ends_W - 1).to(cache.device), parts)
+    positions_N = sent(before_W[of_N] + step_N, cache.device)
+    return StepLayout(positions_N, sent(ends_W - 1, cache.device), parts)
 
 
 def _part(cache: KVCache, slab: Slab, mine_W, rows_W, counts_W, of_N, step_N) -> Part:
@@ -162,14 +165,14 @@ def _part(cache: KVCache, slab: Slab, mine_W, rows_W, counts_W, of_N, step_N) ->
     device = cache.device
     return Part(
         slab=slab,
-        tokens_N=None if tokens_N is None else tokens_N.to(device),
-        slots_W=None if whole else slots_W.to(device),
+        tokens_N=None if tokens_N is None else sent(tokens_N, device),
+        slots_W=None if whole else sent(slots_W, device),
         rows=len(before_W),
-        places_N=places_N.to(device),
-        padded_N=padded_N.to(device),
+        places_N=sent(places_N, device),
+        padded_N=sent(padded_N, device),
         most=most,
         longest=longest,
-        mask_W1TT=mask_WTT[:, None].to(device),
+        mask_W1TT=sent(mask_WTT[:, None], device),
     )
 
 

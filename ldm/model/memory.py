@@ -1,6 +1,8 @@
-"""How the process keeps the memory of a training step on CPU."""
+"""Memory of the host: kept when it is freed, pinned where a GPU reads it."""
 
 import ctypes
+
+import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 LARGEST = 2**30
@@ -17,3 +19,10 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     return bool(mallopt(M_MMAP_THRESHOLD, LARGEST) and mallopt(M_TRIM_THRESHOLD, LARGEST))
+
+
+def sent(value: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A CPU tensor on `device`; a copy to a GPU waits for nothing that the GPU still has to do."""
+    if device.type != "cuda":
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)

@@ -10,6 +10,7 @@ from ldm.errors import LdmError
 from ldm.model.decoder import whole_parameters
 from ldm.model.presets import PRESETS
 from ldm.plan import data as quantities
+from ldm.plan.acting import STREAMS, pass_seconds
 from ldm.plan.choose import Problem, Way, choose, ways
 from ldm.plan.cluster import cluster
 
@@ -64,7 +65,15 @@ def plan(
     if best is not None:
         console.print("  " + flags(best))
     facts = quantities.data(recipe, tokens, environments, parameters, per_transition)
-    console.print(data_table(facts, best, tokens / step_tokens, gpus))
+    sheet = data_table(facts, best, tokens / step_tokens, gpus)
+    context = recipe.tokens.context
+    acting = pass_seconds(problem.sizes, STREAMS, context, per_transition, problem.cluster.gpu)
+    sheet.add_row(
+        "acting",
+        f"{acting * 1e3:,.1f} ms a pass of {STREAMS} streams, {STREAMS / acting:,.0f} steps a "
+        "second and GPU",
+    )
+    console.print(sheet)
 
 
 def memory_table(found: list[Way]) -> Table:

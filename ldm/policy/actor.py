@@ -5,12 +5,14 @@ side, ragged, in one key-value cache.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from ldm.envs.interface import Arrays, TimeStep
 from ldm.model.decoder import Decoder
+from ldm.model.memory import sent
 from ldm.policy.memory import joined
 from ldm.policy.streams import Feed, Streams
 
@@ -18,11 +20,43 @@ Turn = tuple[Streams, TimeStep]
 Parts = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int]
 
 
+class UnderWay:
+    """Actions that the model was asked for. values_L: of every component, on its device."""
+
+    def __init__(self, streams: list[Streams], values_L: torch.Tensor):
+        self.streams, self.values_L = streams, values_L
+        self.done: torch.cuda.Event | None = None
+        if values_L.is_cuda:  # waits for this alone, not for what was begun since
+            self.values_L = torch.empty_like(values_L, device="cpu", pin_memory=True)
+            self.values_L.copy_(values_L, non_blocking=True)
+            self.done = torch.cuda.Event()
+            self.done.record()
+
+    @property
+    def ready(self) -> bool:
+        """Whether `actions` need not wait."""
+        return self.done is None or self.done.query()
+
+    def actions(self) -> list[Arrays]:
+        """Those of every stream, turn after turn."""
+        if self.done is not None:
+            self.done.synchronize()
+        values_L, actions, start = self.values_L.numpy(), [], 0
+        for streams in self.streams:
+            size = streams.num_envs * len(streams.ways_J)
+            values = values_L[start : start + size].reshape(streams.num_envs, -1)
+            actions.append(streams.codec.decode(values))
+            start += size
+        return actions
+
+
 class SharedActor:
     """One model, one cache, any number of environments; they join, take turns and leave.
 
     The actions of a stream are those it would get alone, to rounding.
     """
+
+    under_way = UnderWay
 
     def __init__(self, model: Decoder, context: int):
         self.cache = model.new_cache(context)
@@ -42,24 +76,23 @@ class SharedActor:
 
     def act(self, turns: Sequence[Turn]) -> list[Arrays]:
         """The action of every stream of each turn, its components read as the facts say."""
+        return self.begin(turns).actions()
+
+    def begin(self, turns: Sequence[Turn]) -> UnderWay:
+        """The same, begun: a GPU may still compute when this returns. Other streams may begin
+        before these have their actions."""
         hidden_WD, parts = self.read(turns), self._parts(turns)
         chance_L = heat_L = None
         if any(streams.samples for streams, _ in turns):
             chances = [streams.chance().reshape(-1) for streams, _ in turns]
-            chance_L = torch.from_numpy(np.concatenate(chances)).to(self._device)
+            chance_L = sent(torch.from_numpy(np.concatenate(chances)), self._device)
             heats = [
                 np.full(len(chance), streams.temperature, np.float32)
                 for chance, (streams, _) in zip(chances, turns)
             ]
-            heat_L = torch.from_numpy(np.concatenate(heats)).to(self._device)
-        values_L = self._model.head.decode(hidden_WD, *parts, chance_L, heat_L).cpu().numpy()
-        actions, start = [], 0
-        for streams, _ in turns:
-            size = streams.num_envs * len(streams.ways_J)
-            values = values_L[start : start + size].reshape(streams.num_envs, -1)
-            actions.append(streams.codec.decode(values))
-            start += size
-        return actions
+            heat_L = sent(torch.from_numpy(np.concatenate(heats)), self._device)
+        values_L = self._model.head.decode(hidden_WD, *parts, chance_L, heat_L)
+        return self.under_way([streams for streams, _ in turns], values_L)
 
     def read(self, turns: Sequence[Turn]) -> torch.Tensor:
         """hidden_WD of every stream's last observation token, turn after turn; meaningless where an
@@ -80,7 +113,7 @@ class SharedActor:
                     continue
                 if hidden_WD is None:
                     hidden_WD = found.new_empty(int(ends[-1]), found.shape[1])
-                hidden_WD[torch.from_numpy(places).to(self._device)] = found
+                hidden_WD[sent(torch.from_numpy(places), self._device)] = found
         for r, (streams, timestep) in zip(rows, turns):
             self._forget(r, streams, timestep)
         assert hidden_WD is not None
@@ -89,8 +122,9 @@ class SharedActor:
     def _feed(self, chosen: list[tuple[torch.Tensor, Feed]]) -> torch.Tensor:
         rows = torch.cat([r[torch.from_numpy(feed.streams_W)] for r, feed in chosen])
         counts = torch.from_numpy(np.concatenate([feed.counts_W for _, feed in chosen]))
-        tokens = joined([feed.tokens for _, feed in chosen])
-        return self._model.extend(tokens.to(self._device), counts, self.cache, rows)
+        tokens = joined([feed.tokens for _, feed in chosen]).to("cpu")
+        tokens = replace(tokens, **{k: sent(v, self._device) for k, v in vars(tokens).items()})
+        return self._model.extend(tokens, counts, self.cache, rows)
 
     def _forget(self, rows: torch.Tensor, streams: Streams, timestep: TimeStep) -> None:
         ended_W = streams.forgotten(timestep)
