@@ -27,7 +27,7 @@ from ldm.kernels.architectures import ARCHITECTURES
 from ldm.parallel.parent import tied
 
 ROOT = Path(__file__).resolve().parents[1]
-PAIRS = ("2.11:3.6", "2.13:3.7", "2.15:3.9")
+PAIRS = ("2.11:3.6", "2.13:3.7", "2.14:3.8", "2.13:3.9")  # Triton 3.9 is what torch 2.15 brings
 # Operations with kernels, and the part of the model where torch.compile meets them.
 PARTS = {"packed_attention": "block", "token_embedding": "embedding", "action_loss": "loss"}
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ldm" / "matrix"

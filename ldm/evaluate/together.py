@@ -31,8 +31,8 @@ class Game:
 
 def play_together(actor: SharedActor, games: list[Game], ended: Callable[[Game], None]) -> None:
     """Plays all to their ends; `ended` is called with each as it is over, before it is closed."""
-    for game in games:
-        actor.join(game.streams)
+    for number, game in enumerate(games):
+        actor.join(game.streams, number % 2)
     halves = [list(games[0::2]), list(games[1::2])]
     asked: deque[tuple[list[Game], UnderWay]] = deque()  # a half each, and no half twice
     for turn in count():

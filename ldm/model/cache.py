@@ -1,7 +1,8 @@
 """The key-value cache for acting: many rows (streams), each at its own length.
 
-Rows whose steps have about equally many tokens share a slab and are attended to in one call, so
-that a stream of one token a step is not padded to one of a hundred. A slab holds as many tokens a
+Rows that are extended together, by about equally many tokens a step, share a slab and are attended
+to in one call: a stream of one token a step is not padded to one of a hundred, and nothing is
+computed for rows that wait. A slab holds as many tokens a
 row as its longest row needs, in pages; it grows by doubling and never past the capacity.
 """
 
@@ -56,9 +57,10 @@ class KVCache:
         self.slab_W = torch.zeros(0, dtype=torch.int64)  # key of each row's slab
         self.slot_W = torch.zeros(0, dtype=torch.int64)
 
-    def take(self, rows: int, tokens_per_step: int = 1) -> torch.Tensor:
-        """`rows` empty rows (int64), for streams of that many tokens a step."""
-        key = (tokens_per_step - 1).bit_length()
+    def take(self, rows: int, tokens_per_step: int = 1, group: int = 0) -> torch.Tensor:
+        """`rows` empty rows (int64), for streams of that many tokens a step. group: of the rows
+        that are extended together."""
+        key = (group << 8) + (tokens_per_step - 1).bit_length()
         slab = self.slabs.setdefault(key, Slab(*self._sizes))
         reused, slab.free = slab.free[:rows], slab.free[rows:]
         count, before = len(self.lengths_W), len(slab.ids)

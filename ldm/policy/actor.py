@@ -64,9 +64,11 @@ class SharedActor:
         self._rows: dict[Streams, torch.Tensor] = {}
         self._components: dict[tuple[int, ...], Parts] = {}
 
-    def join(self, streams: Streams) -> Streams:
-        """Rows for `streams`, which begin with nothing."""
-        self._rows[streams] = self.cache.take(streams.num_envs, streams.codec.tokens_per_step)
+    def join(self, streams: Streams, group: int = 0) -> Streams:
+        """Rows for `streams`, which begin with nothing. group: of those that take turns together,
+        which costs less."""
+        per_step = streams.codec.tokens_per_step
+        self._rows[streams] = self.cache.take(streams.num_envs, per_step, group)
         return streams
 
     def leave(self, streams: Streams) -> None:
