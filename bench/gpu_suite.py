@@ -73,6 +73,7 @@ def parts(out: Path, dry: bool = False) -> Iterator[Part]:
     yield Part("profile", 60, (*train, "--what", "profile"), "a training step by kernel")
     yield Part("tune attention", 150, (*tune, "packed_attention", *to), "configurations")
     yield Part("dispatch", 20, ("-m", "ldm.bench.tune", "dispatch", *to), "who attends")
+    yield Part("acting", 75, ("-m", "ldm.bench.acting_gpu", *to), "passes launched and replayed")
     yield Part("embedding", 90, (*bench, "token_embedding", *to), "rows 8, 9")
     yield Part("rows", 90, (*bench, "row_operations", *to), "norm, SwiGLU, action loss")
     yield Part("optimiser", 90, (*bench, "optimiser", *to), "row 17")

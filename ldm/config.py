@@ -113,6 +113,7 @@ class EvaluateConfig:
     )
     # how actions are read from their distributions; facts: as the mix decided for each component
     decode: Literal["facts", "expected", "likeliest", "sampled"] = "facts"
+    cuda_graph: bool = False  # on CUDA: record the passes of each shape once, then replay them
     probe_steps: int = 2000  # random steps that make known what the model was not trained on
 
 

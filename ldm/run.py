@@ -53,7 +53,7 @@ FREE = {
     "reference.policies", "train.engine", "train.micro_batches", "train.compile",
     "train.cuda_graph", "train.zero_stage", "train.recompute", "train.offload", "train.skip_bad",
     "train.checkpoint_every", "train.keep", "train.keep_every", "train.log_every",
-    "train.max_seconds", "train.loader_mb",
+    "train.max_seconds", "train.loader_mb", "evaluate.cuda_graph",
 }  # fmt: skip
 # settings that say how much of it there is: what is there stays, what lacks is added
 COUNTED = {"record.transitions", "record.shard_transitions"}

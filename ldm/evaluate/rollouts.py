@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from ldm.config import Recipe
 from ldm.data import fidelity
 from ldm.data.atomic import replacing
@@ -123,7 +125,9 @@ def play(
             seconds = round(time.monotonic() - start, 2)
             ended(results[game] | _earned(game) | {"seconds": seconds})
 
-        play_together(SharedActor(policy.model, policy.tokens.context), games, over)
+        graphs = recipe.evaluate.cuda_graph and torch.cuda.is_available()
+        actor = SharedActor(policy.model, policy.tokens.context, graphs)
+        play_together(actor, games, over)
 
 
 def _game(recipe: Recipe, spec: EnvSpec, policy: Policy, streams: int, stack: ExitStack) -> Game:

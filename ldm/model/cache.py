@@ -12,8 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ldm.model.memory import sent
-
 PAGE = 64  # tokens
 
 
@@ -25,6 +23,7 @@ class Slab:
         self.keys, self.values = [empty] * layers, [empty] * layers
         self.ids: list[int] = []  # row of each slot, whether it is in use or not
         self.free: list[int] = []  # rows that were given back
+        self.version = 0  # rises when keys and values move
 
     @property
     def tokens(self) -> int:
@@ -39,11 +38,13 @@ class Slab:
                     new = old.new_zeros(*sizes, *old.shape[2:])
                     new[: old.shape[0], : old.shape[1]] = old
                     kept[layer] = new
+                    self.version += 1
 
     def drop(self) -> None:
         """Lets go of all memory; slots keep their numbers."""
         for kept in (self.keys, self.values):
             kept[:] = [old.new_zeros(0, PAGE, *old.shape[2:]) for old in kept]
+        self.version += 1
 
 
 class KVCache:
@@ -67,8 +68,8 @@ class KVCache:
         new = torch.arange(rows - len(reused))
         slab.ids += (count + new).tolist()
         slots = slab.keys[0].shape[0]
-        if len(slab.ids) > slots:
-            slab.hold(max(len(slab.ids), slots * 3 // 2), PAGE)
+        if len(slab.ids) >= slots:  # one slot is no row's (passes.py)
+            slab.hold(max(len(slab.ids) + 1, slots * 3 // 2), PAGE)
         self.lengths_W = torch.cat([self.lengths_W, torch.zeros_like(new)])
         self.slab_W = torch.cat([self.slab_W, torch.full_like(new, key)])
         self.slot_W = torch.cat([self.slot_W, before + new])
@@ -87,6 +88,13 @@ class KVCache:
     def restart(self, rows: torch.Tensor) -> None:
         """Forgets all tokens of `rows` (int64 indices or a bool mask); positions begin at 0."""
         self.lengths_W[rows] = 0
+
+    def grew(self, rows: torch.Tensor | None, counts_W: torch.Tensor) -> None:
+        """`rows` (None: all) hold so many tokens more."""
+        if rows is None:
+            self.lengths_W += counts_W
+        else:
+            self.lengths_W[rows] += counts_W
 
     def bytes(self) -> int:
         """What keys and values take."""
@@ -121,7 +129,7 @@ class StepLayout:
 def step_layout(
     counts_W: torch.Tensor, cache: KVCache, rows_W: torch.Tensor | None = None
 ) -> StepLayout:
-    """Raises ValueError where a row would grow over the cache's capacity."""
+    """On the host. Raises ValueError where a row would grow over the cache's capacity."""
     rows_W = torch.arange(len(cache.lengths_W)) if rows_W is None else rows_W
     before_W = cache.lengths_W[rows_W]
     if (longest := int((before_W + counts_W).max())) > cache.capacity:
@@ -138,8 +146,7 @@ def step_layout(
     for key in keys:
         mine_W = None if len(keys) == 1 else slab_W == key
         parts.append(_part(cache, cache.slabs[key], mine_W, rows_W, counts_W, of_N, step_N))
-    positions_N = sent(before_W[of_N] + step_N, cache.device)
-    return StepLayout(positions_N, sent(ends_W - 1, cache.device), parts)
+    return StepLayout(before_W[of_N] + step_N, ends_W - 1, parts)
 
 
 def _part(cache: KVCache, slab: Slab, mine_W, rows_W, counts_W, of_N, step_N) -> Part:
@@ -153,7 +160,7 @@ def _part(cache: KVCache, slab: Slab, mine_W, rows_W, counts_W, of_N, step_N) ->
     most, longest = int(counts_W.max()), int((before_W + counts_W).max())
     if longest > slab.tokens:
         pages = -(-max(longest, 2 * slab.tokens) // PAGE)
-        slab.hold(len(slab.ids), min(pages * PAGE, max(cache.capacity, longest)))
+        slab.hold(len(slab.ids) + 1, min(pages * PAGE, max(cache.capacity, longest)))
     places_N = slots_W[of_N] * slab.tokens + before_W[of_N] + step_N
     # Few absent rows are computed along, and not read: leaving them out would copy all others.
     whole = 2 * len(slots_W) >= len(slab.ids)
@@ -164,17 +171,16 @@ def _part(cache: KVCache, slab: Slab, mine_W, rows_W, counts_W, of_N, step_N) ->
         padded_N = of_N * most + step_N
     seen_WT = before_W[:, None] + torch.arange(most)
     mask_WTT = torch.arange(longest) <= seen_WT[..., None]
-    device = cache.device
     return Part(
         slab=slab,
-        tokens_N=None if tokens_N is None else sent(tokens_N, device),
-        slots_W=None if whole else sent(slots_W, device),
+        tokens_N=tokens_N,
+        slots_W=None if whole else slots_W,
         rows=len(before_W),
-        places_N=sent(places_N, device),
-        padded_N=sent(padded_N, device),
+        places_N=places_N,
+        padded_N=padded_N,
         most=most,
         longest=longest,
-        mask_W1TT=sent(mask_WTT[:, None], device),
+        mask_W1TT=mask_WTT[:, None],
     )
 
 

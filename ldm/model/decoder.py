@@ -20,9 +20,10 @@ from ldm.kernels.norm_linear import norm_linear
 from ldm.kernels.packed_attention import Segments, WorkList, choose, make_plan, rotary_attention
 from ldm.kernels.packed_attention.dispatch import load
 from ldm.kernels.rotary import rotary, rotary_table
-from ldm.model.cache import KVCache, cached_attention, step_layout
+from ldm.model.cache import KVCache, StepLayout, cached_attention, step_layout
 from ldm.model.embedding import TokenEmbedding
 from ldm.model.head import ActionHead
+from ldm.model.memory import each_tensor, sent
 from ldm.model.presets import Architecture
 from ldm.model.recompute import kept
 
@@ -161,7 +162,20 @@ class Decoder(nn.Module):
         cache rows, each once, default all in order. Same values as `forward` over whole segments.
         """
         layout = step_layout(tokens_per_row, cache, rows)
-        cos_NY, sin_NY = (t[layout.positions_N] for t in self.angles(cache.capacity))
+        tokens, layout = each_tensor([tokens, layout], lambda x: sent(x, cache.device))
+        hidden_WD = self.read(tokens, layout, self.angles(cache.capacity))
+        cache.grew(rows, tokens_per_row)
+        return hidden_WD
+
+    @torch.no_grad()
+    def read(
+        self,
+        tokens: Tokens[torch.Tensor],
+        layout: StepLayout,
+        angles: tuple[torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor:
+        """`extend` as it runs on the device: hidden_WD of the tokens layout.last_W."""
+        cos_NY, sin_NY = (t[layout.positions_N] for t in angles)
         x_ND = self.embedding(tokens, dtype=self.compute_dtype)
         for layer, block in enumerate(self.blocks):
 
@@ -172,10 +186,6 @@ class Decoder(nn.Module):
 
             read_U = layout.last_W if block is self.blocks[-1] else None
             x_ND = block(x_ND, attend, read_U)
-        if rows is None:
-            cache.lengths_W += tokens_per_row
-        else:
-            cache.lengths_W[rows] += tokens_per_row
         return x_ND
 
     def angles(self, positions: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,8 @@
 """Memory of the host: kept when it is freed, pinned where a GPU reads it."""
 
 import ctypes
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
 
 import torch
 
@@ -22,7 +24,19 @@ def keep_freed_memory() -> bool:
 
 
 def sent(value: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A CPU tensor on `device`; a copy to a GPU waits for nothing that the GPU still has to do."""
-    if device.type != "cuda":
+    """A tensor on `device`; a copy to a GPU waits for nothing that the GPU still has to do."""
+    if device.type != "cuda" or value.is_cuda:
         return value.to(device)
     return value.pin_memory().to(device, non_blocking=True)
+
+
+def each_tensor(value, change: Callable[[torch.Tensor], torch.Tensor]):
+    """Dataclasses and lists with every tensor in them changed."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, list):
+        return [each_tensor(item, change) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {f.name: each_tensor(getattr(value, f.name), change) for f in fields(value)}
+        return replace(value, **parts)
+    return value

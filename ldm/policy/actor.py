@@ -5,7 +5,6 @@ side, ragged, in one key-value cache.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ import torch
 from ldm.envs.interface import Arrays, TimeStep
 from ldm.model.decoder import Decoder
 from ldm.model.memory import sent
+from ldm.model.passes import Passes
 from ldm.policy.memory import joined
 from ldm.policy.streams import Feed, Streams
 
@@ -58,9 +58,11 @@ class SharedActor:
 
     under_way = UnderWay
 
-    def __init__(self, model: Decoder, context: int):
+    def __init__(self, model: Decoder, context: int, graphs: bool = False):
+        """graphs: passes are recorded as CUDA graphs."""
         self.cache = model.new_cache(context)
         self._model, self._device = model, model.head.out.device
+        self._extend = Passes(model).extend if graphs else model.extend
         self._rows: dict[Streams, torch.Tensor] = {}
         self._components: dict[tuple[int, ...], Parts] = {}
 
@@ -125,8 +127,7 @@ class SharedActor:
         rows = torch.cat([r[torch.from_numpy(feed.streams_W)] for r, feed in chosen])
         counts = torch.from_numpy(np.concatenate([feed.counts_W for _, feed in chosen]))
         tokens = joined([feed.tokens for _, feed in chosen]).to("cpu")
-        tokens = replace(tokens, **{k: sent(v, self._device) for k, v in vars(tokens).items()})
-        return self._model.extend(tokens, counts, self.cache, rows)
+        return self._extend(tokens, counts, self.cache, rows)
 
     def _forget(self, rows: torch.Tensor, streams: Streams, timestep: TimeStep) -> None:
         ended_W = streams.forgotten(timestep)
