@@ -85,6 +85,9 @@ class TrainConfig:
     clip: float = 1.0  # global gradient norm; 0: none
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where it is faster
     engine: Literal["torch", "deepspeed"] = "torch"  # torch: one process
+    # labels of an environment with many a transition count less, each 1 / that many ** balance; 1:
+    # every transition counts alike
+    balance: float = 0.0
     micro_batches: int = 1  # parts of a step's batch, their gradients summed; on CPU side by side
     compile: bool = True  # on CUDA: each block of the model by torch.compile
     cuda_graph: bool = False  # on CUDA, engine torch: record the step once, then replay it

@@ -70,6 +70,7 @@ RANGES = {
     "train.beta1": BELOW_ONE,
     "train.beta2": BELOW_ONE,
     "train.clip": COUNT,
+    "train.balance": SHARE,
     "train.micro_batches": SEVERAL,
     "train.zero_stage": Range(0, 3),
     "train.checkpoint_every": Range(1, STEPS),

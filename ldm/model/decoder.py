@@ -55,7 +55,12 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embedding, blocks and action head. `compute_dtype` may be changed at any time."""
+    """Embedding, blocks and action head. `compute_dtype` may be changed at any time.
+
+    balance_E: weight of a label by its environment; None: all alike (ldm.train.balance).
+    """
+
+    balance_E: torch.Tensor | None
 
     def __init__(self, architecture: Architecture, compute_dtype: torch.dtype = torch.float32):
         super().__init__()
@@ -65,6 +70,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(architecture) for _ in range(architecture.layers))
         self.head = ActionHead(architecture)
         self.recompute = "none"  # see ldm.model.recompute
+        self.register_buffer("balance_E", None, persistent=False)
         self._angles: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def layers(self) -> Iterator[Block]:
@@ -136,12 +142,15 @@ class Decoder(nn.Module):
         return q_NHZ, k_NKZ, v_NKZ
 
     def loss(self, batch: PackedBatch[torch.Tensor]) -> tuple[torch.Tensor, int, torch.Tensor]:
-        """(sum of the labels' cross-entropies in fp32, their count, losses_L in fp32)."""
+        """(Σ weight · cross-entropy of the labels in fp32, their count, losses_L in fp32)."""
         labels = batch.labels
         hidden_UD = self(batch, labels.reads_U)
         with record_function("ldm.loss"):
             losses_L = self.head.losses(hidden_UD, labels)
-            return losses_L.sum(), batch.label_count, losses_L
+            if self.balance_E is None:
+                return losses_L.sum(), batch.label_count, losses_L
+            weights_L = self.balance_E.index_select(0, labels.environments_L)
+            return losses_L @ weights_L.to(losses_L.dtype), batch.label_count, losses_L
 
     def new_cache(self, capacity: int) -> KVCache:
         """A cache without rows, for streams of up to `capacity` tokens each."""

@@ -12,6 +12,7 @@ from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
 from ldm.model.presets import Architecture, architecture
 from ldm.seeds import seed_for
+from ldm.train.balance import balance
 from ldm.train.checkpoint import Checkpoints, set_random_state
 from ldm.train.engine import Engine, TorchEngine, load_model
 from ldm.train.ranks import launched
@@ -48,13 +49,16 @@ def fit_architecture(recipe: Recipe, environments: list[dict]) -> Architecture:
 def start(recipe: Recipe, sizes: Architecture, checkpoints, found) -> tuple[Decoder, Engine, int]:
     """(model, engine, step): from the checkpoint that was found, else from the seed."""
     torch.manual_seed(seed_for("model", recipe.seed))  # the same weights on every rank
+    weights_E = balance(recipe, checkpoints.environments)
     if not found:
         model = Decoder(sizes)
+        model.balance_E = weights_E
         return model, make_engine(model, recipe.train), 0
     path, saved = found
     refuse_other_optimizer(saved, recipe.train)
     held = checkpoints.pieces(path, saved)
     model = load_model(sizes, held)
+    model.balance_E = weights_E
     engine = make_engine(model, recipe.train)
     engine.load(held, saved["updates"])
     set_random_state(held.extra)

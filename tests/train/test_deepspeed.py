@@ -85,7 +85,8 @@ def copied(folder: Path, name: str, train: Path | None = None) -> Path:
 
 
 def test_two_ranks_compute_what_one_does_and_one_goes_on_from_two(folder, recipe):
-    recipe = changed(recipe, final_lr=1.0)  # the rate must not depend on the number of steps
+    # the rate must not depend on the number of steps
+    recipe = changed(recipe, final_lr=1.0, balance=0.5)
     path = write_recipe(recipe, folder.parents[1] / "tiny.toml")
     alone = copied(folder, "alone")
     train_stage(recipe, alone)
