@@ -40,8 +40,10 @@ class Stop:
         if step % self.every:
             return False
         asked = self.ranks.sum(torch.tensor([float(self.asked)], device=self.ranks.device))
-        self.asked = bool(asked > 0)
-        return self.asked
+        if not asked > 0:  # a signal may have come since: it is answered at the next log step
+            return False
+        self.ask()
+        return True
 
     def ask(self) -> None:
         if not self.asked:
