@@ -1,12 +1,13 @@
 """Every shipped kernel configuration, compiled by each pair of Triton and torch for each GPU.
 
-    python -m ldm.bench.matrix [PAIR…] [--architectures sm_90 …] [--cache DIR] [--out FILE]
+    python -m ldm.bench.matrix [PAIR…] [--architectures sm_90 …] [--mend] [--cache DIR] [--out FILE]
 
 A PAIR is torch:triton, as in 2.13:3.7. Each is installed apart, into a virtual environment of its
 own under --cache, with pip as it is set up here. What has been compiled is kept there as well, one
 file an architecture and operation, until a kernel of it changes: a call that was ended goes on
-where it was. --out gets the page with the table. Ends with 1 where a configuration must not ship
-or a kernel is launched with a fault.
+where it was. --mend looks for a configuration without stack where one has some, and writes it for
+that Triton and GPU into the operation's configurations.json. --out gets the page with the table.
+Ends with 1 where a configuration must not ship or a kernel is launched with a fault.
 """
 
 import argparse
@@ -22,7 +23,9 @@ from pathlib import Path
 
 from ldm.bench import gate
 from ldm.bench.rows import table
+from ldm.bench.tune import replace_rows
 from ldm.errors import LdmError
+from ldm.kernels import tuned
 from ldm.kernels.architectures import ARCHITECTURES
 from ldm.parallel.parent import tied
 
@@ -85,23 +88,51 @@ def python_of(pair: str, cache: Path) -> Path:
     return python
 
 
-def digest(operation: str) -> str:
+def digest(operation: str, triton: str, arch: str) -> str:
     """Of everything in the tree that a result of `operation` depends on."""
     found, names = hashlib.sha256(), ("gate", "launches", "machine_code", "parts", "written")
     kernels = ROOT / "kernels"
-    files = [*kernels.rglob("*.py"), *kernels.rglob("configurations.json")]
     others = {kernels / name for name in PARTS if name != operation}
-    files = [path for path in files if others.isdisjoint(path.parents)]
+    files = [path for path in kernels.rglob("*.py") if others.isdisjoint(path.parents)]
     for path in [*sorted(files), *(ROOT / "bench" / f"{name}.py" for name in names)]:
         found.update(path.read_bytes())
+    rows = [r for r in _rows(operation) if (r["triton"], r["arch"]) == (triton, arch)]
+    found.update(json.dumps(rows).encode())
     return found.hexdigest()[:16]
+
+
+def _rows(operation: str) -> list[dict]:
+    path = ROOT / "kernels" / operation / "configurations.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def mend(pair: str, arch: str, cache: Path, found: dict) -> int:
+    """Writes rows for what has stack in `found`; how many."""
+    written = 0
+    for operation in PARTS:
+        spilling = [
+            "{}:{}:{}".format(line["kernel"].split()[0], line["size"], bits)
+            for line in found["shipped"]
+            if line["stack"] and line["operation"] == operation
+            for bits in [32 if line["element"] == "fp32" else 16]
+        ]
+        if not spilling:
+            continue
+        command = [str(python_of(pair, cache)), "-m", "ldm.bench.mend", arch, operation]
+        done = subprocess.run(
+            tied([*command, *sorted(set(spilling))]), stdout=subprocess.PIPE, text=True, check=True
+        )
+        rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        replace_rows(tuned.path(operation), rows, tuned.KEY)
+        written += len(rows)
+    return written
 
 
 def piece(pair: str, arch: str, operation: str, cache: Path, say: Callable[[str], None]) -> dict:
     """{"shipped": usages, "launched": kernels of ours, "faults": why not} of one operation."""
     torch, triton = pair.split(":")
     folder = cache / f"torch-{torch}-triton-{triton}"
-    kept = folder / f"{arch}-{operation}-{digest(operation)}.json"
+    kept = folder / f"{arch}-{operation}-{digest(operation, triton, arch)}.json"
     if kept.exists():
         return json.loads(kept.read_text())
     python = str(python_of(pair, cache))
@@ -158,6 +189,7 @@ def main() -> None:
     )
     parser.add_argument("pairs", nargs="*", default=list(PAIRS), metavar="PAIR")
     parser.add_argument("--architectures", nargs="+", choices=list(ARCHITECTURES))
+    parser.add_argument("--mend", action="store_true")
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--out", type=Path, default=PAGE)
     options = parser.parse_args()
@@ -165,7 +197,10 @@ def main() -> None:
     rows, faults = [], []
     for pair in options.pairs:
         for arch in options.architectures or ARCHITECTURES:
-            found = cell(pair, arch, options.cache, lambda text: print(text, flush=True))
+            say = lambda text: print(text, flush=True)
+            found = cell(pair, arch, options.cache, say)
+            if options.mend and mend(pair, arch, options.cache, found):
+                found = cell(pair, arch, options.cache, say)
             rows.append(row(pair, arch, found))
             faults += [f"torch:Triton {pair}, {arch}: {fault}" for fault in found["faults"]]
     options.out.write_text(page(rows, faults))

@@ -32,8 +32,8 @@ LEAST = 0.02
 BITS = 16  # what is tuned: fp32 is for tests and small models
 
 
-def compiles(operation: str, kernel: str, size: int, arch: str, chosen) -> bool:
-    """Ahead of time, in every variant of sixteen bits: no stack, shared memory within the limit."""
+def compiles(operation: str, kernel: str, size: int, arch: str, chosen, bits: int = BITS) -> bool:
+    """Ahead of time, in every variant of so many bits: no stack, shared memory within the limit."""
     from ldm.kernels.ahead_of_time import compile_for
     from ldm.kernels.architectures import ARCHITECTURES, nearest
 
@@ -41,7 +41,7 @@ def compiles(operation: str, kernel: str, size: int, arch: str, chosen) -> bool:
     variants = {
         (name, element)
         for name, _, element, _ in module.shipped(arch)
-        if name.split()[0] == kernel and element != "fp32"
+        if name.split()[0] == kernel and (element == "fp32") == (bits == 32)
     }
     try:
         for name, element in sorted(variants):

@@ -1,10 +1,11 @@
 """Which block sizes each kernel runs with: what was measured to be faster, else a default.
 
 `<operation>/configurations.json` holds rows {"arch", "triton", "kernel", "size", "bits", then the
-fields of the operation's Configuration}, written by `python -m ldm.bench.tune kernels`. The best
-one flips between Triton versions, so a row holds for the major and minor version that it was
-measured with. `tests/kernels/test_ahead_of_time.py` compiles every row and every default for all
-of `architectures.py` and refuses any that spills.
+fields of the operation's Configuration}: what was faster (`python -m ldm.bench.tune kernels`), or
+has no stack where the default has some (`python -m ldm.bench.matrix --mend`). Both flip between
+Triton versions, so a row holds for one major and minor version. What launches choose is compiled
+for all of `architectures.py`, and refused where it spills: with the installed Triton by
+`tests/kernels/test_ahead_of_time.py`, with all of them by the matrix.
 """
 
 import json
@@ -34,13 +35,6 @@ class Tuned:
         """The configuration of a kernel; `arch` as in "sm_90"."""
         found = self.rows.get((arch, triton_version(), kernel, size, bits))
         return found or self.default(kernel, size, nearest(arch) or OLDEST, bits)
-
-    def all(self, kernel: str, size: int, arch: str, bits: int) -> list:
-        """The default and every row of any Triton version, for compiling ahead of time."""
-        rows = {
-            c for (a, _, *key), c in self.rows.items() if (a, *key) == (arch, kernel, size, bits)
-        }
-        return sorted({self.default(kernel, size, arch, bits), *rows}, key=str)
 
     def use(self, kernel: str, size: int, arch: str, bits: int, chosen) -> dict:
         """Makes launches of this process take `chosen`; the row that says so for good."""

@@ -8,6 +8,7 @@ from ldm.kernels.action_loss.configurations import KERNELS, Configuration, confi
 from ldm.kernels.action_loss.forward import forward_kernel
 from ldm.kernels.ahead_of_time import launch_arguments
 from ldm.kernels.sums import sum_kernel
+from ldm.kernels.tuned import columns
 
 FUNCTIONS = {
     "forward": forward_kernel,
@@ -31,10 +32,8 @@ def shipped(arch: str) -> Iterator[tuple[str, int, str, Configuration]]:
     for kernel in KERNELS:
         for width in WIDTHS if kernel in ("forward", "logit") else WIDTHS[1:]:
             for element in TYPES:
-                for chosen in configuration.all(
-                    kernel, width, arch, 32 if element == "fp32" else 16
-                ):
-                    yield kernel, width, element, chosen
+                bits = 32 if element == "fp32" else 16
+                yield kernel, width, element, configuration(kernel, columns(width), arch, bits)
 
 
 def arguments(kernel: str, width: int, element: str, chosen: Configuration, **facts) -> dict:

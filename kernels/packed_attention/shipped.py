@@ -54,8 +54,8 @@ def shipped(arch: str) -> Iterator[tuple[str, int, str, Configuration]]:
     for dim in HEAD_DIMS:
         for bits, names in ((16, SIXTEEN_BITS), (32, THIRTY_TWO_BITS)):
             for name in names:
-                for chosen in configuration.all(name.split()[0], dim, arch, bits):
-                    yield name, dim, "bf16" if bits == 16 else "fp32", chosen
+                chosen = configuration(name.split()[0], dim, arch, bits)
+                yield name, dim, "bf16" if bits == 16 else "fp32", chosen
 
 
 def arguments(name: str, dim: int, element: str, chosen: Configuration) -> dict:

@@ -45,8 +45,7 @@ def shipped(arch: str) -> Iterator[tuple[str, int, str, Configuration]]:
                 if element == "fp32" and width > 1024:
                     continue  # the same program as at another width
                 bits = 32 if element == "fp32" else 16
-                for chosen in configuration.all(kernel, width, arch, bits):
-                    yield kernel, width, element, chosen
+                yield kernel, width, element, configuration(kernel, columns(width), arch, bits)
 
 
 def arguments(kernel: str, width: int, element: str, chosen: Configuration, **facts) -> dict:

@@ -1,5 +1,7 @@
 """The matrix: what a row says, and that what must not ship is listed."""
 
+import json
+
 import pytest
 
 from ldm.bench import matrix
@@ -28,7 +30,7 @@ def test_a_result_holds_until_a_kernel_of_its_operation_changes(monkeypatch, tmp
     for name in ("gate", "launches", "machine_code", "parts", "written"):
         (tmp_path / "bench" / f"{name}.py").write_text("")
     monkeypatch.setattr(matrix, "ROOT", tmp_path)
-    every = lambda: {name: matrix.digest(name) for name in matrix.PARTS}
+    every = lambda: {name: matrix.digest(name, "3.7", "sm_90") for name in matrix.PARTS}
     before = every()
     assert every() == before
     (tmp_path / "kernels" / "token_embedding" / "forward.py").write_text("1")
@@ -37,6 +39,14 @@ def test_a_result_holds_until_a_kernel_of_its_operation_changes(monkeypatch, tmp
     before = every()
     (tmp_path / "kernels" / "rotary" / "__init__.py").write_text("1")
     assert all(found != before[name] for name, found in every().items())
+    before = every()
+    row = {"arch": "sm_90", "triton": "3.9", "kernel": "forward", "size": 64, "bits": 16}
+    rows = tmp_path / "kernels" / "token_embedding" / "configurations.json"
+    rows.write_text(json.dumps([row]))
+    assert every() == before  # of another Triton
+    rows.write_text(json.dumps([row | {"triton": "3.7"}]))
+    changed = {name for name, found in every().items() if found != before[name]}
+    assert changed == {"token_embedding"}
 
 
 def test_a_call_that_was_ended_compiles_the_rest_alone(monkeypatch, tmp_path):
