@@ -3,8 +3,8 @@
     python -m ldm.bench.checkpoint_hold [--preset nano] [--rows 32768] [--saves 3]
 
 Row 23. One process; thread seconds on a core count, so that other work on the machine hardly does,
-and wall seconds beside them. The first save also makes the buffers of the copy. Restart, by part:
-verify (SHA-256 of every file), model, weights, optimiser, first step.
+and wall seconds beside them. Restart, by part: verify (SHA-256 of every file), weights, optimiser,
+first step.
 """
 
 import argparse
@@ -96,6 +96,8 @@ def main() -> None:
     print(json.dumps({"parameters": whole_parameters(sizes), "threads": torch.get_num_threads()}))
     with tempfile.TemporaryDirectory(dir=options.out) as folder:
         checkpoints = Timed(Path(folder), {}, [], "", keep=1)
+        checkpoints.prepare(engine)
+        checkpoints.wait()
         lines = held(engine, checkpoints, options.saves)
         for line in lines:
             print(json.dumps(line))

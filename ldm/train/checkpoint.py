@@ -132,6 +132,11 @@ class Checkpoints:
         except (OSError, SafetensorError) as error:
             raise LdmError(f"checkpoint {path} cannot be read ({error})") from error
 
+    def prepare(self, engine) -> None:
+        """Makes the buffers of the copy behind the step. Once the optimiser has its state."""
+        sizes = {p.key: (p.values.numel(), p.values.is_cuda) for p in engine.pieces()}
+        self.writing = self.writer.submit(self.snapshot.prepare, sizes)
+
     def save(self, step: int, engine) -> None:
         """Copies the state of `step` and returns; a thread writes it. All ranks call it.
 

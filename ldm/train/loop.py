@@ -15,13 +15,16 @@ def train(config: TrainConfig, step: int, engine, loader, log, checkpoints, stop
     log: ldm.train.metrics.Log; checkpoints: ldm.train.checkpoint.Checkpoints; stop: below `run`.
     Raises LdmError where more batches than are allowed have no finite gradient.
     """
-    due = False
+    due, first = False, True
     for batches in loader:
         rate = learning_rate(step, config)
         loss = engine.backward(batches)  # gradient of the mean loss over the labels of all ranks
         norm = engine.update(rate)
         step += 1
         log.add(batches, loss, norm)
+        if first:  # the optimiser has its state now
+            checkpoints.prepare(engine)
+            first = False
 
         last = step == config.steps or stop.agreed(step)
         due = due or last or step % config.checkpoint_every == 0

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -41,6 +41,13 @@ class Snapshot:
     def __init__(self):
         self.buffers: dict[str, torch.Tensor] = {}
 
+    def prepare(self, sizes: Mapping[str, tuple[int, bool]]) -> None:
+        """Makes buffers of so many numbers by key, pinned if asked, and touches every page: the
+        first copy would wait several times as long for them."""
+        self.buffers = {
+            key: torch.zeros(count, pin_memory=pinned) for key, (count, pinned) in sizes.items()
+        }
+
     def take(self, pieces: Iterable[Piece]) -> dict[str, torch.Tensor]:
         """Returns once the device may go on; {key: values} on the CPU."""
         taken, cuda = {}, False
@@ -53,7 +60,9 @@ class Snapshot:
             if values.is_cuda:
                 cuda = True
                 buffer.copy_(values, non_blocking=True)
-            else:  # in this thread: PyTorch's would wait for each other after every piece
+            else:
+                # numpy's, in this thread: PyTorch's would wait for each other after every piece, and
+                # two threads copy no faster than one
                 np.copyto(buffer.numpy(), values.numpy())
         if cuda:
             torch.cuda.synchronize()

@@ -3,6 +3,7 @@ import os
 import pickle
 import stat
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -11,7 +12,7 @@ from ldm.data.sealed import write_sealed
 from ldm.errors import LdmError
 from ldm.train.checkpoint import Checkpoints
 from ldm.train.checkpoint_files import facts_of
-from ldm.train.pieces import Piece
+from ldm.train.pieces import Piece, Snapshot
 from ldm.train.ranks import Alone
 
 CONFIG = {"architecture": {"layers": 2, "width": 8}, "tokens": {"context": 64}}
@@ -220,3 +221,21 @@ def test_a_planted_pickle_is_never_run(checkpoints, tmp_path, name, monkeypatch)
     except LdmError:
         pass
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("sizes", [[], [1], [5, 0, 3]])
+def test_a_copy_is_whole_and_takes_the_buffers_that_were_prepared(sizes):
+    rng = np.random.default_rng(0)
+    pieces = [
+        Piece(f"p{i}", "weight", 0, torch.from_numpy(rng.random(n, np.float32)))
+        for i, n in enumerate(sizes)
+    ]
+    snapshot = Snapshot()
+    for prepared in (False, True):
+        if prepared:
+            snapshot.prepare({piece.key: (piece.values.numel(), False) for piece in pieces})
+            places = {key: buffer.data_ptr() for key, buffer in snapshot.buffers.items()}
+        taken = snapshot.take(pieces)
+        assert taken.keys() == {piece.key for piece in pieces}
+        assert all(torch.equal(taken[piece.key], piece.values) for piece in pieces)
+    assert all(taken[key].data_ptr() == place for key, place in places.items())

@@ -41,6 +41,9 @@ class Calls:
         self.notes.append("flushed")
         return True
 
+    def prepare(self, engine):
+        self.notes.append("prepared")
+
     def save(self, step, engine):
         self.notes.append(f"save {step}")
 
@@ -63,19 +66,21 @@ def loop(step, stop_at=None, **settings) -> list:
 
 def test_it_logs_before_it_saves_and_ends_at_the_last_step():
     notes = loop(0, steps=5, log_every=2, checkpoint_every=3)
-    first = [0, 1, "log 2", 2, "log 3", "flushed", "save 3"]
+    first = [0, "prepared", 1, "log 2", 2, "log 3", "flushed", "save 3"]
     assert notes == [*first, 3, "log 4", 4, "log 5", "flushed", "save 5", "written"]
 
 
 def test_resumed_it_logs_and_saves_at_the_same_steps():
     settings = {"steps": 9, "log_every": 2, "checkpoint_every": 3}
     whole, resumed = loop(0, **settings), loop(6, **settings)
+    assert resumed.pop(1) == "prepared"
     assert whole[-len(resumed) :] == resumed and resumed[0] == 6
 
 
 def test_asked_to_stop_it_saves_that_step_first():
     assert loop(0, stop_at=1, steps=5, log_every=9, checkpoint_every=9) == [
         0,
+        "prepared",
         "log 1",
         "flushed",
         "save 1",

@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from contextlib import closing
 from itertools import islice
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -104,7 +105,7 @@ def test_a_step_waits_for_nothing_on_the_device(made, as_on_hopper, monkeypatch,
     )
     loader = MicroBatches(made[1] / "mix", 0, 1, 0, 2, fixed_for=3)
     with closing(loader), closing(log.open(0, 3)):
-        train(config, 0, engine, islice(loader, 3), log, None, Stop(engine, 9))
+        train(config, 0, engine, islice(loader, 3), log, Mock(), Stop(engine, 9))
     assert len(log.values) == 3
     with pytest.raises(RuntimeError):
         float(log.values[-1])  # what waiting would be
