@@ -61,8 +61,8 @@ class Snapshot:
                 cuda = True
                 buffer.copy_(values, non_blocking=True)
             else:
-                # numpy's, in this thread: PyTorch's would wait for each other after every piece, and
-                # two threads copy no faster than one
+                # by numpy in this thread: PyTorch's would wait for each other after every piece,
+                # and two threads copy no faster than one
                 np.copyto(buffer.numpy(), values.numpy())
         if cuda:
             torch.cuda.synchronize()
