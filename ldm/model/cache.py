@@ -2,8 +2,8 @@
 
 Rows that are extended together, by about equally many tokens a step, share a slab and are attended
 to in one call: a stream of one token a step is not padded to one of a hundred, and nothing is
-computed for rows that wait. A slab holds as many tokens a
-row as its longest row needs, in pages; it grows by doubling and never past the capacity.
+computed for rows that wait. A slab holds as many tokens a row as its longest row needs, in pages;
+it grows by doubling and never past the capacity.
 """
 
 from dataclasses import dataclass
@@ -68,8 +68,8 @@ class KVCache:
         new = torch.arange(rows - len(reused))
         slab.ids += (count + new).tolist()
         slots = slab.keys[0].shape[0]
-        if len(slab.ids) >= slots:  # one slot is no row's (passes.py)
-            slab.hold(max(len(slab.ids) + 1, slots * 3 // 2), PAGE)
+        if len(slab.ids) > slots:
+            slab.hold(max(len(slab.ids), slots * 3 // 2), PAGE)
         self.lengths_W = torch.cat([self.lengths_W, torch.zeros_like(new)])
         self.slab_W = torch.cat([self.slab_W, torch.full_like(new, key)])
         self.slot_W = torch.cat([self.slot_W, before + new])
@@ -160,7 +160,7 @@ def _part(cache: KVCache, slab: Slab, mine_W, rows_W, counts_W, of_N, step_N) ->
     most, longest = int(counts_W.max()), int((before_W + counts_W).max())
     if longest > slab.tokens:
         pages = -(-max(longest, 2 * slab.tokens) // PAGE)
-        slab.hold(len(slab.ids) + 1, min(pages * PAGE, max(cache.capacity, longest)))
+        slab.hold(len(slab.ids), min(pages * PAGE, max(cache.capacity, longest)))
     places_N = slots_W[of_N] * slab.tokens + before_W[of_N] + step_N
     # Few absent rows are computed along, and not read: leaving them out would copy all others.
     whole = 2 * len(slots_W) >= len(slab.ids)

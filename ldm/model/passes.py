@@ -45,6 +45,8 @@ class Passes:
         layout = step_layout(counts_W, cache, rows_W)
         if any(part.slots_W is not None for part in layout.parts):
             return self.model.extend(tokens, counts_W, cache, rows_W)
+        for part in layout.parts:  # a slot more than its rows, where PAD tokens write
+            part.slab.hold(len(part.slab.ids) + 1, part.slab.tokens)
         inputs = list(padded(tokens, layout, self._room(tokens, layout)))
         given = tensors(inputs)
         slabs = tuple((id(part.slab), part.slab.version) for part in layout.parts)
