@@ -17,6 +17,7 @@ import torch
 
 from ldm.bench.measure import percentiles, rate
 from ldm.config import TokenConfig
+from ldm.data import facts
 from ldm.envs import spaces
 from ldm.envs.interface import Arrays, TimeStep, VectorEnv
 from ldm.envs.make import make
@@ -43,14 +44,15 @@ Act = Callable[[list[TimeStep]], list[Arrays]]
 
 def policy(preset: str, tokens: TokenConfig, environments: tuple[str, ...]) -> Policy:
     """An untrained model that knows `environments`, ready to act on the CPU."""
-    entries = {id: entry(id) for id in environments}
+    entries = {id: entry(id, owner) for owner, id in enumerate(environments, 1)}
     torch.manual_seed(0)
-    model = Decoder(architecture(preset, rows=tokens.rows)).eval()
+    sizes = architecture(preset, rows=tokens.rows, owners=1 + len(entries))
+    model = Decoder(sizes).eval()
     cast_blocks(model, acting_dtype(torch.device("cpu")))
     return Policy(model, tokens, entries, digest="untrained")
 
 
-def entry(id: str) -> dict:
+def entry(id: str, owner: int = 1) -> dict:
     env = make(id, 1, seed=0)
     parts = {"observation": env.observation, "action": env.action}
     env.close()
@@ -59,7 +61,8 @@ def entry(id: str) -> dict:
         for name, tree in parts.items()
     }
     entry = {name: spaces.to_json(tree) for name, tree in parts.items()}
-    return entry | {"id": id, "statistics": statistics | {"reward": UNIT}}
+    entry |= {"id": id, "statistics": statistics | {"reward": UNIT}}
+    return entry | {"facts": facts.derive(entry) | {"owner": owner, "fidelity": []}}
 
 
 def alike(process: int, preset: str, streams: int, timesteps: int) -> tuple[float, float]:

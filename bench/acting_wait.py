@@ -46,7 +46,7 @@ class Paced(torch.nn.Module):
         cache.lengths_W[rows] += counts
         return torch.zeros(len(counts), 1)
 
-    def decode(self, hidden, rows, slots, classes_L, *_):
+    def decode(self, hidden, owners, rows, slots, classes_L, *_):
         if self.passes == WARM:
             self.start = time.perf_counter(), time.process_time()
         self.over = max(time.perf_counter(), self.over) + self.seconds

@@ -60,17 +60,19 @@ def bag_peers(
     releases is built for one torch: pip install --no-deps fbgemm-gpu==1.8.* for 2.13.
     """
     ids, offsets = batch.tokens.bag_ids_B, batch.tokens.bag_offsets_N1
+    weights = batch.tokens.bag_weights_B
     table = torch.randn(rows, width, device=DEVICE, dtype=DTYPE).requires_grad_()
     bag = partial(torch.nn.functional.embedding_bag, mode="sum", include_last_offset=True)
+    bag = partial(bag, per_sample_weights=weights.to(DTYPE))
     found = {"EmbeddingBag, bags alone": (lambda: bag(ids, table, offsets), [table])}
     try:
-        found["FBGEMM TBE, bags alone"] = _fbgemm(ids, offsets, table)
+        found["FBGEMM TBE, bags alone"] = _fbgemm(ids, offsets, weights, table)
     except (ImportError, OSError) as error:  # not installed, or built for another torch
         notes(f"FBGEMM TBE: {first_line(error)}")
     return found
 
 
-def _fbgemm(ids, offsets, table):
+def _fbgemm(ids, offsets, weights, table):
     from fbgemm_gpu.split_embedding_configs import SparseType
     from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
         DenseTableBatchedEmbeddingBagsCodegen as Bags,
@@ -82,7 +84,7 @@ def _fbgemm(ids, offsets, table):
     del bags.weights
     bags.weights = own.view(-1)  # a table that we hold, so that its gradient can be asked for
     ids, offsets = ids.long(), offsets.long()
-    return lambda: bags(ids, offsets), [own]
+    return lambda: bags(ids, offsets, weights), [own]
 
 
 def embedders(batch: PackedBatch):
@@ -93,8 +95,8 @@ def embedders(batch: PackedBatch):
     generator = torch.Generator(DEVICE).manual_seed(0)
     options = {"generator": generator, "device": DEVICE, "dtype": DTYPE}
     weights = [torch.randn(shape, **options).requires_grad_() for shape in shapes]
-    inputs = (tokens.kinds_N, tokens.bag_ids_B, tokens.bag_offsets_N1, tokens.features_NG)
-    inputs += (tokens.patches_PX, tokens.patch_tokens_P)
+    inputs = (tokens.kinds_N, tokens.bag_ids_B, tokens.bag_weights_B, tokens.bag_offsets_N1)
+    inputs += (tokens.features_NG, tokens.patches_PX, tokens.patch_tokens_P)
     grad = torch.randn(len(tokens.kinds_N), WIDTH, **options)
     compiled = torch.compile(plain.token_embedding)
     first = tokens.bag_ids_B[tokens.bag_offsets_N1[:-1].long().clamp(max=len(tokens.bag_ids_B) - 1)]

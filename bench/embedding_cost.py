@@ -101,10 +101,10 @@ def _tile_rows(tokens: Tokens, tiles_QM, BM: int, BK: int) -> int:
 
 
 def inputs(c: Counts, width: int, table_size: int) -> int:
-    """Bytes of ids, numbers, patches, distinct rows and weights, read once."""
+    """Bytes of ids and their weights, numbers, patches, distinct rows and weights, read once."""
     weights = (len(KINDS) * c.columns + (c.patch_bytes if c.patches else 0) + 1) * width
     rows = (c.distinct * width + weights) * table_size
-    return rows + 4 * c.entries + 4 * c.columns * c.numbered + c.patches * c.patch_bytes
+    return rows + 8 * c.entries + 4 * c.columns * c.numbered + c.patches * c.patch_bytes
 
 
 def layout(c: Counts) -> int:
@@ -155,7 +155,7 @@ def backward_bytes(
     small = 2 * vectors + (c.numbered + c.patches) * width * size + waiting
     small += 4 * c.columns * c.numbered + c.patches * c.patch_bytes
     small += 8 * width * (c.windows * (gains + numbers) + c.patch_windows * patches)
-    index = layout(c) + 4 * c.entries + 16 * c.pieces + 8 * rows
+    index = layout(c) + 8 * c.entries + 16 * c.pieces + 8 * rows
     return {
         "floor": floor,
         "ours": floor + index + (cached if live <= CACHE else small),
@@ -170,6 +170,7 @@ def with_bags(batch: PackedBatch, bags: list[np.ndarray], rows: int) -> PackedBa
     """The batch with these bags, token by token."""
     t = batch.tokens
     t.bag_ids_B = torch.from_numpy(np.concatenate(bags).astype(np.int32))
+    t.bag_weights_B = torch.ones(len(t.bag_ids_B))
     ends = np.cumsum([0, *map(len, bags)])
     t.bag_offsets_N1 = torch.from_numpy(ends.astype(np.int32))
     batch.bag_order_B = torch.argsort(t.bag_ids_B, stable=True).int()
@@ -178,15 +179,21 @@ def with_bags(batch: PackedBatch, bags: list[np.ndarray], rows: int) -> PackedBa
 
 
 def control_batch(tokens: int, rows: int) -> PackedBatch:
-    """Steps of an observation of 17 numbers and an action of 9, two rows in every bag: kind and
-    environment, eight environments in turn."""
+    """Steps of an observation of 17 numbers and an action of 9, in every bag a row of kind, of
+    environment and of each number, eight environments in turn."""
     batch = packed_batch([256] * (tokens // 256), rows=rows, bag=0)
     t = batch.tokens
     t.features_NG = torch.ones_like(t.features_NG)
     t.features_NG[:, 17:] = 0
     t.features_NG[t.kinds_N == ACTION, 9:] = 0
     kinds = t.kinds_N.numpy()
-    return with_bags(batch, [np.array([k, 8 + i // 256 % 8]) for i, k in enumerate(kinds)], rows)
+    first, counts = 16 + 32 * (np.arange(tokens) // 256 % 8), np.where(kinds == ACTION, 9, 17)
+    first += np.where(kinds == ACTION, 17, 0)
+    bags = [
+        np.array([k, 8 + i // 256 % 8, *range(f, f + n)])
+        for i, (k, f, n) in enumerate(zip(kinds, first, counts))
+    ]
+    return with_bags(batch, bags, rows)
 
 
 def image_batch(
@@ -241,7 +248,8 @@ def recorded_batch(mix: Path, tokens: int) -> tuple[PackedBatch, int]:
     }
     places = (joined["kinds_N"] == PATCH).nonzero().squeeze(1).int()
     none = torch.zeros(0, dtype=torch.int32)
-    whole = Tokens(bag_ids_B=none, bag_offsets_N1=none, patch_tokens_P=places, **joined)
+    unknown = dict.fromkeys(("bag_ids_B", "bag_weights_B", "bag_offsets_N1"), none)
+    whole = Tokens(**unknown, patch_tokens_P=places, **joined)
     return with_bags(replace(parts[0], tokens=whole), bags, rows), rows
 
 

@@ -56,7 +56,7 @@ class PlainEmbedding(TokenEmbedding):
     def forward(self, tokens, bag_order_B=None, plan=None, dtype=None) -> torch.Tensor:
         e_ND = F.embedding_bag(
             tokens.bag_ids_B, self.table, tokens.bag_offsets_N1, mode="sum",
-            include_last_offset=True,
+            include_last_offset=True, per_sample_weights=tokens.bag_weights_B,
         )  # fmt: skip
         for kind, weight in enumerate(self.features, 1):
             mine_N1 = (tokens.kinds_N == kind)[:, None]
@@ -70,8 +70,10 @@ class PlainHead(ActionHead):
     """Labels, logits and cross-entropy as plain operations."""
 
     def losses(self, hidden_UD, labels) -> torch.Tensor:
+        normed_UD = norms.rms_norm(hidden_UD, self.norm)
+        gain_UD, bias_UD = self.own[labels.owners_U].chunk(2, -1)
         return plain_loss(
-            norms.rms_norm(hidden_UD, self.norm), labels.rows_L, self.gate, self.slot, self.out,
+            normed_UD * (1 + gain_UD) + bias_UD, labels.rows_L, self.gate, self.slot, self.out,
             labels.slots_L, labels.classes_L, labels.values_L, labels.smooth_L,
         )  # fmt: skip
 

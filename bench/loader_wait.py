@@ -36,7 +36,8 @@ def measure(mix: Path, steps: int, micro_batches: int, preset: str = "nano"):
     """Rows: ms of a step by source of its batches, and the share spent waiting for the loader."""
     manifest = read_manifest(mix, "mix")
     tokens = manifest["settings"]["tokens"]
-    sizes = {"rows": tokens["rows"], "patch_bytes": 4 * tokens["patch"] ** 2}
+    owners = 1 + len(manifest["environments"])
+    sizes = {"rows": tokens["rows"], "patch_bytes": 4 * tokens["patch"] ** 2, "owners": owners}
     engine = TorchEngine(
         Decoder(architecture(preset, **sizes)), TrainConfig(micro_batches=micro_batches)
     )

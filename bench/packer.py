@@ -29,11 +29,11 @@ TWIN_BATCHES = 20  # of about 1,600: the twin is slow, and its speed does not de
 
 def example_block(rng: np.random.Generator) -> Encoded:
     """Two-token steps of a small vector environment: an observation token has two rows, four
-    numbers and a label, an action token three rows and three numbers."""
+    numbers and a label, an action token three rows and three numbers; each number has a row."""
     lengths = rng.integers(SHORTEST, LONGEST + 1, DISTINCT, np.int32)
     observed = np.concatenate([np.arange(n) % 2 == 0 for n in lengths])
-    bags = np.where(observed, 2, 3).astype(np.uint16)
     numbers = np.where(observed, 4, 3).astype(np.uint8)
+    bags = np.where(observed, 2 + 4, 3 + 3).astype(np.uint16)
     origin, labels = np.zeros(DISTINCT, np.int32), int(observed.sum())
     return Encoded(
         tokens_S=lengths,
@@ -42,9 +42,11 @@ def example_block(rng: np.random.Generator) -> Encoded:
         shard_S=origin,
         trajectory_S=origin,
         first_step_S=origin,
+        named_S=np.ones(DISTINCT, np.uint8),
         kinds_N=np.where(observed, 1, 2).astype(np.uint8),
         bag_counts_N=bags,
         feature_counts_N=numbers,
+        own_counts_N=numbers,
         label_counts_N=observed.astype(np.uint16),
         bag_ids_B=rng.integers(0, ROWS, bags.sum(dtype=np.int64), np.int32),
         features_G=rng.standard_normal(numbers.sum(dtype=np.int64), np.float32),

@@ -43,8 +43,8 @@ def token_embedding() -> Iterator[Pair]:
     batch = embedding_cost.control_batch(embedding_cost.TOKENS, embedding_cost.ROWS).to(DEVICE)
     weights, grad, forwards = embedders(batch)
     t = batch.tokens
-    given = (t.kinds_N, t.bag_ids_B, t.bag_offsets_N1, t.features_NG, t.patches_PX)
-    given += (t.patch_tokens_P,)
+    given = (t.kinds_N, t.bag_ids_B, t.bag_weights_B, t.bag_offsets_N1)
+    given += (t.features_NG, t.patches_PX, t.patch_tokens_P)
     exact = differentiated(
         lambda *w: embedding.token_embedding(*w, *given), weights, grad, torch.double
     )

@@ -35,7 +35,8 @@ def packed_batch(
     """Segments of `lengths` tokens, observation and action in turn, then `pad` PAD tokens.
 
     Every observation is read by `components` labels, alternately smooth and not. The first
-    `patches` action tokens become PATCH tokens. Bags hold 0 to 2 × bag − 1 ids.
+    `patches` action tokens become PATCH tokens. Bags hold 0 to 2 × bag − 1 ids; half of them weigh
+    1, the others any number.
     """
     random = np.random.default_rng(seed)
     lengths = [*lengths, pad] if pad else list(lengths)
@@ -67,19 +68,22 @@ def packed_batch(
 
 def plan_of(tokens: Tokens, order: np.ndarray, rows: int) -> EmbeddingPlan:
     """The plan of tokens as numpy arrays."""
-    return embedding_plan(tokens.kinds_N, tokens.bag_ids_B, tokens.bag_offsets_N1, order, rows)
+    bag = tokens.bag_ids_B, tokens.bag_weights_B, tokens.bag_offsets_N1
+    return embedding_plan(tokens.kinds_N, *bag, order, rows)
 
 
 def _tokens(random, kinds, patch_tokens, rows, bag) -> Tokens:
     counts = random.integers(0, 2 * bag, len(kinds)) if bag else np.zeros(len(kinds), int)
     counts[kinds == PAD] = 0
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    weights = random.standard_normal(offsets[-1])
     features = random.standard_normal((len(kinds), FEATURES)).astype(np.float32)
     features[(kinds != OBSERVATION) & (kinds != ACTION)] = 0
     features[:, 8:] = 0
     return Tokens(
         kinds_N=kinds,
         bag_ids_B=random.integers(0, rows, offsets[-1]).astype(np.int32),
+        bag_weights_B=np.where(random.random(offsets[-1]) < 0.5, 1, weights).astype(np.float32),
         bag_offsets_N1=offsets,
         features_NG=features,
         patches_PX=random.integers(0, 256, (len(patch_tokens), PATCH_BYTES)).astype(np.uint8),
@@ -96,6 +100,7 @@ def _labels(random, read, components, classes) -> Labels:
     return Labels(
         tokens_L=tokens,
         reads_U=read.astype(np.int32),
+        owners_U=np.zeros(len(read), np.int32),
         rows_L=np.repeat(np.arange(len(read)), components).astype(np.int32),
         slots_L=slots,
         classes_L=counts,
@@ -123,12 +128,14 @@ def slice_tokens(tokens: Tokens, index) -> Tokens:
     """The tokens at `index` (int64), in that order, as if they were alone."""
     offsets = tokens.bag_offsets_N1.long()
     counts = (offsets[1:] - offsets[:-1])[index]
-    ids = [tokens.bag_ids_B[offsets[i] : offsets[i + 1]] for i in index.tolist()]
+    entries = [torch.arange(offsets[i], offsets[i + 1]) for i in index.tolist()]
+    entries = torch.cat(entries)
     place = {int(t): n for n, t in enumerate(tokens.patch_tokens_P)}
     found = [(n, place[t]) for n, t in enumerate(index.tolist()) if t in place]
     return Tokens(
         kinds_N=tokens.kinds_N[index],
-        bag_ids_B=torch.cat(ids),
+        bag_ids_B=tokens.bag_ids_B[entries],
+        bag_weights_B=tokens.bag_weights_B[entries],
         bag_offsets_N1=torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]).int(),
         features_NG=tokens.features_NG[index],
         patches_PX=tokens.patches_PX[[p for _, p in found]],

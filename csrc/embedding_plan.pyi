@@ -8,7 +8,13 @@ def tiles(
     tiles_QM: np.ndarray,
     groups_VI: np.ndarray,
 ) -> None: ...
-def entry_tokens(offsets: np.ndarray, order: np.ndarray, tokens_B: np.ndarray) -> int: ...
+def entry_tokens(
+    offsets: np.ndarray,
+    weights: np.ndarray,
+    order: np.ndarray,
+    tokens_B: np.ndarray,
+    weights_B: np.ndarray,
+) -> int: ...
 def count(
     ids: np.ndarray,
     order: np.ndarray,

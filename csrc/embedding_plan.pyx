@@ -58,9 +58,11 @@ cdef void _tiles(
 
 
 def entry_tokens(
-    const int32_t[::1] offsets, const int32_t[::1] order, int32_t[::1] tokens_B
+    const int32_t[::1] offsets, const float[::1] weights, const int32_t[::1] order,
+    int32_t[::1] tokens_B, float[::1] weights_B,
 ) -> int:
-    """Fills tokens_B with the token of every entry in `order`, and zeros past the last offset's.
+    """Fills tokens_B and weights_B with the token and the weight of every entry in `order`, and
+    zeros past the last offset's.
 
     Returns the number of entries. order: a permutation of them, then anything.
     """
@@ -74,8 +76,10 @@ def entry_tokens(
                 token_of[j] = i
         for j in range(entries):
             tokens_B[j] = token_of[order[j]]
+            weights_B[j] = weights[order[j]]
         for j in range(entries, tokens_B.shape[0]):
             tokens_B[j] = 0
+            weights_B[j] = 0
     free(token_of)
     return entries
 

@@ -10,14 +10,17 @@ from libc.string cimport memcpy, memset
 
 cdef enum:
     PATCH = 3
+    BEFORE = 2  # ldm.data.rows.BEFORE
 
 
 cdef struct Source:
     const int32_t* steps
     const int32_t* environments
+    const uint8_t* named
     const uint8_t* kinds
     const uint16_t* bag_counts
     const uint8_t* feature_counts
+    const uint8_t* own_counts
     const uint16_t* label_counts
     const int32_t* bag_ids
     const float* features
@@ -36,6 +39,7 @@ cdef struct Source:
 cdef struct Target:
     uint8_t* kinds
     int32_t* bag_ids
+    float* bag_weights
     int32_t* bag_offsets
     float* features
     uint8_t* patches
@@ -46,6 +50,7 @@ cdef struct Target:
     float* values
     uint8_t* smooth
     int32_t* environments
+    int32_t* owners
     int32_t* cu_seqlens
     int32_t* positions
 
@@ -75,9 +80,11 @@ cdef class Sources:
     cdef int _set(self, Source* to, block, offsets) except -1:
         to.steps = _int32(block.steps_S)
         to.environments = _int32(block.environment_S)
+        to.named = _uint8(block.named_S)
         to.kinds = _uint8(block.kinds_N)
         to.bag_counts = _uint16(block.bag_counts_N)
         to.feature_counts = _uint8(block.feature_counts_N)
+        to.own_counts = _uint8(block.own_counts_N)
         to.label_counts = _uint16(block.label_counts_N)
         to.bag_ids = _int32(block.bag_ids_B)
         to.features = _float(block.features_G)
@@ -125,6 +132,7 @@ cdef class Sources:
         cdef Target to
         to.kinds = _uint8(arrays["kinds_N"])
         to.bag_ids = _int32(arrays["bag_ids_B"])
+        to.bag_weights = _float(arrays["bag_weights_B"])
         to.bag_offsets = _int32(arrays["bag_offsets_N1"])
         to.features = _float(arrays["features_NG"].reshape(-1))
         to.patches = _uint8(arrays["patches_PX"].reshape(-1))
@@ -135,6 +143,7 @@ cdef class Sources:
         to.values = _float(arrays["values_L"])
         to.smooth = _uint8(arrays["smooth_L"])
         to.environments = _int32(arrays["environments_L"])
+        to.owners = _int32(arrays["owners_L"])
         to.cu_seqlens = _int32(arrays["cu_seqlens_S1"])
         to.positions = _int32(arrays["positions_N"])
         cdef Py_ssize_t capacity = len(arrays["cu_seqlens_S1"]), bins = bin_ends.shape[0]
@@ -211,10 +220,16 @@ cdef void _segment(
     memcpy(to.smooth + label, s.smooth + s.at_L[i], labels)
     for t in range(labels):
         to.environments[label + t] = s.environments[i]
+        to.owners[label + t] = s.environments[i] + 1 if s.named[i] else 0
     memset(row, 0, length * features * sizeof(float))
     for t in range(length):
         to.positions[at.token + t] = t
-        bag += s.bag_counts[n + t]
+        count = s.bag_counts[n + t]
+        for c in range(count):
+            to.bag_weights[bag + c] = 1
+        for c in range(s.own_counts[n + t]):
+            to.bag_weights[bag + BEFORE + c] = numbers[c]
+        bag += count
         to.bag_offsets[at.token + t + 1] = bag
         count = s.feature_counts[n + t]
         for c in range(count):

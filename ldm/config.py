@@ -32,6 +32,9 @@ class RecordConfig:
 
     transitions: int = 40_000  # transitions an environment
     shard_transitions: int = 10_000  # transitions a shard
+    # episodes at least, in further shards of an environment whose episodes are long; 0: no matter
+    episodes: int = 0
+    most_transitions: int = 100_000  # to which they may add up
     streams: int = 16  # parallel streams of an environment while recording
     noise_share: float = 0.6  # share of episodes whose executed actions carry noise
     noise: float = 0.3  # largest noise level: chance of a random action, or its weight

@@ -47,6 +47,8 @@ RANGES = {
     "reference.play_seconds": Range(0, 10**9, "low"),
     "record.transitions": Range(1, STEPS),
     "record.shard_transitions": Range(1, STEPS),
+    "record.episodes": Range(0, STEPS),
+    "record.most_transitions": Range(1, STEPS),
     "record.streams": SEVERAL,
     "record.noise_share": SHARE,
     "record.noise": SHARE,

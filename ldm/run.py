@@ -56,7 +56,10 @@ FREE = {
     "train.max_seconds", "train.loader_mb", "evaluate.cuda_graph",
 }  # fmt: skip
 # settings that say how much of it there is: what is there stays, what lacks is added
-COUNTED = {"record.transitions", "record.shard_transitions"}
+COUNTED = {
+    *("record.transitions", "record.shard_transitions"),
+    *("record.episodes", "record.most_transitions"),
+}
 NAMED = 3  # values of a long list that a message names
 LONGER = {"train.steps"}  # what a trained model can follow
 

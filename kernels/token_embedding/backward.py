@@ -22,8 +22,8 @@ from ldm.kernels.token_embedding.forward import centred, embed, kind_of, store_t
 
 @triton.jit
 def prenorm_kernel(
-    p_table, p_features, p_patch, p_norm, p_ids, p_offsets, p_numbers, p_bytes, p_tiles, p_groups,
-    p_dout, p_rstd, p_de, p_gain, start, origin, n_window, n_capacity, scale,
+    p_table, p_features, p_patch, p_norm, p_ids, p_weights, p_offsets, p_numbers, p_bytes, p_tiles,
+    p_groups, p_dout, p_rstd, p_de, p_gain, start, origin, n_window, n_capacity, scale,
     KINDS: tl.constexpr, G: tl.constexpr, X: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
     GROUP: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr, BK: tl.constexpr, BG: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -50,8 +50,8 @@ def prenorm_kernel(
                 o_d = i_d + tl.arange(0, BD)
                 m_d = m_n[:, None] & (o_d < D)[None, :]
                 b_x = embed(
-                    p_table, p_features, p_patch, p_ids, p_offsets, p_numbers, p_bytes, kind, o_p,
-                    o_n, m_n, scale, o_d, KINDS, G, X, D, BM, BD, BK, BG, PRECISION,
+                    p_table, p_features, p_patch, p_ids, p_weights, p_offsets, p_numbers, p_bytes,
+                    kind, o_p, o_n, m_n, scale, o_d, KINDS, G, X, D, BM, BD, BK, BG, PRECISION,
                 ) * b_rstd[:, None]  # fmt: skip
                 p_rows = p_dout + o_n[:, None].to(tl.int64) * D + o_d[None, :]
                 # Read for the last time: what stays in the cache is de.
@@ -77,8 +77,8 @@ def prenorm_kernel(
 
 @triton.jit
 def window_kernel(
-    p_numbers, p_bytes, p_de, p_tiles, p_groups, p_tokens, p_pieces, p_windows, p_parts, p_slots,
-    p_dtable, start, origin, n_window, n_capacity, n_products, n_pieces, scale,
+    p_numbers, p_bytes, p_de, p_tiles, p_groups, p_tokens, p_weights, p_pieces, p_windows,
+    p_parts, p_slots, p_dtable, start, origin, n_window, n_capacity, n_products, n_pieces, scale,
     KINDS: tl.constexpr, G: tl.constexpr, X: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr,
     PARTS: tl.constexpr, PATCH_PARTS: tl.constexpr, BX: tl.constexpr, BD: tl.constexpr,
     BE: tl.constexpr, BP: tl.constexpr, PRECISION: tl.constexpr,
@@ -94,8 +94,8 @@ def window_kernel(
         )  # fmt: skip
     else:
         add_pieces(
-            p_slots, p_dtable, p_de, p_tokens, p_pieces, p_windows, i_program - n_products, origin,
-            n_window, n_pieces, D, BE, BP,
+            p_slots, p_dtable, p_de, p_tokens, p_weights, p_pieces, p_windows,
+            i_program - n_products, origin, n_window, n_pieces, D, BE, BP,
         )  # fmt: skip
 
 
@@ -165,11 +165,11 @@ def _scratch_rows(p_de, o_n, origin, o_d, D: tl.constexpr):
 
 @triton.jit
 def add_pieces(
-    p_slots, p_dtable, p_de, p_tokens, p_pieces, p_windows, i_program, start, n_window, n_pieces,
-    D: tl.constexpr, BE: tl.constexpr, BD: tl.constexpr,
+    p_slots, p_dtable, p_de, p_tokens, p_weights, p_pieces, p_windows, i_program, start, n_window,
+    n_pieces, D: tl.constexpr, BE: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """Sums of de over every n_pieces-th piece of the window, into slots, or into the row that a
-    piece ends. start: the first token of the scratch memory."""
+    """Sums of weight · de over every n_pieces-th piece of the window, into slots, or into the row
+    that a piece ends. start: the first token of the scratch memory."""
     o_d = i_program % tl.cdiv(D, BD) * BD + tl.arange(0, BD)
     m_d = o_d < D
     p_window = p_windows + start // n_window
@@ -183,7 +183,8 @@ def add_pieces(
             o_n = tl.load(p_tokens + o_e, mask=o_e < end, other=start - 1)
             p_rows = p_de + (o_n - start)[:, None].to(tl.int64) * D + o_d[None, :]
             m_rows = (o_e < end)[:, None] & m_d[None, :]
-            b_acc += tl.load(p_rows, mask=m_rows, other=0.0).to(tl.float32)
+            b_w = tl.load(p_weights + o_e, mask=o_e < end, other=0.0)
+            b_acc += b_w[:, None] * tl.load(p_rows, mask=m_rows, other=0.0).to(tl.float32)
         b_sum = tl.sum(b_acc, 0)
         p_slot = p_slots + (code // 2).to(tl.int64) * D + o_d
         b_sum += tl.load(p_slot, mask=m_d & (code > 0) & (code % 2 == 1), other=0.0)

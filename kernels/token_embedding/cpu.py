@@ -37,14 +37,14 @@ class _PatchProduct(torch.autograd.Function):
 
 class _BagSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, table_RD, ids_B, offsets_N1, order_B):
-        ctx.save_for_backward(ids_B, offsets_N1, order_B)
+    def forward(ctx, table_RD, ids_B, weights_B, offsets_N1, order_B):
+        ctx.save_for_backward(ids_B, weights_B, offsets_N1, order_B)
         ctx.shape, ctx.dtype = table_RD.shape, table_RD.dtype
-        return F.embedding_bag(ids_B, table_RD, offsets_N1, mode="sum", include_last_offset=True)
+        return _sums(table_RD, ids_B, offsets_N1, weights_B)
 
     @staticmethod
     def backward(ctx, grad_ND):
-        ids_B, offsets_N1, order_B = ctx.saved_tensors
+        ids_B, weights_B, offsets_N1, order_B = ctx.saved_tensors
         if order_B is None:
             order_B = torch.argsort(ids_B, stable=True)
         counts_N = offsets_N1.diff().long()
@@ -53,12 +53,24 @@ class _BagSum(torch.autograd.Function):
             ids_B.index_select(0, order_B), return_counts=True
         )
         starts = F.pad(run_lengths.cumsum(0), (1, 0))
-        sums = F.embedding_bag(
-            token_B.index_select(0, order_B), grad_ND, starts, mode="sum", include_last_offset=True
-        )
+        entries = (x_B.index_select(0, order_B) for x_B in (token_B, weights_B))
+        tokens_B, weights_B = entries
+        sums = _sums(grad_ND, tokens_B, starts, weights_B)
         grad_RD = torch.zeros(ctx.shape, dtype=ctx.dtype)
         grad_RD.index_copy_(0, rows.long(), sums.to(ctx.dtype))
-        return grad_RD, None, None, None
+        return grad_RD, None, None, None, None
+
+
+def _sums(rows, ids_B, offsets, weights_B) -> torch.Tensor:
+    """Of every bag, weights · rows."""
+    return F.embedding_bag(
+        ids_B,
+        rows,
+        offsets,
+        mode="sum",
+        include_last_offset=True,
+        per_sample_weights=weights_B.to(rows.dtype),
+    )
 
 
 def token_embedding(
@@ -68,6 +80,7 @@ def token_embedding(
     norm_D,
     kinds_N,
     bag_ids_B,
+    bag_weights_B,
     bag_offsets_N1,
     features_NG,
     patches_PX,
@@ -77,7 +90,8 @@ def token_embedding(
 ):
     entries = int(bag_offsets_N1[-1])  # those past it belong to no token
     order_B = None if bag_order_B is None else bag_order_B[:entries]
-    e_ND = _BagSum.apply(table_RD, bag_ids_B[:entries], bag_offsets_N1, order_B)
+    bag = bag_ids_B[:entries], bag_weights_B[:entries]
+    e_ND = _BagSum.apply(table_RD, *bag, bag_offsets_N1, order_B)
     for kind in range(1, features_IGD.shape[0] + 1):
         index = (kinds_N == kind).nonzero().squeeze(1)
         numbers = _filled(features_NG.index_select(0, index).to(e_ND.dtype))

@@ -32,6 +32,7 @@ class EmbeddingPlan:
     tiles_QM: torch.Tensor  # int32, tokens; Q = V × tiles_a_window
     groups_VI: torch.Tensor  # int32: first tile of kinds 0 … I + 1, their end, patches before
     tokens_B: torch.Tensor  # int32, the token of every entry in the order of the rows
+    weights_B: torch.Tensor  # float32, its weight
     pieces_Q4: torch.Tensor  # int32: entries from, to, 2 × slot + whether added or −1, row or −1
     windows_V1: torch.Tensor  # int32, first piece of every window; of all of them, if two numbers
     rows_R2: torch.Tensor  # int32: first slot, slots (−1: a piece writes it)
@@ -41,8 +42,9 @@ class EmbeddingPlan:
     def to(self, device, non_blocking: bool = True) -> "EmbeddingPlan":
         move = lambda x: x.to(device, non_blocking=non_blocking)
         return EmbeddingPlan(
-            move(self.tiles_QM), move(self.groups_VI), move(self.tokens_B), move(self.pieces_Q4),
-            move(self.windows_V1), move(self.rows_R2), self.window, self.slots,
+            move(self.tiles_QM), move(self.groups_VI), move(self.tokens_B), move(self.weights_B),
+            move(self.pieces_Q4), move(self.windows_V1), move(self.rows_R2), self.window,
+            self.slots,
         )  # fmt: skip
 
 
@@ -76,6 +78,7 @@ def tiles(kinds_N: torch.Tensor, kinds: int, window: int) -> tuple[torch.Tensor,
 def build(
     kinds_N: torch.Tensor,
     bag_ids_B: torch.Tensor,
+    bag_weights_B: torch.Tensor,
     bag_offsets_N1: torch.Tensor,
     bag_order_B: torch.Tensor,
     rows: int,
@@ -99,7 +102,9 @@ def build(
     windows_V1 = torch.searchsorted(of_Q[by_window], torch.arange(-(-tokens // span) + 1))
     tokens_B = torch.zeros(len(bag_ids_B), dtype=torch.int32)
     tokens_B[:entries] = token_B.int()
-    arrays = (tokens_B, pieces_Q4[by_window].int(), windows_V1.int(), rows_R2.int())
+    weights_B = torch.zeros(len(bag_ids_B))
+    weights_B[:entries] = bag_weights_B[order]
+    arrays = (tokens_B, weights_B, pieces_Q4[by_window].int(), windows_V1.int(), rows_R2.int())
     return EmbeddingPlan(*tiles(kinds_N, kinds, window), *arrays, window, slots)
 
 

@@ -35,9 +35,9 @@ def kind_of(p_groups, i_block, capacity, KINDS: tl.constexpr, TILE: tl.constexpr
 
 
 @triton.jit
-def gather_bags(p_table, p_ids, p_offsets, o_n, m_n, o_d, D: tl.constexpr,
+def gather_bags(p_table, p_ids, p_weights, p_offsets, o_n, m_n, o_d, D: tl.constexpr,
                 BM: tl.constexpr, BD: tl.constexpr):  # fmt: skip
-    """Σ_j table[ids_j], [BM, BD] fp32; an id is loaded one round before its row."""
+    """Σ_j weight_j · table[ids_j], [BM, BD] fp32; an id is loaded one round before its row."""
     b_first = tl.load(p_offsets + o_n, mask=m_n, other=0)
     b_end = tl.load(p_offsets + o_n + 1, mask=m_n, other=0)
     b_e = tl.zeros([BM, BD], tl.float32)
@@ -47,7 +47,8 @@ def gather_bags(p_table, p_ids, p_offsets, o_n, m_n, o_d, D: tl.constexpr,
         b_next = tl.load(p_ids + b_j + 1, mask=b_j + 1 < b_end, other=0)
         p_rows = p_table + b_id[:, None].to(tl.int64) * D + o_d[None, :]
         m_rows = (b_j < b_end)[:, None] & (o_d < D)[None, :]
-        b_e += tl.load(p_rows, mask=m_rows, other=0.0).to(tl.float32)
+        b_w = tl.load(p_weights + b_j, mask=b_j < b_end, other=0.0)
+        b_e += b_w[:, None] * tl.load(p_rows, mask=m_rows, other=0.0).to(tl.float32)
         b_id = b_next
     return b_e
 
@@ -95,7 +96,7 @@ def multiply_patches(
 
 @triton.jit
 def embed(
-    p_table, p_features, p_patch, p_ids, p_offsets, p_numbers, p_bytes,
+    p_table, p_features, p_patch, p_ids, p_weights, p_offsets, p_numbers, p_bytes,
     kind, o_p, o_n, m_n, scale, o_d, KINDS: tl.constexpr, G: tl.constexpr,
     X: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr, BK: tl.constexpr,
     BG: tl.constexpr, PRECISION: tl.constexpr,
@@ -104,7 +105,7 @@ def embed(
 
     One block of sums throughout: a second one for the products would not fit into registers.
     """
-    b_e = gather_bags(p_table, p_ids, p_offsets, o_n, m_n, o_d, D, BM, BD)
+    b_e = gather_bags(p_table, p_ids, p_weights, p_offsets, o_n, m_n, o_d, D, BM, BD)
     if kind > KINDS:
         b_e = multiply_patches(
             b_e * (1 / scale), p_patch, p_bytes, o_p, m_n, o_d, X, D, BK, PRECISION
@@ -124,8 +125,8 @@ def store_tile(p_out, b, o_n, m_n, o_d, D: tl.constexpr):
 
 @triton.jit
 def forward_kernel(
-    p_table, p_features, p_patch, p_norm, p_ids, p_offsets, p_numbers, p_bytes, p_tiles, p_groups,
-    p_out, p_rstd, n_capacity, scale, epsilon, KINDS: tl.constexpr, G: tl.constexpr,
+    p_table, p_features, p_patch, p_norm, p_ids, p_weights, p_offsets, p_numbers, p_bytes, p_tiles,
+    p_groups, p_out, p_rstd, n_capacity, scale, epsilon, KINDS: tl.constexpr, G: tl.constexpr,
     X: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr,
     BK: tl.constexpr, BG: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -142,8 +143,8 @@ def forward_kernel(
     for i_d in range(0, D, BD):
         o_d = i_d + tl.arange(0, BD)
         b_e = embed(
-            p_table, p_features, p_patch, p_ids, p_offsets, p_numbers, p_bytes, kind, o_p, o_n,
-            m_n, scale, o_d, KINDS, G, X, D, BM, BD, BK, BG, PRECISION,
+            p_table, p_features, p_patch, p_ids, p_weights, p_offsets, p_numbers, p_bytes, kind,
+            o_p, o_n, m_n, scale, o_d, KINDS, G, X, D, BM, BD, BK, BG, PRECISION,
         )  # fmt: skip
         b_square += tl.sum(b_e * b_e, 1)
         if BD >= D:
@@ -156,8 +157,8 @@ def forward_kernel(
         for i_d in range(0, D, BD):
             o_d = i_d + tl.arange(0, BD)
             b_e = embed(
-                p_table, p_features, p_patch, p_ids, p_offsets, p_numbers, p_bytes, kind, o_p, o_n,
-                m_n, scale, o_d, KINDS, G, X, D, BM, BD, BK, BG, PRECISION,
+                p_table, p_features, p_patch, p_ids, p_weights, p_offsets, p_numbers, p_bytes, kind,
+                o_p, o_n, m_n, scale, o_d, KINDS, G, X, D, BM, BD, BK, BG, PRECISION,
             )  # fmt: skip
             b_norm = tl.load(p_norm + o_d, mask=o_d < D, other=0.0).to(tl.float32)
             store_tile(p_out, b_e * b_rstd[:, None] * b_norm[None, :], o_n, m_n, o_d, D)

@@ -30,6 +30,7 @@ def token_embedding(
     norm_D: torch.Tensor,
     kinds_N: torch.Tensor,
     bag_ids_B: torch.Tensor,
+    bag_weights_B: torch.Tensor,
     bag_offsets_N1: torch.Tensor,
     features_NG: torch.Tensor,
     patches_PX: torch.Tensor,
@@ -37,7 +38,8 @@ def token_embedding(
     plan: EmbeddingPlan | None = None,
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """e_ND = RMSNorm(Σ_j table[bag_ids_j] + features · W_kind + patch · W_patch), as in `plain`.
+    """e_ND = RMSNorm(Σ_j weight_j · table[bag_ids_j] + features · W_kind + patch · W_patch), as in
+    `plain`.
 
     dtype: of the result, the table's unless given; bf16, fp16 or fp32. Sums are fp32 and rounded
     once. Ids lie in [0, R); patch_tokens are exactly the tokens of kind I + 1, ascending; the plan
@@ -47,34 +49,38 @@ def token_embedding(
     Raises ValueError, before any launch, naming what was expected and what came.
     """
     weights = (table_RD, features_IGD, patch_XD, norm_D)
-    bags = (kinds_N, bag_ids_B, bag_offsets_N1)
+    bags = (kinds_N, bag_ids_B, bag_weights_B, bag_offsets_N1)
     numbers = (features_NG, patches_PX, patch_tokens_P)
     dtype = table_RD.dtype if dtype is None else dtype
     validate(weights, bags, numbers, dtype)
     if plan is None:
-        plan = make_plan(kinds_N, bag_ids_B, bag_offsets_N1, table_RD, len(features_IGD))
+        plan = make_plan(*bags, table_RD, len(features_IGD))
     validate_plan(plan, table_RD, len(kinds_N), len(bag_ids_B), len(features_IGD))
     return torch.ops.ldm.token_embedding(
         *weights, *bags[1:], *numbers[:2], plan.tiles_QM, plan.groups_VI, plan.tokens_B,
-        plan.pieces_Q4, plan.windows_V1, plan.rows_R2, plan.window, plan.slots, dtype,
+        plan.weights_B, plan.pieces_Q4, plan.windows_V1, plan.rows_R2, plan.window, plan.slots,
+        dtype,
     )[0]  # fmt: skip
 
 
-def make_plan(kinds_N, bag_ids_B, bag_offsets_N1, table_RD, kinds: int) -> EmbeddingPlan:
+def make_plan(
+    kinds_N, bag_ids_B, bag_weights_B, bag_offsets_N1, table_RD, kinds: int
+) -> EmbeddingPlan:
     """On the device and without its backward's part where no gradient is asked for."""
     if torch.is_grad_enabled():
         order_B = torch.argsort(bag_ids_B, stable=True)
         plan = planning.build(
-            kinds_N.cpu(), bag_ids_B.cpu(), bag_offsets_N1.cpu(), order_B.cpu(),
-            len(table_RD), kinds,
+            kinds_N.cpu(), bag_ids_B.cpu(), bag_weights_B.cpu(), bag_offsets_N1.cpu(),
+            order_B.cpu(), len(table_RD), kinds,
         )  # fmt: skip
         return plan.to(kinds_N.device)
     tokens = max(len(kinds_N), 1)
     none = bag_ids_B[:0]
     tiles_QM, groups_VI = planning.tiles(kinds_N, kinds, tokens)
     return EmbeddingPlan(
-        tiles_QM, groups_VI, none, none.view(0, 4), none, none.view(0, 2), tokens, 0
-    )
+        tiles_QM, groups_VI, none, bag_weights_B[:0], none.view(0, 4), none, none.view(0, 2),
+        tokens, 0,
+    )  # fmt: skip
 
 
 def validate(weights, bags, numbers, dtype: torch.dtype) -> None:
@@ -96,7 +102,8 @@ def validate(weights, bags, numbers, dtype: torch.dtype) -> None:
         "norm": (weights[3], table_RD.dtype, (width,)),
         "kinds": (bags[0], torch.uint8, (tokens,)),
         "bag_ids": (bags[1], torch.int32, (entries,)),
-        "bag_offsets": (bags[2], torch.int32, (tokens + 1,)),
+        "bag_weights": (bags[2], torch.float32, (entries,)),
+        "bag_offsets": (bags[3], torch.int32, (tokens + 1,)),
         "features": (numbers[0], torch.float32, (tokens, columns)),
         "patches": (numbers[1], torch.uint8, (patches, patch_bytes)),
         "patch_tokens": (numbers[2], torch.int32, (patches,)),
@@ -120,6 +127,7 @@ def validate_plan(
         "groups": (plan.groups_VI, (windows, kinds + 4)),
     }
     if torch.is_grad_enabled():
+        check_tensor("plan, weights", plan.weights_B, torch.float32, (entries,), table_RD.device)
         expected |= {
             "tokens": (plan.tokens_B, (entries,)),
             "pieces": (plan.pieces_Q4, (len(plan.pieces_Q4), 4)),
@@ -165,12 +173,14 @@ def _forward(
     patch_XD: torch.Tensor,
     norm_D: torch.Tensor,
     bag_ids_B: torch.Tensor,
+    bag_weights_B: torch.Tensor,
     bag_offsets_N1: torch.Tensor,
     features_NG: torch.Tensor,
     patches_PX: torch.Tensor,
     tiles_QM: torch.Tensor,
     groups_VI: torch.Tensor,
     tokens_B: torch.Tensor,
+    weights_B: torch.Tensor,
     pieces_Q4: torch.Tensor,
     windows_V1: torch.Tensor,
     rows_R2: torch.Tensor,
@@ -184,8 +194,8 @@ def _forward(
     chosen = _configuration("forward", out_ND, width)
     launch(
         forward_kernel, len(tiles_QM) * (TILE // chosen.BM), chosen.warps, chosen.stages,
-        table_RD, features_IGD, patch_XD, norm_D, bag_ids_B, bag_offsets_N1, features_NG,
-        patches_PX, tiles_QM, groups_VI, out_ND, rstd_N, tiles_a_window(window, kinds),
+        table_RD, features_IGD, patch_XD, norm_D, bag_ids_B, bag_weights_B, bag_offsets_N1,
+        features_NG, patches_PX, tiles_QM, groups_VI, out_ND, rstd_N, tiles_a_window(window, kinds),
         patch_scale(patch_XD), EPSILON, BM=chosen.BM, BD=chosen.BD, BK=chosen.BK,
         BG=triton.next_power_of_2(columns), **_shared(table_RD, features_IGD, patch_XD, dtype),
     )  # fmt: skip
@@ -205,12 +215,14 @@ def _backward(
     patch_XD: torch.Tensor,
     norm_D: torch.Tensor,
     bag_ids_B: torch.Tensor,
+    bag_weights_B: torch.Tensor,
     bag_offsets_N1: torch.Tensor,
     features_NG: torch.Tensor,
     patches_PX: torch.Tensor,
     tiles_QM: torch.Tensor,
     groups_VI: torch.Tensor,
     tokens_B: torch.Tensor,
+    weights_B: torch.Tensor,
     pieces_Q4: torch.Tensor,
     windows_V1: torch.Tensor,
     rows_R2: torch.Tensor,
@@ -220,7 +232,8 @@ def _backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     tokens, width = dout_ND.shape
     weights = (table_RD, features_IGD, patch_XD, norm_D)
-    inputs = (*weights, bag_ids_B, bag_offsets_N1, features_NG, patches_PX, tiles_QM, groups_VI)
+    bags = (bag_ids_B, bag_weights_B, bag_offsets_N1)
+    inputs = (*weights, *bags, features_NG, patches_PX, tiles_QM, groups_VI)
     new = rstd_N.new_empty if tokens else rstd_N.new_zeros
     gains_QD = new(_groups(window, features_IGD), width)
     parts_QD = new(sum(_parts(features_IGD, patches_PX)), width)
@@ -230,7 +243,7 @@ def _backward(
     for start in range(0, tokens, window):
         at = (start, 0 if whole else start, window)
         _prenorm(at, inputs, dout_ND, rstd_N, de_ND, gains_QD)
-        pieces = (tokens_B, pieces_Q4, windows_V1)
+        pieces = (tokens_B, weights_B, pieces_Q4, windows_V1)
         shared = min(PROGRAMS, len(pieces_Q4)) if not whole or start + window >= tokens else 0
         _window(at, inputs, de_ND, pieces, shared, (parts_QD, slots_QD, dtable_RD))
     return _finish(weights, patches_PX, rows_R2, parts_QD, gains_QD, slots_QD, dtable_RD)
@@ -271,7 +284,7 @@ def _window(at, inputs, de_ND, pieces, shared: int, sums) -> None:
     """Adds a window's products of numbers and patches with de to their sums, and by `shared`
     programs a block of columns de of the pieces that begin in the scratch memory's window."""
     table_RD, features_IGD, patch_XD = inputs[:3]
-    features_NG, patches_PX, *tiles = inputs[6:]
+    features_NG, patches_PX, *tiles = inputs[7:]
     (kinds, columns, width), patch_bytes = features_IGD.shape, _patch_bytes(patches_PX)
     parts, patch_parts = number_sums(patch_bytes), patch_sums(patch_bytes)
     chosen = _configuration("window", de_ND, width)
@@ -319,7 +332,7 @@ def _gradients(ctx, dout_ND, _):
     gradients = torch.ops.ldm.token_embedding_backward(
         dout_ND.contiguous(), *tensors, ctx.window, ctx.slots, rstd_N
     )
-    return *gradients, *[None] * 13
+    return *gradients, *[None] * 15
 
 
 _forward.register_autograd(_gradients, setup_context=_setup)

@@ -12,18 +12,20 @@ def token_embedding(
     norm_D: torch.Tensor,
     kinds_N: torch.Tensor,
     bag_ids_B: torch.Tensor,
+    bag_weights_B: torch.Tensor,
     bag_offsets_N1: torch.Tensor,
     features_NG: torch.Tensor,
     patches_PX: torch.Tensor,
     patch_tokens_P: torch.Tensor,
 ) -> torch.Tensor:
-    """e_ND = RMSNorm(Σ_j table[bag_ids_j] + features · W_kind + patch · W_patch), table's dtype."""
+    """e_ND = RMSNorm(Σ_j weight_j · table[bag_ids_j] + features · W_kind + patch · W_patch), in the
+    table's dtype."""
     patch_of = dict(zip(patch_tokens_P.tolist(), patches_PX.double()))
     rows = []
     for i, kind in enumerate(kinds_N.tolist()):
         e_D = torch.zeros_like(norm_D)
         for j in range(bag_offsets_N1[i], bag_offsets_N1[i + 1]):
-            e_D = e_D + table_RD[bag_ids_B[j]]
+            e_D = e_D + bag_weights_B[j].to(e_D.dtype) * table_RD[bag_ids_B[j]]
         if 1 <= kind <= len(features_IGD):
             e_D = e_D + features_NG[i].to(e_D.dtype) @ features_IGD[kind - 1]
         if i in patch_of:

@@ -35,7 +35,7 @@ def _move(value, device, non_blocking: bool):
 
 @dataclass
 class Tokens(Generic[Array]):
-    """N tokens as bags and numbers: e = RMSNorm(Σ_j E[bag_ids_j] + W_kind · features).
+    """N tokens as bags and numbers: e = RMSNorm(Σ_j weight_j · E[bag_ids_j] + W_kind · features).
 
     A PATCH token's numbers are its row of `patches` (uint8, height × width × PATCH_CHANNELS of one
     patch, missing channels zero); its `features` row is zero.
@@ -43,6 +43,7 @@ class Tokens(Generic[Array]):
 
     kinds_N: Array  # uint8
     bag_ids_B: Array  # int32, rows of the table
+    bag_weights_B: Array  # float32: 1 of symbols, the number itself of an environment's own numbers
     bag_offsets_N1: Array  # int32, token i owns bag_ids[offsets[i]:offsets[i + 1]]
     features_NG: Array  # float32
     patches_PX: Array  # uint8
@@ -67,6 +68,7 @@ class Labels(Generic[Array]):
 
     tokens_L: Array  # int32, ascending
     reads_U: Array  # int32, the tokens that labels read, each once, ascending; zeros past the last
+    owners_U: Array  # int32, whose gain and bias the head takes: environment + 1, 0 nobody's
     rows_L: Array  # int32, ascending: label l reads token reads[rows[l]]
     slots_L: Array  # int32
     classes_L: Array  # int32
@@ -83,6 +85,7 @@ class EmbeddingPlan(Generic[Array]):
     tiles_QM: Array  # int32
     groups_VI: Array  # int32
     tokens_B: Array  # int32
+    weights_B: Array  # float32
     pieces_Q4: Array  # int32
     windows_V1: Array  # int32
     rows_R2: Array  # int32

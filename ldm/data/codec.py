@@ -6,6 +6,8 @@ environment has the same number of tokens.
 
 - numbers: (x - mean) / std of the environment's data, in float64, clipped to ±8, 64 to an
   OBSERVATION token; a component that never changes in the data is 0, every other is seen.
+- numbers of wide observations that take few values (levels.py), on the last OBSERVATION token: a
+  row of (path, component, value) and one of the environment's own, none of the usual value.
 - discrete components, 192 to an OBSERVATION token: one row each, of (path, component, number of
   values, value).
 - words of a text, on the last OBSERVATION token: one row of (path, position, word).
@@ -15,7 +17,9 @@ environment has the same number of tokens.
 - ACTION: symlog(reward / its std), terminated, truncated, then continuous components scaled so that
   their bins span [-1, 1], 64 to a token; discrete components as rows.
 Every OBSERVATION and ACTION token has a row of (kind, index), every token one of the environment's
-identity, unless it is dropped. Rows are a stable 64-bit hash modulo the size of the table.
+identity and one for each of its numbers, weighted by it, unless identity is dropped: what two
+environments call their third number has nothing in common but its place. Rows are a stable 64-bit
+hash modulo the size of the table.
 """
 
 import re
@@ -39,6 +43,7 @@ from ldm.data.batch import (
 from ldm.data.fidelity import CLIP
 from ldm.data.hashing import hash64, row_of, rows_of
 from ldm.data.images import patch_grid, to_patches
+from ldm.data.levels import Levels
 from ldm.data.rows import Bags, Rows, spread
 from ldm.envs.interface import Arrays
 from ldm.envs.spaces import CONTINUOUS, DISCRETE, IMAGE, TEXT, Leaf, from_json, leaves, symbols
@@ -110,6 +115,7 @@ class Codec:
     def __init__(self, environment: dict, config: TokenConfig):
         self.id, self.config = environment["id"], config
         self.facts = facts.of(environment)
+        self.owner: int = self.facts["owner"]
         self.observation = tuple(
             _board(leaf) if i in self.facts["boards"] else leaf
             for i, leaf in enumerate(leaves(from_json(environment["observation"])))
@@ -131,9 +137,12 @@ class Codec:
         rows = self.config.rows
         continuous = [i for i, leaf in enumerate(self.observation) if leaf.kind == CONTINUOUS]
         self.number_leaves = continuous
-        self.mean = _joined(statistics[i]["mean"] for i in continuous)
-        std = _joined(statistics[i]["std"] for i in continuous)
-        low, high = (_joined(statistics[i][end] for i in continuous) for end in ("min", "max"))
+        self.levels = Levels(self.facts["levels"])
+        self.level_rows, self.own_level_rows = self._level_rows(continuous)
+        names = ("mean", "std", "min", "max")
+        joined = [_joined(statistics[i][name] for i in continuous) for name in names]
+        self.shown = np.delete(np.arange(len(joined[0])), self.levels.components)
+        self.mean, std, low, high = (numbers[self.shown] for numbers in joined)
         varies = (high > low) | (std > 0)
         tiny = np.finfo(np.float64).tiny  # a square of what is smaller is 0
         self.spread = np.where(
@@ -158,13 +167,36 @@ class Codec:
         self.observation_kinds = np.array(kinds, np.uint8)
         self.identity_row = row_of(rows, "environment", self.id)
         kind_rows = [row_of(rows, "kind", OBSERVATION, j) for j in range(n)]
+        none = [0] * len(self.patch_rows)
+        self._observation_numbers = np.array([*none, *spread(len(self.mean), n)], np.int64)
         self._observation_bags = Bags(
             [*self.patch_rows.tolist(), *kind_rows],
-            [0] * len(self.patch_rows) + spread(len(self.symbols), n, BAG).tolist(),
+            self._observation_numbers.tolist(),
+            [*none, *spread(len(self.symbols), n, BAG).tolist()],
             self.identity_row,
+            self._own_rows("observation", self.shown),
         )
-        none = np.zeros(len(self.patch_rows), np.int64)
-        self._observation_numbers = np.concatenate([none, spread(len(self.mean), n)])
+
+    def _own_rows(self, role: str, components: np.ndarray) -> np.ndarray:
+        """The environment's own rows of its numbers."""
+        base = np.array(hash64("number", self.id, role), np.uint64)
+        return rows_of(base, components, self.config.rows)
+
+    def _level_rows(self, continuous: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of every level of every component, shared and the environment's own, int32
+        (C + 1, values); the last of each line is none."""
+        names = [
+            (self.observation[i].path, c)
+            for i in continuous
+            for c in range(self.observation[i].size)
+        ]
+        shared = np.full((len(self.levels), self.levels.most + 1), -1, np.int32)
+        own = shared.copy()
+        for c, component in enumerate(self.levels.components.tolist()):
+            for k, value in enumerate(sorted(self.facts["levels"][component])):
+                shared[c, k] = row_of(self.config.rows, "level", *names[component], value)
+                own[c, k] = row_of(self.config.rows, "level", self.id, *names[component], value)
+        return shared, own
 
     def _plan_action(self, reward: dict) -> None:
         for leaf in self.action:
@@ -194,43 +226,66 @@ class Codec:
         n = max(1, -(-(FLAGS + numbers) // FEATURES), -(-symbols // BAG))
         self.action_kinds = np.full(n, ACTION, np.uint8)
         kind_rows = [row_of(self.config.rows, "kind", ACTION, j) for j in range(n)]
-        self._action_bags = Bags(kind_rows, spread(symbols, n, BAG).tolist(), self.identity_row)
         self._action_numbers = spread(FLAGS + numbers, n)
+        self._action_bags = Bags(
+            kind_rows,
+            self._action_numbers.tolist(),
+            spread(symbols, n, BAG).tolist(),
+            self.identity_row,
+            self._own_rows("action", np.arange(FLAGS + numbers)),
+        )
         largest = max(abs(reward["min"]), abs(reward["max"]))
         self.reward_scale = reward["std"] if reward["std"] > 1e-6 * largest else largest
         self.reward_scale = self.reward_scale or 1.0
 
     # Observation → tokens
 
-    def encode_observation(self, observation: Arrays, identity: bool | np.ndarray = True) -> Tokens:
+    def encode_observation(
+        self, observation: Arrays, identity: bool | np.ndarray | None = None
+    ) -> Tokens:
         """R observations → R × tokens_per_observation tokens, row-major.
 
         observation: one array a leaf, (R, *shape). identity: whether tokens name the environment,
-        for all rows or bool (R,).
+        for all rows or bool (R,); as its facts say unless given.
         """
         return self.observation_rows_of(observation, identity).tokens()
 
-    def observation_rows_of(self, observation: Arrays, identity=True) -> Rows:
-        rows = len(observation[0])
+    def observation_rows_of(self, observation: Arrays, identity=None) -> Rows:
+        rows, identity = len(observation[0]), self.owner > 0 if identity is None else identity
         symbols = self.symbols.rows(observation) if len(self.symbols) else None
         words = [self._words(self.observation[i], observation[i]) for i in self.texts]
+        if len(self.levels):
+            words += self._levels(observation, rows, identity)
         ids, bag_widths = self._observation_bags.fill(rows, symbols, identity, words)
         return Rows(
             self.observation_kinds,
             ids,
             bag_widths,
+            self._observation_bags.own_G,
             self.numbers(observation, rows),
             self._observation_numbers,
             self._patches(observation, rows),
         )
 
     def numbers(self, observation: Arrays, rows: int) -> np.ndarray:
-        """The continuous components as tokens show them, float32 (R, components)."""
-        if not self.number_leaves:
-            return np.empty((rows, 0), np.float32)
+        """The continuous components as tokens show them, float32 (R, components); not levels."""
+        x = self._flat(observation, rows)
+        x = x if len(self.shown) == x.shape[1] else x[:, self.shown]
+        return np.clip((x - self.mean) / self.spread, -CLIP, CLIP).astype(np.float32)
+
+    def _flat(self, observation: Arrays, rows: int) -> np.ndarray:
+        """All continuous components, float64 (R, components)."""
         flat = [np.asarray(observation[i]).reshape(rows, -1) for i in self.number_leaves]
-        x = (np.concatenate(flat, 1, dtype=np.float64) - self.mean) / self.spread
-        return np.clip(x, -CLIP, CLIP).astype(np.float32)
+        return np.concatenate([np.empty((rows, 0)), *flat], 1, dtype=np.float64)
+
+    def _levels(self, observation: Arrays, rows: int, identity) -> list[np.ndarray]:
+        """int32 (R, C) twice, shared rows and the environment's own, −1 where there is none."""
+        index = self.levels.indices(self._flat(observation, rows)[:, self.levels.components])
+        component = np.arange(len(self.levels))
+        shared, own = self.level_rows[component, index], self.own_level_rows[component, index]
+        if identity is not True:
+            own[~np.broadcast_to(identity, rows)] = -1
+        return [shared, own]
 
     def _words(self, leaf: Leaf, text: np.ndarray) -> np.ndarray:
         """int32 (R, most words), -1 after the last word."""
@@ -253,7 +308,12 @@ class Codec:
     # Action → tokens
 
     def encode_action(
-        self, action: Arrays, reward, terminated, truncated, identity: bool | np.ndarray = True
+        self,
+        action: Arrays,
+        reward,
+        terminated,
+        truncated,
+        identity: bool | np.ndarray | None = None,
     ) -> Tokens:
         """What R rows executed and what came of it → R × tokens_per_action tokens, row-major.
 
@@ -261,8 +321,8 @@ class Codec:
         """
         return self.action_rows_of(action, reward, terminated, truncated, identity).tokens()
 
-    def action_rows_of(self, action: Arrays, reward, terminated, truncated, identity=True) -> Rows:
-        rows = len(reward)
+    def action_rows_of(self, action: Arrays, reward, terminated, truncated, identity=None) -> Rows:
+        rows, identity = len(reward), self.owner > 0 if identity is None else identity
         x = np.asarray(reward, np.float64) / self.reward_scale
         numbers = np.empty((rows, FLAGS + len(self.low)), np.float32)
         numbers[:, 0] = np.copysign(np.log1p(np.abs(x)), x)
@@ -272,7 +332,8 @@ class Codec:
         symbols = self.action_symbols.rows(action) if len(self.action_symbols) else None
         ids, bag_widths = self._action_bags.fill(rows, symbols, identity)
         patches = np.empty((rows, 0, self.config.patch**2 * PATCH_CHANNELS), np.uint8)
-        return Rows(self.action_kinds, ids, bag_widths, numbers, self._action_numbers, patches)
+        own = self._action_bags.own_G
+        return Rows(self.action_kinds, ids, bag_widths, own, numbers, self._action_numbers, patches)
 
     def _continuous(self, action: Arrays, rows: int) -> np.ndarray:
         flat = [

@@ -18,6 +18,7 @@ GROUPS = PATCH + 1  # kinds of tokens
 def embedding_plan(
     kinds_N: np.ndarray,
     bag_ids_B: np.ndarray,
+    bag_weights_B: np.ndarray,
     bag_offsets_N1: np.ndarray,
     bag_order_B: np.ndarray,
     rows: int,
@@ -31,7 +32,8 @@ def embedding_plan(
     tokens, window = len(kinds_N), max(min(window, len(kinds_N)), 1)
     tokens_B = make(len(bag_ids_B))
     sorted_by = (bag_ids_B, bag_order_B, tokens_B)
-    entries = native.entry_tokens(bag_offsets_N1, bag_order_B, tokens_B)
+    weights_B = empty((len(bag_ids_B),), np.dtype(np.float32))
+    entries = native.entry_tokens(bag_offsets_N1, bag_weights_B, bag_order_B, tokens_B, weights_B)
     windows, span = -(-tokens // window), window
     windows_V1 = make(windows + 1)
     runs, pieces, slots = native.count(*sorted_by, entries, span, PIECE, windows_V1)
@@ -48,5 +50,5 @@ def embedding_plan(
     groups_VI = make(windows, GROUPS + 2)
     native.tiles(kinds_N, GROUPS, window, TILE, tiles_QM, groups_VI)
     return EmbeddingPlan(
-        tiles_QM, groups_VI, tokens_B, pieces_Q4, windows_V1, rows_R2, window, slots
+        tiles_QM, groups_VI, tokens_B, weights_B, pieces_Q4, windows_V1, rows_R2, window, slots
     )

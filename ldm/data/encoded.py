@@ -14,10 +14,11 @@ from ldm._native.gather import gather as copy_ranges
 from ldm.data.batch import PATCH, PATCH_CHANNELS, SLOTS
 from ldm.data.codec import FLAGS, Codec
 from ldm.data.episode import Trajectory
+from ldm.data.rows import BEFORE
 from ldm.data.samples import Sample, decode_arrays, encode_arrays
 from ldm.envs.interface import Arrays
 
-SCHEMA = 3  # rises when the same trajectories give other blocks, or a mix other shards
+SCHEMA = 4  # rises when the same trajectories give other blocks, or a mix other shards
 
 
 @dataclass
@@ -30,9 +31,11 @@ class Encoded:
     shard_S: np.ndarray  # int32, recorded shard of that environment
     trajectory_S: np.ndarray  # int32, trajectory in the shard
     first_step_S: np.ndarray  # int32, step of the trajectory (over its episodes)
+    named_S: np.ndarray  # uint8, whether identity is shown
     kinds_N: np.ndarray  # uint8
     bag_counts_N: np.ndarray  # uint16
     feature_counts_N: np.ndarray  # uint8
+    own_counts_N: np.ndarray  # uint8, own rows of those numbers in the bag, from place BEFORE on
     label_counts_N: np.ndarray  # uint16, components read from the token
     bag_ids_B: np.ndarray  # int32
     features_G: np.ndarray  # float32
@@ -50,6 +53,10 @@ class Encoded:
         for name in ("tokens_S", "steps_S"):
             if getattr(self, name).min(initial=1) < 1:
                 raise ValueError(f"encoded block: {name} holds numbers below 1")
+        own_N = self.own_counts_N
+        whole = (own_N == self.feature_counts_N) & (own_N + BEFORE <= self.bag_counts_N)
+        if not (whole | (own_N == 0)).all():
+            raise ValueError("encoded block: own_counts_N are neither 0 nor of all numbers")
         for axis in "SNBGPL":
             expected = len(self) if axis == "S" else int(self.offsets[axis][-1])
             for name in _names(axis):
@@ -96,6 +103,7 @@ class Encoded:
         """The first number that no such mix has and where it is from, or an empty string."""
         ranges: dict[str, tuple[float, float | np.ndarray]] = {
             "environment_S": (0, limits.environments - 1),
+            "named_S": (0, 1),
             "kinds_N": (0, PATCH),
             "bag_ids_B": (0, limits.rows - 1),
             "slots_L": (0, SLOTS - 1),
@@ -127,7 +135,8 @@ class Encoded:
 DTYPES = {  # the comments above, for the door
     **dict.fromkeys(("tokens_S", "steps_S", "environment_S", "shard_S"), np.int32),
     **dict.fromkeys(("trajectory_S", "first_step_S", "bag_ids_B", "slots_L"), np.int32),
-    **dict.fromkeys(("kinds_N", "feature_counts_N", "patches_PX", "smooth_L"), np.uint8),
+    **dict.fromkeys(("named_S", "kinds_N", "feature_counts_N"), np.uint8),
+    **dict.fromkeys(("own_counts_N", "patches_PX", "smooth_L"), np.uint8),
     **dict.fromkeys(("bag_counts_N", "label_counts_N"), np.uint16),
     **dict.fromkeys(("features_G", "values_L"), np.float32),
     "classes_L": np.int32,
@@ -170,7 +179,9 @@ def bytes_per_step(codec: Codec) -> int:
     bags = 2 * tokens + len(codec.symbols) + len(codec.action_symbols) + 8 * len(codec.texts)
     numbers = len(codec.mean) + FLAGS + int(codec.components.smooth.sum())
     patch = codec.config.patch**2 * PATCH_CHANNELS
-    return 6 * tokens + 4 * (bags + numbers) + patch * patches + 13 * len(codec.components.slots)
+    return (
+        7 * tokens + 4 * (bags + 2 * numbers) + patch * patches + 13 * len(codec.components.slots)
+    )
 
 
 def encode(
@@ -201,9 +212,11 @@ def encode(
         shard_S=np.full(len(steps), shard, np.int32),
         trajectory_S=trajectory,
         first_step_S=first,
+        named_S=named.astype(np.uint8),
         kinds_N=np.tile(rows.kinds_M, total),
         bag_counts_N=counts.astype(np.uint16),
         feature_counts_N=np.tile(rows.feature_widths_M.astype(np.uint8), total),
+        own_counts_N=rows.own_counts(),
         label_counts_N=np.tile(read, total),
         bag_ids_B=ids,
         features_G=rows.features_WG.reshape(-1),

@@ -8,6 +8,7 @@ import numpy as np
 from ldm.config import MixConfig, TokenConfig, build
 from ldm.data.door import COUNTS, require
 from ldm.data.facts import DECODE
+from ldm.data.levels import MOST
 from ldm.data.statistics import LEVELS
 from ldm.envs import spaces
 from ldm.recipe_check import check_numbers
@@ -103,6 +104,8 @@ def _check_facts(entry: dict, where: str) -> None:
         "low": [float],
         "high": [float],
         "boards": [int],
+        "levels": [([float], None)],
+        "owner": int,
         "decode": [DECODE],
         "fidelity": [dict],
     }
@@ -117,6 +120,12 @@ def _check_facts(entry: dict, where: str) -> None:
             raise ValueError(f"{where}.{name}: expected {size}, got {len(known[name])}")
     if any(low >= high for low, high in zip(known["low"], known["high"])):
         raise ValueError(f"{where}.low: expected numbers below those of high")
+    seen = sum(leaf.size for leaf in observation if leaf.kind == spaces.CONTINUOUS)
+    if known["levels"] and len(known["levels"]) != seen:
+        raise ValueError(f"{where}.levels: expected {seen} or none, got {len(known['levels'])}")
+    for c, values in enumerate(known["levels"]):
+        if values is not None and not 0 < len(set(values)) == len(values) <= MOST:
+            raise ValueError(f"{where}.levels[{c}]: expected 1 to {MOST} different values")
     images = [i for i, leaf in enumerate(observation) if leaf.kind == spaces.IMAGE]
     if not set(known["boards"]) <= set(images):
         raise ValueError(f"{where}.boards: expected some of the images {images}")

@@ -33,7 +33,7 @@ def entry(
         "action": spaces.to_json(action),
         "statistics": summary,
     }
-    return made | {"facts": facts.derive(made) | {"fidelity": []}}
+    return made | {"facts": facts.derive(made) | {"owner": 0, "fidelity": []}}
 
 
 def _observed(tree: spaces.Tree, seen: list[Arrays]) -> list:

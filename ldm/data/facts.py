@@ -2,6 +2,9 @@
 
     {"low", "high": bounds of the bins, a number a continuous action component,
      "boards": observation leaves declared as images that are read as symbols,
+     "levels": of wide observations, the values of each continuous component (levels.py),
+     "owner": its row of what the head keeps for each environment, its place in the mix + 1; 0,
+         and no identity is shown, of one that a model was not trained on,
      "decode": how each action component is read from its distribution, one of DECODE,
      "fidelity": what the model will not see (fidelity.py)}
 
@@ -42,7 +45,8 @@ def derive(environment: dict) -> dict:
     ]
     ways = [EXPECTED if leaf.kind == CONTINUOUS else LIKELIEST for leaf in action]
     decode = [way for leaf, way in zip(action, ways) for _ in range(leaf.size)]
-    return {"low": low.tolist(), "high": high.tolist(), "boards": boards, "decode": decode}
+    ends = {"low": low.tolist(), "high": high.tolist()}
+    return {**ends, "boards": boards, "levels": [], "owner": 1, "decode": decode}
 
 
 def bins(action: tuple[Leaf, ...], statistics: list[dict]) -> tuple[np.ndarray, np.ndarray]:

@@ -19,9 +19,11 @@ from ldm.data.atomic import folder_lock
 from ldm.data.codec import Codec
 from ldm.data.deal import PART_BYTES, PARTS, Plan, collect_job, encode_job, read_plan, split_job
 from ldm.data.encoded import bytes_per_step
+from ldm.data.levels import find, wide
 from ldm.data.manifest import WHOLE, read_environment, read_manifest, write_manifest
 from ldm.data.modes import decide
 from ldm.data.verify import LIST, read_recorded
+from ldm.envs.spaces import from_json, leaves
 from ldm.errors import LdmError, nearest
 from ldm.parallel.jobs import run_jobs
 from ldm.parallel.progress import console
@@ -80,6 +82,8 @@ def _begin(
     environments = run_jobs(
         known, asked, recipe.workers, "facts", lambda job: job[0]["id"], recipe.runner
     )
+    for place, entry in enumerate(environments):
+        entry["facts"]["owner"] = place + 1
     sizes = {
         (e, s): bytes_per_step(codec)
         * shard["transitions"]
@@ -161,6 +165,14 @@ def known(environment: dict, tokens: TokenConfig, data: Path) -> dict:
     """The entry with its facts, which encoding and acting share; how its actions are decoded is
     decided from its first shard that has not been left out."""
     decided = {**environment, "facts": facts.derive(environment)}
+    observation = leaves(from_json(environment["observation"]))
+    if wide(observation):
+        shown = (
+            trajectory.observations
+            for _, trajectories in read_environment(data, environment)
+            for trajectory in trajectories
+        )
+        decided["facts"]["levels"] = find(observation, shown)
     codec = Codec(decided, tokens)
     if codec.components.smooth.any():
         whole = [s for s in environment["shards"] if WHOLE not in s.get("skip", {})]

@@ -78,6 +78,7 @@ def pack(
     shapes: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
         "kinds_N": (np.uint8, (n,)),
         "bag_ids_B": (np.int32, (bags,)),
+        "bag_weights_B": (np.float32, (bags,)),
         "bag_offsets_N1": (np.int32, (n + 1,)),
         "features_NG": (np.float32, (n, FEATURES)),
         "patches_PX": (np.uint8, (patches, patch_bytes)),
@@ -88,6 +89,7 @@ def pack(
         "values_L": (np.float32, (labels,)),
         "smooth_L": (np.uint8, (labels,)),
         "environments_L": (np.int32, (labels,)),
+        "owners_L": (np.int32, (labels,)),
         "cu_seqlens_S1": (np.int32, (capacity + 1,)),
         "positions_N": (np.int32, (n,)),
         "bag_order_B": (np.int32, (bags,)),
@@ -98,11 +100,12 @@ def pack(
     )
     _fill(arrays, found[0], found[1], found[2], n)
     native.sort_order(arrays["bag_ids_B"][: found[0]], rows, arrays["bag_order_B"][: found[0]])
-    arrays |= _reads(arrays["tokens_L"], fixed.reads if fixed else multiple_of, empty)
+    reads = fixed.reads if fixed else multiple_of
+    arrays |= _reads(arrays["tokens_L"], arrays.pop("owners_L"), reads, empty)
     short_tiles_Q4, long_tiles_Q4 = attention_tiles(arrays["cu_seqlens_S1"], empty)
     embedding = embedding_plan(
-        arrays["kinds_N"], arrays["bag_ids_B"], arrays["bag_offsets_N1"], arrays["bag_order_B"],
-        rows, fixed is not None, empty,
+        arrays["kinds_N"], arrays["bag_ids_B"], arrays["bag_weights_B"], arrays["bag_offsets_N1"],
+        arrays["bag_order_B"], rows, fixed is not None, empty,
     )  # fmt: skip
     return PackedBatch(
         tokens=Tokens(**{name: arrays.pop(name) for name in Tokens.__dataclass_fields__}),
@@ -120,26 +123,29 @@ def pack(
 
 def _fill(arrays: dict, bags: int, patches: int, labels: int, tokens: int) -> None:
     """What stands in the rows that the batch does not need."""
-    arrays["bag_ids_B"][bags:] = 0
+    arrays["bag_ids_B"][bags:] = arrays["bag_weights_B"][bags:] = 0
     arrays["bag_order_B"][bags:] = np.arange(bags, len(arrays["bag_order_B"]))
     arrays["patches_PX"][patches:] = 0
     arrays["patch_tokens_P"][patches:] = tokens
-    for name in ("slots_L", "values_L", "smooth_L", "environments_L"):
+    for name in ("slots_L", "values_L", "smooth_L", "environments_L", "owners_L"):
         arrays[name][labels:] = 0
     arrays["tokens_L"][labels:] = arrays["tokens_L"][labels - 1] if labels else 0
     arrays["classes_L"][labels:] = 1
 
 
-def _reads(tokens_L: np.ndarray, multiple_of: int, empty: Empty) -> dict:
-    """reads_U and rows_L of Labels. A label that fills a capacity reads what the last one reads."""
+def _reads(tokens_L: np.ndarray, owners_L: np.ndarray, multiple_of: int, empty: Empty) -> dict:
+    """reads_U, owners_U and rows_L of Labels. A label that fills a capacity reads what the last one
+    reads."""
     rows_L = empty(tokens_L.shape, np.dtype(np.int32))
     changes = np.diff(tokens_L, prepend=-1) != 0
     np.cumsum(changes, out=rows_L)
     rows_L -= 1
-    reads = tokens_L[changes]
-    reads_U = empty((_up(len(reads), multiple_of),), np.dtype(np.int32))
-    reads_U[: len(reads)], reads_U[len(reads) :] = reads, 0
-    return {"reads_U": reads_U, "rows_L": rows_L}
+    found = {"reads_U": tokens_L[changes], "owners_U": owners_L[changes]}
+    arrays = {"rows_L": rows_L}
+    for name, values in found.items():
+        arrays[name] = empty((_up(len(values), multiple_of),), np.dtype(np.int32))
+        arrays[name][: len(values)], arrays[name][len(values) :] = values, 0
+    return arrays
 
 
 def _up(count: int, multiple_of: int) -> int:

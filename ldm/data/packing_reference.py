@@ -7,6 +7,7 @@ from collections import deque
 import numpy as np
 
 from ldm.data.batch import PATCH
+from ldm.data.rows import BEFORE
 
 
 def best_fit(
@@ -108,6 +109,7 @@ class Sources:
             "kinds": block.kinds_N[cut["N"]],
             "bag_counts": block.bag_counts_N[cut["N"]],
             "feature_counts": block.feature_counts_N[cut["N"]],
+            "own_counts": block.own_counts_N[cut["N"]],
             "label_counts": block.label_counts_N[cut["N"]],
             "bags": block.bag_ids_B[cut["B"]],
             "features": block.features_G[cut["G"]],
@@ -117,6 +119,7 @@ class Sources:
             "values": block.values_L[cut["L"]],
             "smooth": block.smooth_L[cut["L"]],
             "environment": block.environment_S[segment],
+            "named": block.named_S[segment],
             "steps": block.steps_S[segment],
         }
 
@@ -126,6 +129,7 @@ class Sources:
         arrays["positions_N"][token : token + n] = tokens
         arrays["bag_ids_B"][bag : bag + len(part["bags"])] = part["bags"]
         arrays["bag_offsets_N1"][token + 1 : token + n + 1] = bag + np.cumsum(part["bag_counts"])
+        arrays["bag_weights_B"][bag : bag + len(part["bags"])] = _weights(part)
         rows = np.repeat(tokens, part["feature_counts"])
         first = np.cumsum(part["feature_counts"], dtype=np.int64) - part["feature_counts"]
         columns = np.arange(len(rows)) - first[rows]
@@ -138,3 +142,15 @@ class Sources:
         for name in ("slots", "classes", "values", "smooth"):
             arrays[f"{name}_L"][labels] = part[name]
         arrays["environments_L"][labels] = part["environment"]
+        arrays["owners_L"][labels] = (part["environment"] + 1) * part["named"]
+
+
+def _weights(part: dict) -> np.ndarray:
+    """Of every bag entry: 1, or the number whose own row it is."""
+    weights = np.ones(len(part["bags"]), np.float32)
+    counts = part["bag_counts"], part["feature_counts"], part["own_counts"]
+    entry = number = 0
+    for entries, numbers, own in zip(*(c.tolist() for c in counts)):
+        weights[entry + BEFORE :][:own] = part["features"][number:][:own]
+        entry, number = entry + entries, number + numbers
+    return weights

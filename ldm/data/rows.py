@@ -7,6 +7,8 @@ import numpy as np
 
 from ldm.data.batch import FEATURES, PATCH, Tokens
 
+BEFORE = 2  # rows of a bag before those of numbers: of the token's kind, of the identity
+
 
 @dataclass
 class Rows:
@@ -15,6 +17,7 @@ class Rows:
     kinds_M: np.ndarray  # uint8
     ids_WB: np.ndarray  # int32, bags side by side; -1 is no entry
     bag_widths_M: np.ndarray  # int64, columns of `ids_WB` a token has
+    own_G: np.ndarray  # int64, the column of `ids_WB` with the own row of each feature
     features_WG: np.ndarray  # float32, features side by side
     feature_widths_M: np.ndarray  # int64
     patches_WPX: np.ndarray  # uint8
@@ -25,6 +28,7 @@ class Rows:
             np.concatenate([self.kinds_M, other.kinds_M]),
             np.concatenate([self.ids_WB, other.ids_WB], 1),
             np.concatenate([self.bag_widths_M, other.bag_widths_M]),
+            np.concatenate([self.own_G, other.own_G + self.ids_WB.shape[1]]),
             np.concatenate([self.features_WG, other.features_WG], 1),
             np.concatenate([self.feature_widths_M, other.feature_widths_M]),
             np.concatenate([self.patches_WPX, other.patches_WPX], 1),
@@ -38,6 +42,22 @@ class Rows:
         starts = np.cumsum(self.bag_widths_M) - self.bag_widths_M
         counts = np.add.reduceat(present, starts, axis=1, dtype=np.int64)
         return counts.reshape(-1), self.ids_WB[present]
+
+    def own_counts(self) -> np.ndarray:
+        """Own rows of numbers in the bag of every token, uint8 (R × K,): all or none."""
+        first_M = np.cumsum(self.feature_widths_M) - self.feature_widths_M
+        shown = np.zeros((len(self.ids_WB), len(self.kinds_M)), np.uint8)
+        some = np.flatnonzero(self.feature_widths_M)
+        named = self.ids_WB[:, self.own_G[first_M[some]]] >= 0
+        shown[:, some] = named * self.feature_widths_M[some].astype(np.uint8)
+        return shown.reshape(-1)
+
+    def weights(self) -> np.ndarray:
+        """Of the entries that `bags` gives, float32."""
+        weights_WB = np.ones(self.ids_WB.shape, np.float32)
+        weights_WB[:, self.own_G] = self.features_WG
+        present = self.ids_WB >= 0
+        return weights_WB.reshape(-1) if present.all() else weights_WB[present]
 
     def tokens(self) -> Tokens[np.ndarray]:
         rows, k = len(self.ids_WB), len(self.kinds_M)
@@ -53,6 +73,7 @@ class Rows:
         return Tokens(
             kinds_N=repeated(self.kinds_M, rows),
             bag_ids_B=ids,
+            bag_weights_B=self.weights(),
             bag_offsets_N1=offsets,
             features_NG=features.reshape(rows * k, FEATURES),
             patches_PX=self.patches_WPX.reshape(-1, self.patches_WPX.shape[-1]),
@@ -61,19 +82,30 @@ class Rows:
 
 
 class Bags:
-    """The bags of rows with one layout: every token has a row of its own and the identity's, then
-    `symbols_M` columns; the last token takes words besides."""
+    """The bags of rows with one layout: every token has a row of its own, the identity's, the own
+    rows of its numbers, then `symbols_M` columns; the last token takes words besides.
 
-    def __init__(self, rows_M: list[int], symbols_M: list[int], identity: int):
-        self.identity = identity
-        self.widths_M = 2 + np.array(symbols_M, np.int64)
+    numbers_M: how many numbers each token has; own_G: their rows, which go where the identity goes.
+    """
+
+    def __init__(
+        self,
+        rows_M: list[int],
+        numbers_M: list[int],
+        symbols_M: list[int],
+        identity: int,
+        own_G: np.ndarray,
+    ):
+        self.widths_M = BEFORE + np.array(numbers_M, np.int64) + np.array(symbols_M, np.int64)
         starts = np.cumsum(self.widths_M) - self.widths_M
+        firsts = starts + BEFORE
+        self.own_G = _ranges(firsts, firsts + numbers_M)
+        self.symbols = _ranges(firsts + numbers_M, starts + self.widths_M)
         self.template_B = np.full(self.widths_M.sum(), -1, np.int32)
         self.template_B[starts] = rows_M
         self.template_B[starts + 1] = identity
-        self.identities = starts + 1
-        places = [np.arange(s + 2, s + w) for s, w in zip(starts, self.widths_M)]
-        self.symbols = np.concatenate(places)
+        self.template_B[self.own_G] = own_G
+        self.named = np.concatenate([starts + 1, self.own_G])
 
     def fill(
         self, rows: int, symbols_WC: np.ndarray | None, identity=True, words: Sequence = ()
@@ -82,8 +114,8 @@ class Bags:
         words: int32 (rows, any), -1 is no entry."""
         ids_WB = np.repeat(self.template_B[None], rows, 0)
         if identity is not True:
-            shown = np.where(identity, self.identity, -1)
-            ids_WB[:, self.identities] = np.reshape(shown, (-1, 1))
+            shown = np.reshape(identity, (-1, 1))
+            ids_WB[:, self.named] = np.where(shown, self.template_B[self.named], -1)
         if symbols_WC is not None:
             ids_WB[:, self.symbols] = symbols_WC
         if not len(words):
@@ -91,6 +123,11 @@ class Bags:
         widths_M = self.widths_M.copy()
         widths_M[-1] += sum(part.shape[1] for part in words)
         return np.concatenate([ids_WB, *words], 1), widths_M
+
+
+def _ranges(starts, ends) -> np.ndarray:
+    """Every range one after another, int64."""
+    return np.concatenate([np.arange(s, e) for s, e in zip(starts, ends)], dtype=np.int64)
 
 
 def repeated(array: np.ndarray, times: int) -> np.ndarray:

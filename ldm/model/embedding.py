@@ -10,7 +10,9 @@ from ldm.model.presets import Architecture
 KINDS = 2  # OBSERVATION and ACTION tokens carry numbers, and are the first kinds after PAD
 assert OBSERVATION == 1
 
-TABLE_STD = 0.05  # the norm that follows makes only the sizes relative to each other matter
+# The norm that follows makes only the sizes relative to each other matter: beside the map that all
+# numbers share, what an environment owns begins as next to nothing.
+TABLE_STD = 0.005
 FEATURE_STD = 0.2
 
 
@@ -38,6 +40,7 @@ class TokenEmbedding(nn.Module):
             self.norm,
             tokens.kinds_N,
             tokens.bag_ids_B,
+            tokens.bag_weights_B,
             tokens.bag_offsets_N1,
             tokens.features_NG,
             tokens.patches_PX,

@@ -1,10 +1,14 @@
-"""The action head: per component c, logits = (RMSNorm(h) ⊙ gate_c + slot_c) · outᵀ.
+"""The action head: per component c, logits = (norm(h) ⊙ gate_c + slot_c) · outᵀ.
+
+norm(h) = RMSNorm(h) ⊙ (1 + gain_e) + bias_e, with a gain and a bias of the environment e that begin
+at zero (FiLM, Perez et al. 2018). Steps that do not show their identity take nobody's.
 
 The gate multiplies because a slot that is only added gives every component of a state the same
 logits up to a constant.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ldm.data.batch import Labels
@@ -20,6 +24,7 @@ class ActionHead(nn.Module):
         super().__init__()
         width = architecture.width
         self.norm = nn.Parameter(torch.ones(width))
+        self.own = nn.Parameter(torch.zeros(architecture.owners, 2 * width))  # gain, then bias
         self.gate = nn.Parameter(torch.ones(architecture.slots, width))
         self.slot = nn.Parameter(torch.zeros(architecture.slots, width))
         self.out = nn.Parameter(torch.randn(architecture.classes, width) * 0.02)
@@ -31,7 +36,7 @@ class ActionHead(nn.Module):
         Exactly zero, with no gradient, for labels that only fill a capacity.
         """
         return action_loss(
-            rms_norm(hidden_UD, self.norm),
+            self.normed(hidden_UD, labels.owners_U),
             labels.rows_L,
             self.gate,
             self.slot,
@@ -42,9 +47,17 @@ class ActionHead(nn.Module):
             labels.smooth_L,
         )
 
+    def normed(self, hidden_UD: torch.Tensor, owners_U: torch.Tensor) -> torch.Tensor:
+        """norm(h) of every row, by the gain and bias of its owner."""
+        normed_UD = rms_norm(hidden_UD, self.norm)
+        own_U2D = F.embedding(owners_U, self.own)  # its backward sorts: no atomics
+        gain_UD, bias_UD = own_U2D.to(normed_UD.dtype).chunk(2, -1)
+        return torch.addcmul(normed_UD + bias_UD, normed_UD, gain_UD)
+
     def logits(
         self,
         hidden_WD: torch.Tensor,
+        owners_W: torch.Tensor,
         rows_L: torch.Tensor,
         slots_L: torch.Tensor,
         classes_L: torch.Tensor,
@@ -54,7 +67,7 @@ class ActionHead(nn.Module):
 
         widest: K, the largest of classes_L, known without waiting for the device.
         """
-        normed_LD = rms_norm(hidden_WD, self.norm).index_select(0, rows_L)
+        normed_LD = self.normed(hidden_WD, owners_W).index_select(0, rows_L)
         out_KD = self.out[:widest]
         return action_logits(normed_LD, self.gate, self.slot, out_KD, slots_L, classes_L)
 
@@ -62,6 +75,7 @@ class ActionHead(nn.Module):
     def decode(
         self,
         hidden_WD: torch.Tensor,
+        owners_W: torch.Tensor,
         rows_L: torch.Tensor,
         slots_L: torch.Tensor,
         classes_L: torch.Tensor,
@@ -77,7 +91,7 @@ class ActionHead(nn.Module):
         those within PEAK of it. SAMPLED: the class at which the cumulative distribution passes
         chance_L (uniform in [0, 1), needed only there), of logits / heat_L where there is one.
         """
-        logits_LK = self.logits(hidden_WD, rows_L, slots_L, classes_L, widest)
+        logits_LK = self.logits(hidden_WD, owners_W, rows_L, slots_L, classes_L, widest)
         steps = torch.arange(logits_LK.shape[-1], dtype=logits_LK.dtype, device=logits_LK.device)
         p_LK = torch.softmax(logits_LK, dim=-1)
         best_L1 = logits_LK.argmax(-1, keepdim=True)

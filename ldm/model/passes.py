@@ -103,6 +103,7 @@ def padded(
     more = Tokens(
         kinds_N=_filled(tokens.kinds_N, size, PAD),
         bag_ids_B=_filled(tokens.bag_ids_B, entries),
+        bag_weights_B=_filled(tokens.bag_weights_B, entries),
         bag_offsets_N1=_filled(tokens.bag_offsets_N1, size + 1, int(tokens.bag_offsets_N1[-1])),
         features_NG=_filled(tokens.features_NG, size),
         patches_PX=_filled(tokens.patches_PX, patches),

@@ -7,7 +7,7 @@ from ldm.errors import LdmError, nearest
 
 # Far beyond any model: what is larger is a slip, or a file that was tampered with.
 LARGEST = {"layers": 1024, "width": 1 << 16, "heads": 1024, "kv_heads": 1024, "head_dim": 4096}
-LARGEST |= {"ffn": 1 << 20, "rows": 1 << 28, "classes": 1 << 20, "slots": SLOTS}
+LARGEST |= {"ffn": 1 << 20, "rows": 1 << 28, "classes": 1 << 20, "slots": SLOTS, "owners": 1 << 24}
 LARGEST |= {"patch_bytes": 1 << 22}
 
 
@@ -24,6 +24,7 @@ class Architecture:
     rows: int = 32_768  # rows of the hashed table
     classes: int = 256  # classes of an action component at most
     slots: int = SLOTS  # action components
+    owners: int = 1  # rows that the head keeps: nobody's, then one an environment
     patch_bytes: int = 8 * 8 * PATCH_CHANNELS
 
     def __post_init__(self):
@@ -54,7 +55,7 @@ def _square(layers: int, width: int, heads: int, ffn: int, **sizes) -> Architect
 # table of hashed rows, the patches' map and the head (ldm.model.decoder.whole_parameters).
 PRESETS = {
     # Few wide heads: on CPU the products of narrow ones are slow.
-    "nano": _square(4, 160, 2, 384),  # 1.15 M, 6.58 M
+    "nano": _square(4, 160, 2, 384),  # 1.15 M, 6.59 M
     "micro": _square(6, 256, 4, 704),  # 4.8 M, 13.5 M
     "mini": _square(8, 512, 8, 1408),  # 25.7 M, 43.1 M
     "base": _square(12, 768, 12, 2048),  # 85 M, 111 M

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ldm.envs.interface import Arrays, TimeStep
 from ldm.model.decoder import Decoder
@@ -17,7 +18,7 @@ from ldm.policy.memory import joined
 from ldm.policy.streams import Feed, Streams
 
 Turn = tuple[Streams, TimeStep]
-Parts = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int]
+Parts = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int]
 
 
 class UnderWay:
@@ -138,24 +139,25 @@ class SharedActor:
             streams.mark_empty(ended_W[(left_W <= 0).numpy()])
 
     def _parts(self, turns: Sequence[Turn]) -> Parts:
-        """rows, slots, classes, smooth and ways (L,) of every component of every stream, and the
-        most classes that one has."""
+        """The owner of every stream (W,); rows, slots, classes, smooth and ways (L,) of every
+        component of every stream, and the most classes that one has."""
         key = tuple(id(streams) for streams, _ in turns)
         if key not in self._components:
-            columns: list[list[np.ndarray]] = [[], [], [], [], []]
+            columns: list[list[np.ndarray]] = [[], [], [], [], [], []]
             start = 0
             for streams, _ in turns:
                 n, parts = streams.num_envs, streams.codec.components
                 found = parts.slots, parts.classes, parts.smooth, streams.ways_J
-                columns[0].append(np.repeat(start + np.arange(n), len(parts.slots)))
-                for column, part in zip(columns[1:], found):
+                columns[0].append(np.full(n, streams.codec.owner))
+                columns[1].append(np.repeat(start + np.arange(n), len(parts.slots)))
+                for column, part in zip(columns[2:], found):
                     column.append(np.tile(part, n))
                 start += n
-            rows, slots, classes, smooth, ways = (
+            owners, rows, slots, classes, smooth, ways = (
                 torch.from_numpy(np.concatenate(column)).to(self._device) for column in columns
             )
-            widest = int(np.concatenate(columns[2]).max(initial=1))
-            self._components[key] = rows, slots, classes, smooth, ways, widest
+            widest = int(np.concatenate(columns[3]).max(initial=1))
+            self._components[key] = owners, rows, slots, classes, smooth, ways, widest
         return self._components[key]
 
 

@@ -66,11 +66,13 @@ def select(tokens: Tokens[np.ndarray], keep_N: np.ndarray) -> Tokens[np.ndarray]
     counts_N = np.diff(tokens.bag_offsets_N1)
     offsets = np.zeros(np.count_nonzero(keep_N) + 1, np.int32)
     np.cumsum(counts_N[keep_N], out=offsets[1:])
+    kept_B = np.repeat(keep_N, counts_N)
     kept_P = keep_N[tokens.patch_tokens_P]
     place_N = np.cumsum(keep_N, dtype=np.int32) - 1
     return Tokens(
         kinds_N=tokens.kinds_N[keep_N],
-        bag_ids_B=tokens.bag_ids_B[np.repeat(keep_N, counts_N)],
+        bag_ids_B=tokens.bag_ids_B[kept_B],
+        bag_weights_B=tokens.bag_weights_B[kept_B],
         bag_offsets_N1=offsets,
         features_NG=tokens.features_NG[keep_N],
         patches_PX=tokens.patches_PX[kept_P],
@@ -90,6 +92,7 @@ def joined(parts: Sequence[Tokens[np.ndarray]]) -> Tokens[np.ndarray]:
     return Tokens(
         kinds_N=side_by_side("kinds_N"),
         bag_ids_B=side_by_side("bag_ids_B"),
+        bag_weights_B=side_by_side("bag_weights_B"),
         bag_offsets_N1=np.concatenate([[0], *offsets], dtype=np.int32, casting="unsafe"),
         features_NG=side_by_side("features_NG"),
         patches_PX=side_by_side("patches_PX"),

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ldm.config import TokenConfig, build
+from ldm.data import facts
 from ldm.data.batch import PATCH_CHANNELS
 from ldm.data.codec import Codec
 from ldm.data.door import read_json, require
@@ -168,6 +169,12 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Policy
     state = _state(folder)
     architecture, tokens = read_config(folder)
     environments = _environments(folder / ENVIRONMENTS)
+    for id, entry in environments.items():
+        if (owner := facts.of(entry)["owner"]) >= architecture.owners:
+            raise LdmError(
+                f"{folder / ENVIRONMENTS}: facts.owner of {id} is {owner}, expected below "
+                f"{architecture.owners}, the rows of the head; {OTHER}"
+            )
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = _read_model(architecture, folder / WEIGHTS).to(device).eval()
     cast_blocks(model, acting_dtype(device))

@@ -21,7 +21,7 @@ from ldm.errors import LdmError
 from ldm.parallel.jobs import run_jobs
 from ldm.parallel.progress import console
 from ldm.record.job import Tally, lost, record_shards
-from ldm.record.shard_plan import ShardPlan, plan
+from ldm.record.shard_plan import ShardPlan, further, plan
 from ldm.reference import recorded
 from ldm.reference.admission import Card, current_card
 
@@ -47,30 +47,39 @@ def record_stage(recipe: Recipe, folder: Path) -> None:
         there = [{**e, "card": card.facts()} for e, card in _imported(admitted, folder)]
         admitted = [(spec, card) for spec, card in admitted if card.chosen["kind"] != "data"]
         plans = [plan(recipe, spec, card, folder) for spec, card in admitted]
-        start = time.monotonic()
-        tallies = run_jobs(
-            record_shards,
-            [(part, recipe, folder) for part in parts(admitted, plans, recipe.workers)],
-            recipe.workers,
-            "record",
-            label=lambda job: job[0][0].spec.id,
-            runner=recipe.runner,
-            lost=lost,
-            size=lambda job: sum(shard.transitions for shard in job[0]),
-        )
-        total = sum(tallies, Tally())
-        if tallies:
-            print_tally(total, time.monotonic() - start)
-        whole = [
-            (*pair, shards)
-            for pair, shards in zip(admitted, plans)
-            if pair[0].id not in total.quarantined
-        ]
+        whole = _record(recipe, folder, list(zip(admitted, plans)))
         if not whole and not there:
             raise LdmError(f"{recipe.name}: every environment failed again and again")
-        entries = [entry(*parts) for parts in whole] + there
+        more = [further(recipe, *pair, folder, shards) for pair, shards in whole]
+        short = [(pair, added) for (pair, _), added in zip(whole, more) if added]
+        added = {pair[0].id: shards for pair, shards in _record(recipe, folder, short)}
+        whole = [(pair, shards + added.get(pair[0].id, [])) for pair, shards in whole]
+        entries = [entry(*pair, shards) for pair, shards in whole] + there
         write_manifest(data, {"environments": entries})
         fidelity.tell(entries, recipe.tokens)
+
+
+Planned = tuple[tuple[EnvSpec, Card], list[ShardPlan]]  # an environment and shards of it
+
+
+def _record(recipe: Recipe, folder: Path, planned: list[Planned]) -> list[Planned]:
+    """Records what is missing; those that are whole now."""
+    start = time.monotonic()
+    admitted, plans = [pair for pair, _ in planned], [shards for _, shards in planned]
+    tallies = run_jobs(
+        record_shards,
+        [(part, recipe, folder) for part in parts(admitted, plans, recipe.workers)],
+        recipe.workers,
+        "record",
+        label=lambda job: job[0][0].spec.id,
+        runner=recipe.runner,
+        lost=lost,
+        size=lambda job: sum(shard.transitions for shard in job[0]),
+    )
+    total = sum(tallies, Tally())
+    if tallies:
+        print_tally(total, time.monotonic() - start)
+    return [(pair, shards) for pair, shards in planned if pair[0].id not in total.quarantined]
 
 
 def _imported(admitted: list[tuple[EnvSpec, Card]], folder: Path) -> Iterator[tuple[dict, Card]]:

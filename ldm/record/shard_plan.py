@@ -1,6 +1,7 @@
 """Which shards a recipe asks for, and what the content of each depends on."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +48,31 @@ class ShardPlan:
 
 
 def plan(recipe: Recipe, spec: EnvSpec, card: Card, folder: Path) -> list[ShardPlan]:
-    """The shards of one environment."""
+    """The shards of one environment that every environment has."""
+    return _shards(recipe, spec, card, folder, 0, recipe.record.transitions)
+
+
+def further(
+    recipe: Recipe, spec: EnvSpec, card: Card, folder: Path, shards: list[ShardPlan]
+) -> list[ShardPlan]:
+    """What follows `shards`, which are recorded, where they hold too few episodes: eight long ones
+    show eight beginnings, and a policy that has learnt no more fails there."""
+    settings = recipe.record
+    made = [shard.made()["shard"] for shard in shards]
+    episodes, transitions = (
+        sum(part[name] for part in made) for name in ("episodes", "transitions")
+    )
+    if episodes >= settings.episodes:
+        return []
+    wanted = math.ceil(transitions * settings.episodes / max(episodes, 1))
+    more = min(wanted, settings.most_transitions) - transitions
+    return _shards(recipe, spec, card, folder, len(shards), more)
+
+
+def _shards(
+    recipe: Recipe, spec: EnvSpec, card: Card, folder: Path, first: int, in_all: int
+) -> list[ShardPlan]:
+    """Those of `in_all` transitions together, numbered from `first` on."""
     settings = recipe.record
     weights = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
@@ -59,8 +84,8 @@ def plan(recipe: Recipe, spec: EnvSpec, card: Card, folder: Path) -> list[ShardP
         "policy": [card.policy, weights],
     }
     shards = []
-    for index, begin in enumerate(range(0, settings.transitions, settings.shard_transitions)):
-        transitions = min(settings.shard_transitions, settings.transitions - begin)
+    for index, begin in enumerate(range(0, in_all, settings.shard_transitions), first):
+        transitions = min(settings.shard_transitions, in_all - begin)
         named = {"index": index, "transitions": transitions}
         name = key("record", recipe.seed, settings, **depends, **named)
         path = place(recipe, folder, "data") / slug(spec.id) / f"shard-{index:05d}.tar"

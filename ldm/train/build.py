@@ -40,6 +40,7 @@ def fit_architecture(recipe: Recipe, environments: list[dict]) -> Architecture:
     classes = max(int(codec.components.classes.max()) for codec in codecs)
     fitted = {
         "rows": recipe.tokens.rows,
+        "owners": 1 + len(environments),
         "classes": max(Architecture.classes, classes),
         "patch_bytes": recipe.tokens.patch**2 * PATCH_CHANNELS,
     }

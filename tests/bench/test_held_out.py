@@ -62,7 +62,9 @@ class Always:
 def policy() -> Policy:
     torch.manual_seed(0)
     sizes = {"layers": 1, "width": 32, "heads": 1, "kv_heads": 1, "head_dim": 32, "ffn": 48}
-    model = Decoder(architecture("nano", **sizes, rows=512, classes=16, patch_bytes=256)).eval()
+    model = Decoder(
+        architecture("nano", **sizes, rows=512, classes=16, patch_bytes=256, owners=8)
+    ).eval()
     known = entry() | {"facts": None}
     return Policy(model, TokenConfig(rows=512, context=30), {"test/vector": known}, "0" * 64)
 

@@ -4,6 +4,7 @@ import pytest
 from examples import entry
 
 from ldm.config import TokenConfig
+from ldm.data import facts
 from ldm.data.batch import ACTION, OBSERVATION, PATCH
 from ldm.data.codec import Codec
 from ldm.data.hashing import rows_of
@@ -152,7 +153,30 @@ def test_action_token_carries_reward_flags_and_action():
     np.testing.assert_allclose(tokens.features_NG[:, :5], expected, rtol=1e-6)
     assert tokens.kinds_N.tolist() == [ACTION, ACTION]
     first, second = set(bag(tokens, 0)), set(bag(tokens, 1))
-    assert len(first) == len(second) == 3 and len(first & second) == 2
+    assert len(first) == len(second) == 3 + 5 and len(first & second) == 2 + 5
+    expected = [[1, 1, *numbers, 1] for numbers in expected]
+    np.testing.assert_allclose(tokens.bag_weights_B.reshape(2, -1), expected, rtol=1e-6)
+
+
+def test_environments_share_no_row_of_a_number():
+    space = Box(-1, 1, (20,)), Box(-1, 1, (20,))
+    one, other = (Codec(entry(*space, name=name), TokenConfig()) for name in ("a/A", "b/B"))
+    seen = np.ones((1, 20), np.float32)
+    bags = [set(bag(c.encode_observation([seen]), 0)) for c in (one, other)]
+    assert [len(rows) for rows in bags] == [22, 22]
+    assert len(bags[0] & bags[1]) == 1  # that of the token's kind
+
+
+def test_an_environment_that_no_model_knows_shows_no_identity():
+    made = entry(Box(-1, 1, (2,)), Discrete(3))
+    made["facts"] = facts.derive(made) | {"owner": 0, "fidelity": []}
+    named = {**made, "facts": {**made["facts"], "owner": 3}}
+    known, unknown = Codec(named, TokenConfig()), Codec(made, TokenConfig())
+    seen = [np.ones((1, 2), np.float32)]
+    dropped = known.encode_observation(seen, False)
+    for name, array in vars(unknown.encode_observation(seen)).items():
+        np.testing.assert_array_equal(array, getattr(dropped, name))
+    assert (known.owner, unknown.owner) == (3, 0)
 
 
 def test_a_constant_reward_is_not_lost():
@@ -165,7 +189,10 @@ def test_identity_is_dropped_by_row():
     c = codec(gym.spaces.Tuple([Discrete(3), Box(-1, 1, (2,))]))
     observation = [np.array([1, 1]), np.ones((2, 2), np.float32)]
     tokens = c.encode_observation(observation, np.array([True, False]))
-    assert set(bag(tokens, 0)) - set(bag(tokens, 1)) == {c.identity_row}
+    named, unnamed = bag(tokens, 0), bag(tokens, 1)
+    assert named[1] == c.identity_row and unnamed == [named[0], named[-1]]
+    assert len(set(named)) == 5  # of its kind, of the identity, of two numbers, of a symbol
+    assert tokens.bag_weights_B.tolist() == [1, 1, *tokens.features_NG[0, :2].tolist(), 1, 1, 1]
     all_named = c.encode_observation(observation)
     np.testing.assert_array_equal(tokens.features_NG, all_named.features_NG)
     assert bag(all_named, 1) == bag(tokens, 0)

@@ -85,7 +85,7 @@ def test_a_second_run_writes_nothing(made, monkeypatch):
 def test_the_loader_reads_it_and_keeps_a_cache_within_its_limit(made, bucket, monkeypatch):
     there, folder = made
     with closing(Loader(folder / "mix")) as loader:
-        expected = [flat(batch) for batch in islice(loader, 12)]
+        expected = [flat(batch) for batch in islice(loader, 20)]
     cache = bucket[2]
     shutil.rmtree(cache)
 

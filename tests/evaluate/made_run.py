@@ -39,7 +39,7 @@ def write_model(folder, seed: int, trained=TRAINED) -> None:
     """A small untrained model where training would leave it."""
     torch.manual_seed(seed)
     sizes = {"layers": 1, "width": 16, "heads": 1, "kv_heads": 1, "head_dim": 16, "ffn": 16}
-    model = Decoder(architecture("nano", **sizes, rows=256, classes=16, patch_bytes=256))
+    model = Decoder(architecture("nano", **sizes, rows=256, classes=16, patch_bytes=256, owners=8))
     folder.mkdir(parents=True, exist_ok=True)
     save_file(dict(model.state_dict()), folder / "model.safetensors")
     tokens = dataclasses.asdict(TokenConfig(rows=256, context=16, action_bins=9))

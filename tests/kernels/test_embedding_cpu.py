@@ -26,8 +26,8 @@ def test_token_embedding(agree, version, sorted_by, case):
     weights = [torch.randn(s) for s in ((ROWS, WIDTH), (2, 64, WIDTH), (256, WIDTH), (WIDTH,))]
     order = (batch.bag_order_B if sorted_by == "packer" else None,) if version is cpu else ()
 
-    data = (tokens.kinds_N, tokens.bag_ids_B, tokens.bag_offsets_N1, tokens.features_NG)
-    data = (*data, tokens.patches_PX, tokens.patch_tokens_P)
+    data = (tokens.kinds_N, tokens.bag_ids_B, tokens.bag_weights_B, tokens.bag_offsets_N1)
+    data = (*data, tokens.features_NG, tokens.patches_PX, tokens.patch_tokens_P)
     agree(
         "token_embedding",
         lambda *weights: version.token_embedding(*weights, *data, *order),
@@ -41,5 +41,5 @@ def test_the_gradient_of_a_row_in_every_bag_is_summed_in_full_precision():
     count = 65_536
     table = torch.zeros(2, 4, requires_grad=True)
     ids, offsets = torch.zeros(count, dtype=torch.int32), torch.arange(count + 1).int()
-    cpu._BagSum.apply(table, ids, offsets, None).sum().backward()
+    cpu._BagSum.apply(table, ids, torch.ones(count), offsets, None).sum().backward()
     assert table.grad.tolist() == [[count] * 4, [0] * 4]

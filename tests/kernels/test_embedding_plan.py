@@ -17,7 +17,7 @@ ROWS = 40
 
 
 def batch(tokens, per_token, hot=0.0, spare=0, seed=0):
-    """kinds, ids, offsets, order as numpy arrays; `spare` entries past the last offset."""
+    """kinds, ids, weights, offsets, order as numpy arrays; `spare` entries past the last offset."""
     random = np.random.default_rng(seed)
     kinds = random.integers(0, 6, tokens).astype(np.uint8)
     counts = random.integers(0, 2 * per_token + 1, tokens)
@@ -26,7 +26,8 @@ def batch(tokens, per_token, hot=0.0, spare=0, seed=0):
     ids[random.random(len(ids)) < hot] = 7
     order = np.argsort(ids, kind="stable")
     order = np.concatenate([order, np.arange(len(ids), len(ids) + spare)]).astype(np.int32)
-    return kinds, np.concatenate([ids, np.zeros(spare, np.int32)]), offsets, order
+    ids = np.concatenate([ids, np.zeros(spare, np.int32)])
+    return kinds, ids, random.standard_normal(len(ids), np.float32), offsets, order
 
 
 CASES = {
@@ -51,7 +52,7 @@ def test_the_compiled_builder_equals_its_twin(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_entry_reaches_its_row_once_and_no_slot_has_two_writers_in_a_window(name):
-    (kinds, ids, offsets, _), window = CASES[name]
+    (kinds, ids, weights, offsets, _), window = CASES[name]
     plan = twin.build(*map(torch.from_numpy, CASES[name][0]), ROWS, KINDS, window)
     slots, table = np.full(plan.slots, np.nan), np.full(ROWS, np.nan)
     for v in range(len(plan.windows_V1) - 1):
@@ -61,7 +62,9 @@ def test_every_entry_reaches_its_row_once_and_no_slot_has_two_writers_in_a_windo
         for start, end, code, row in pieces:
             tokens = plan.tokens_B[start:end]
             assert 0 < end - start <= twin.PIECE and (tokens // plan.window == v).all()
-            total = tokens.sum() + (slots[code // 2] if code > 0 and code % 2 else 0)
+            total = (plan.weights_B[start:end] * tokens).sum() + (
+                slots[code // 2] if code > 0 and code % 2 else 0
+            )
             if row < 0:
                 slots[code // 2] = total
             else:
@@ -69,8 +72,10 @@ def test_every_entry_reaches_its_row_once_and_no_slot_has_two_writers_in_a_windo
     for row, (first, count) in enumerate(plan.rows_R2.tolist()):
         if count >= 0:
             table[row] = slots[first : first + count].sum()
-    weights = np.arange(len(kinds)).repeat(np.diff(offsets))
-    assert np.array_equal(table, np.bincount(ids[: len(weights)], weights, minlength=ROWS))
+    tokens = np.arange(len(kinds)).repeat(np.diff(offsets))
+    count = len(tokens)
+    want = np.bincount(ids[:count], weights[:count] * tokens, minlength=ROWS)
+    np.testing.assert_allclose(table, want, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -111,11 +116,11 @@ def test_fixed_sizes_hold_the_same_plan(name):
 
 @pytest.mark.parametrize("bad", [-1, ROWS])
 def test_an_id_outside_the_table_is_refused(bad):
-    kinds, ids, offsets, _ = (x.copy() for x in batch(30, 2))
+    kinds, ids, weights, offsets, _ = (x.copy() for x in batch(30, 2))
     ids[3] = bad
     order = np.argsort(ids, kind="stable").astype(np.int32)
     with pytest.raises(ValueError, match=f"outside the table of {ROWS} rows"):
-        native.embedding_plan(kinds, ids, offsets, order, ROWS)
+        native.embedding_plan(kinds, ids, weights, offsets, order, ROWS)
 
 
 def test_sizes_are_those_of_the_kernels():

@@ -115,18 +115,22 @@ def test_faults_of_the_action_loss(dtype):
     assert found == {name: name != "none" and name not in fine for name in LOSS}
 
 
-def one_entry_less(kinds, ids, offsets, *rest):
+def one_entry_less(kinds, ids, weights, offsets, *rest):
     offsets = offsets.clone()
     offsets[5:] -= 1
-    return kinds, torch.cat([ids[: offsets[5]], ids[offsets[5] + 1 :]]), offsets, *rest
+    less = (torch.cat([x[: offsets[5]], x[offsets[5] + 1 :]]) for x in (ids, weights))
+    return kinds, *less, offsets, *rest
 
 
-# Of (table, features, patch, norm) and (kinds, ids, offsets, features, patches, tokens).
+# Of (table, features, patch, norm) and (kinds, ids, weights, offsets, features, patches, tokens).
 EMBEDDING = {
     "none": lambda made, data: (made, data),
     "an entry of a bag is dropped": lambda made, data: (made, one_entry_less(*data)),
+    "all entries weigh 1": lambda made, data: (
+        made, [*data[:2], torch.ones_like(data[2]), *data[3:]]
+    ),
     "the last number is not read": lambda made, data: (
-        made, [*data[:3], data[3] * (torch.arange(64, device=DEVICE) < 63), *data[4:]]
+        made, [*data[:4], data[4] * (torch.arange(64, device=DEVICE) < 63), *data[5:]]
     ),
     "a kind takes the other's map": lambda made, data: (
         [made[0], made[1].flip(0), *made[2:]], data

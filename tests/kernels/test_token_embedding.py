@@ -25,7 +25,7 @@ WEIGHTS = ("table", "features", "patch", "norm")
 
 
 def batch(kinds, counts=None, hot=False, seed=0, rows=ROWS):
-    """kinds_N … patch_tokens_P: bags of 0 to 4 ids, or of `counts`."""
+    """kinds_N … patch_tokens_P: bags of 0 to 4 ids, or of `counts`, half of them of weight 1."""
     generator = torch.Generator().manual_seed(seed)
     kinds = torch.tensor(kinds, dtype=torch.uint8)
     n = len(kinds)
@@ -36,12 +36,14 @@ def batch(kinds, counts=None, hot=False, seed=0, rows=ROWS):
     ids = torch.randint(1, rows - 1, (int(counts.sum()),), generator=generator).int()
     if hot:
         ids[torch.rand(len(ids), generator=generator) < 0.9] = 3
+    weights = torch.randn(len(ids), generator=generator)
+    weights[::2] = 1
     features = torch.randn(n, NUMBERS, generator=generator) * ((kinds == 1) | (kinds == 2))[:, None]
     features[kinds == 2, 5:] = 0
     tokens = (kinds == 3).nonzero().squeeze(1).int()
     patches = torch.randint(0, 256, (len(tokens), PATCH_BYTES), generator=generator).byte()
     offsets = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)]).int()
-    return [x.to(DEVICE) for x in (kinds, ids, offsets, features, patches, tokens)]
+    return [x.to(DEVICE) for x in (kinds, ids, weights, offsets, features, patches, tokens)]
 
 
 def weights(width=WIDTH, dtype=torch.float32, rows=ROWS):
@@ -54,8 +56,8 @@ def weights(width=WIDTH, dtype=torch.float32, rows=ROWS):
 
 def planned(data, window, rows=ROWS):
     """The plan of `data` with windows of `window` tokens."""
-    kinds, ids, offsets = (x.cpu() for x in data[:3])
-    return build(kinds, ids, offsets, ids.argsort(stable=True), rows, 2, window).to(DEVICE)
+    kinds, ids, weights, offsets = (x.cpu() for x in data[:4])
+    return build(kinds, ids, weights, offsets, ids.argsort(stable=True), rows, 2, window).to(DEVICE)
 
 
 def unused_rows(data, rows):
@@ -156,11 +158,12 @@ def test_a_table_of_one_row():
     tokens, each = 2, PIECE + 44
     ids = torch.zeros(tokens * each, dtype=torch.int32)
     offsets = torch.arange(tokens + 1, dtype=torch.int32) * each
-    plan = build(torch.zeros(tokens).byte(), ids, offsets, torch.arange(len(ids)), 1, 2)
+    kinds, ones = torch.zeros(tokens).byte(), torch.ones(len(ids))
+    plan = build(kinds, ids, ones, offsets, torch.arange(len(ids)), 1, 2)
     made = [torch.ones(1, 16), torch.zeros(2, 64, 16), torch.zeros(48, 16), torch.ones(16)]
     made[0][0, 8:] = -1
     made = [x.to(DEVICE, HALF).requires_grad_() for x in made]
-    data = [torch.zeros(tokens).byte(), ids, offsets, torch.zeros(tokens, 64)]
+    data = [kinds, ids, ones, offsets, torch.zeros(tokens, 64)]
     data += [torch.zeros(0, 48).byte(), torch.zeros(0).int()]
     out = fused.token_embedding(*made, *(x.to(DEVICE) for x in data), plan.to(DEVICE))
     dout = torch.zeros_like(out)
@@ -185,8 +188,8 @@ def test_nan_and_infinity_reach_their_own_token_and_kind_alone():
         return results(lambda *w: fused.token_embedding(*w, *data), made, dout)
 
     before = run()
-    data[3][1, 0], data[3][2, 1] = float("nan"), float("inf")
-    data[3][3, 0] = data[3][4, 0] = float("nan")  # kinds without numbers: not read
+    data[4][1, 0], data[4][2, 1] = float("nan"), float("inf")
+    data[4][3, 0] = data[4][4, 0] = float("nan")  # kinds without numbers: not read
     out, _, features, patch, _ = run()
     rest = [0, 3, 4, 5, 6, 7]
     assert torch.equal(out[rest], before[0][rest])
@@ -215,7 +218,7 @@ def test_without_gradients_only_tiles_are_made():
     made, data = weights(), batch([1, 2, 0, 3])
     with torch.no_grad():
         out = fused.token_embedding(*made, *data)
-        assert len(fused.make_plan(*data[:3], made[0], 2).tokens_B) == 0
+        assert len(fused.make_plan(*data[:4], made[0], 2).tokens_B) == 0
     assert torch.equal(out, fused.token_embedding(*made, *data))
 
 
@@ -225,11 +228,12 @@ def test_capacities_that_a_batch_does_not_fill_change_nothing(version):
     dout = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(2)).to(DEVICE)
     spare = lambda x, value: torch.cat([x, torch.full_like(x[:2], value)])
     wide = [*data]
-    wide[1], wide[4], wide[5] = spare(data[1], 0), spare(data[4], 0), spare(data[5], 5)
+    for i, value in ((1, 0), (2, 1), (5, 0), (6, 5)):
+        wide[i] = spare(data[i], value)
     order = torch.cat([data[1].argsort(), torch.tensor([10, 11], device=DEVICE)])
     more = ()
     if version is fused:
-        arrays = (x.cpu() for x in (wide[0], wide[1], wide[2], order))
+        arrays = (x.cpu() for x in (*wide[:4], order))
         more = (build(*arrays, ROWS, 2).to(DEVICE),)
     elif version is cpu:
         more = (order,)
@@ -250,8 +254,8 @@ def test_opcheck():
         tests.append("test_aot_dispatch_dynamic")
     data = batch([1, 2, 3, 0])
     p = planned(data, 8192)
-    plan = (p.tiles_QM, p.groups_VI, p.tokens_B, p.pieces_Q4, p.windows_V1, p.rows_R2)
-    arguments = (*made, *data[1:5], *plan, p.window, p.slots, torch.float32)
+    plan = (p.tiles_QM, p.groups_VI, p.tokens_B, p.weights_B, p.pieces_Q4, p.windows_V1, p.rows_R2)
+    arguments = (*made, *data[1:6], *plan, p.window, p.slots, torch.float32)
     torch.library.opcheck(torch.ops.ldm.token_embedding.default, arguments, test_utils=tests)
 
 
@@ -263,14 +267,15 @@ WRONG = {
     "norm": (3, lambda x: x[1:], r"norm: expected torch.float32 of shape \(40,\)"),
     "kinds": (4, lambda x: x.int(), "kinds: expected torch.uint8"),
     "ids": (5, lambda x: x.long(), "bag_ids: expected torch.int32"),
-    "offsets": (6, lambda x: x[:-1], r"bag_offsets: .* of shape \(6,\), got .* \(5,\)"),
-    "features": (7, lambda x: x[:, :32], r"features: .* of shape \(5, 64\)"),
-    "patches": (8, lambda x: x.float(), "patches: expected torch.uint8"),
-    "patch tokens": (9, lambda x: x[:0], "patch_tokens: expected"),
-    "plan": (10, lambda x: replace(x, tiles_QM=x.tiles_QM[1:]), "plan, tiles: expected"),
-    "plan of another table": (10, lambda x: replace(x, rows_R2=x.rows_R2[1:]), "plan, rows: exp"),
+    "weights": (6, lambda x: x.double(), "bag_weights: expected torch.float32"),
+    "offsets": (7, lambda x: x[:-1], r"bag_offsets: .* of shape \(6,\), got .* \(5,\)"),
+    "features": (8, lambda x: x[:, :32], r"features: .* of shape \(5, 64\)"),
+    "patches": (9, lambda x: x.float(), "patches: expected torch.uint8"),
+    "patch tokens": (10, lambda x: x[:0], "patch_tokens: expected"),
+    "plan": (11, lambda x: replace(x, tiles_QM=x.tiles_QM[1:]), "plan, tiles: expected"),
+    "plan of another table": (11, lambda x: replace(x, rows_R2=x.rows_R2[1:]), "plan, rows: exp"),
     "layout": (0, lambda x: x.t().contiguous().t(), "table: expected contiguous memory"),
-    "device": (6, lambda x: x.to("meta"), "bag_offsets: expected .* like the table, got meta"),
+    "device": (7, lambda x: x.to("meta"), "bag_offsets: expected .* like the table, got meta"),
 }
 
 
@@ -313,9 +318,9 @@ def test_both_directions_move_little_more_than_they_must(made):
 
 def test_the_floor_of_a_control_batch():
     counted = cost.counts(cost.control_batch(2048, 512), 1024)
-    assert (counted.distinct, counted.entries, counted.numbered) == (10, 4096, 2048)
-    # the output, ids and numbers; then 10 rows, both weights and the gain
-    read = 2048 * (8 + 256) + (10 + 2 * 64 + 1) * 2048
+    assert (counted.distinct, counted.entries, counted.numbered) == (218, 30_720, 2048)
+    # the output, ids, weights and numbers; then 218 rows, both maps and the gain
+    read = 30_720 * 8 + 2048 * 256 + (218 + 2 * 64 + 1) * 2048
     assert cost.forward_bytes(counted, 1024)["floor"] == 2048 * 2048 + read
     written = (512 + 2 * 64 + 256 + 1) * 2048
     assert cost.backward_bytes(counted, 1024, 512)["floor"] == 2048 * 2048 + read + written

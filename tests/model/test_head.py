@@ -5,10 +5,11 @@ from ldm.bench.synthetic import packed_batch
 
 
 def every(rows, parts_J):
-    """rows_L, the parts of components (J,), of all components of every row, and the most classes
-    that one has."""
+    """owners_W (nobody's), rows_L, the parts of components (J,), of all components of every row,
+    and the most classes that one has."""
     rows_L = torch.arange(rows).repeat_interleave(len(parts_J[0]))
-    return rows_L, *(part.repeat(rows) for part in parts_J), int(parts_J[1].max())
+    owners_W = torch.zeros(rows, dtype=torch.int32)
+    return owners_W, rows_L, *(part.repeat(rows) for part in parts_J), int(parts_J[1].max())
 
 
 def decode(model, hidden, *parts_J, chance=None):

@@ -17,4 +17,4 @@ def tokens():
 def model():
     torch.manual_seed(0)
     sizes = {"layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "head_dim": 16, "ffn": 48}
-    return Decoder(architecture("nano", **sizes, rows=512, classes=16, patch_bytes=256))
+    return Decoder(architecture("nano", **sizes, rows=512, classes=16, patch_bytes=256, owners=8))

@@ -59,7 +59,7 @@ def joined(parts):
         offsets.append(part.bag_offsets_N1[1:] + entries)
         patch_tokens.append(part.patch_tokens_P + tokens)
         entries, tokens = entries + len(part.bag_ids_B), tokens + len(part.kinds_N)
-    names = ("kinds_N", "bag_ids_B", "features_NG", "patches_PX")
+    names = ("kinds_N", "bag_ids_B", "bag_weights_B", "features_NG", "patches_PX")
     plain = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return Tokens(
         **plain,
@@ -76,7 +76,7 @@ def packed_last(model, segments):
     short_tiles_Q4, long_tiles_Q4 = attention_tiles(cu_seqlens)
     batch = PackedBatch(
         tokens=joined([part for segment in segments for part in segment]),
-        labels=Labels(*[np.zeros(0, np.int32)] * 8),
+        labels=Labels(*[np.zeros(0, np.int32)] * 9),
         cu_seqlens_S1=cu_seqlens,
         positions_N=np.concatenate([np.arange(n) for n in lengths]).astype(np.int32),
         bag_order_B=np.zeros(0, np.int32),

@@ -3,6 +3,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,6 +164,24 @@ def test_a_second_run_writes_nothing_and_more_transitions_keep_what_is_there(who
         spec = find(IDS[0])
         shards = plan_shards(changed, spec, read_card(spec, folder), folder)
         assert [s.index for s in shards if not s.facts()] == indices
+
+
+def test_long_episodes_get_further_shards_until_they_are_enough(whole, tmp_path):
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    before = files(tmp_path)
+    few = [e["episodes"] for e in read_manifest(tmp_path / "data")["environments"]]
+    assert few[0] < 18 < few[1]  # of up to 500 steps, and of 200
+    record = replace(RECIPE.record, episodes=18)
+    for most, enough in ((6500, False), (100_000, True)):
+        asked = replace(RECIPE, workers=1, record=replace(record, most_transitions=most))
+        record_stage(asked, tmp_path)
+        cart, pendulum = read_manifest(tmp_path / "data")["environments"]
+        assert pendulum["episodes"] == few[1] and len(pendulum["shards"]) == 3
+        assert (cart["episodes"] >= 18) == enough and len(cart["shards"]) > 3
+        assert cart["transitions"] < most + 500 * RECIPE.record.streams
+    after = files(tmp_path)
+    assert before.items() <= after.items()
+    assert len(after) == len(before) + len(cart["shards"]) - 3
 
 
 def test_a_shard_depends_on_its_seed_number_and_recipe_only(whole, tmp_path):

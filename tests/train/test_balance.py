@@ -44,7 +44,7 @@ def test_a_weight_is_of_every_copy_that_the_mix_makes(recipe, folder):
 
 def test_the_loss_and_its_gradient_have_the_weights():
     torch.manual_seed(0)
-    model = Decoder(architecture("nano", **SIZES, rows=512, classes=16, slots=8))
+    model = Decoder(architecture("nano", **SIZES, rows=512, classes=16, slots=8, owners=8))
     batch = packed_batch([20, 7], components=2, rows=512).to()
     environments = torch.arange(len(batch.labels.values_L), dtype=torch.int32) % 3
     batch = replace(batch, labels=replace(batch.labels, environments_L=environments))

@@ -136,7 +136,7 @@ def apply(folder: Path, cases: list) -> None:
     """In a rank: for each (stage, precision, parts) a bad micro-batch changes nothing, and the
     next good step does."""
     for stage, precision, parts in cases:
-        model = Decoder(architecture("nano", **SIZES, rows=512))
+        model = Decoder(architecture("nano", **SIZES, rows=512, owners=8))
         config = TrainConfig(precision=precision, zero_stage=stage, micro_batches=parts)
         engine = DeepSpeedEngine(model, config)
         good = [packed_batch([6, 4], seed, rows=512) for seed in range(parts)]
@@ -169,7 +169,7 @@ def accumulate(folder: Path, stage: int, parts: int) -> None:
     from deepspeed.utils import safe_get_full_grad
 
     torch.manual_seed(0)
-    model = Decoder(architecture("nano", **SIZES, rows=512, classes=16, slots=8))
+    model = Decoder(architecture("nano", **SIZES, rows=512, classes=16, slots=8, owners=8))
     alone = copy.deepcopy(model).bfloat16()
     alone.compute_dtype = torch.bfloat16
     config = TrainConfig(precision="bf16", zero_stage=stage, micro_batches=parts, clip=1e9)

@@ -33,7 +33,7 @@ class Shapes(TorchDispatchMode):
 
 def new_shapes(folder, multiple_of: int) -> list[int]:
     """By step, how many product shapes came that no step before had."""
-    model = Decoder(architecture("nano", **SIZES, rows=512))
+    model = Decoder(architecture("nano", **SIZES, rows=512, owners=8))
     found = [0]
     with closing(Loader(folder, multiple_of=multiple_of)) as loader, Shapes() as shapes:
         for batch in islice(loader, STEPS):

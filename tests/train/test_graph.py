@@ -42,7 +42,7 @@ def test_a_replayed_step_is_the_step(micro_batches):
     losses, weights = [], []
     for make in (TorchEngine, GraphEngine):
         torch.manual_seed(0)
-        model = Decoder(architecture("nano", **SIZES, rows=512, classes=16, slots=8))
+        model = Decoder(architecture("nano", **SIZES, rows=512, classes=16, slots=8, owners=8))
         engine = make(model, TrainConfig(precision="bf16", compile=False))
         found = []
         for i in range(10):

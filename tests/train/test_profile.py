@@ -74,7 +74,7 @@ def test_kernels_that_no_range_is_known_of_go_by_their_names(name, part):
 
 
 def test_the_floor_counts_useful_work_alone():
-    sizes = architecture("nano", rows=512)
+    sizes = architecture("nano", rows=512, owners=8)
     batch, padded = packed_batch([64, 40], rows=512), packed_batch([64, 40], rows=512, pad=24)
     one, two = (step_work(sizes, [b], 1000, 2) for b in (batch, padded))
     for name, work in one.items():
@@ -90,7 +90,7 @@ def test_the_floor_counts_useful_work_alone():
 
 
 def test_activations_are_counted_once():
-    model = Decoder(architecture("nano", rows=512))
+    model = Decoder(architecture("nano", rows=512, owners=8))
     one = packed_batch([64, 40], rows=512)
     kept = kept_bytes(model, [one], torch.device("cpu"))
     twice = kept_bytes(model, [one, one], torch.device("cpu"))

@@ -50,7 +50,7 @@ def as_on_hopper(monkeypatch):
 
 
 def decoder(device: str = "meta") -> Decoder:
-    return Decoder(architecture("nano", **SIZES, rows=512), torch.bfloat16).to(device)
+    return Decoder(architecture("nano", **SIZES, rows=512, owners=8), torch.bfloat16).to(device)
 
 
 def fixed(made, steps: int) -> Loader:
