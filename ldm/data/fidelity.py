@@ -34,11 +34,18 @@ def findings(environment: dict, config: TokenConfig) -> list[dict]:
         role: list(zip(spaces.leaves(spaces.from_json(environment[role])), statistics[role]))
         for role in ("observation", "action")
     }
-    found = []
+    levels = known["levels"] or [None] * sum(leaf.size for leaf, _ in parts["observation"])
+    found, start = [], 0
     for i, (leaf, seen) in enumerate(parts["observation"]):
-        look = {CONTINUOUS: _numbers, IMAGE: _image, TEXT: _text}.get(leaf.kind)
+        look = {IMAGE: _image, TEXT: _text}.get(leaf.kind)
         if look and i not in known["boards"]:
             found += [_finding("observation", leaf, *what) for what in look(leaf, seen, config)]
+        if leaf.kind == CONTINUOUS:
+            symbols = np.array([v is not None for v in levels[start : start + leaf.size]], bool)
+            start += leaf.size
+            found += [
+                _finding("observation", leaf, *what) for what in _numbers(leaf, seen, symbols)
+            ]
     start = 0
     for leaf, seen in parts["action"]:
         if leaf.kind == CONTINUOUS:
@@ -90,12 +97,14 @@ def loses_digits(seen: dict, share: float) -> np.ndarray:
 Found = Iterator[tuple[str, np.ndarray, str]]  # kind, indices of components, text
 
 
-def _numbers(leaf: Leaf, seen: dict, config: TokenConfig) -> Found:
+def _numbers(leaf: Leaf, seen: dict, symbols: np.ndarray) -> Found:
+    """symbols: components that are read as such, bool (C,): all that is seen of them is kept."""
     low, high, mean, std = (np.asarray(seen[k], np.float64) for k in ("min", "max", "mean", "std"))
     still = low == high
     largest = np.maximum(np.abs(low), np.abs(high))
     if spaces.finer(leaf.source_dtype) and not leaf.wide:
         blurred = loses_digits(seen, LOST) | (still & (largest >= spaces.FLOAT32_EXACT))
+        blurred &= ~symbols
         if blurred.any():
             c = int(np.flatnonzero(blurred)[0])
             yield (
@@ -108,6 +117,7 @@ def _numbers(leaf: Leaf, seen: dict, config: TokenConfig) -> Found:
     if still.any():
         yield DROPPED, np.flatnonzero(still), "never changes in the data"
     far = np.maximum(high - mean, mean - low) / np.where(std > 0, std, np.inf)
+    far = np.where(symbols, 0.0, far)
     if (far > CLIP).any():
         text = f"up to {far.max():.3g} deviations from its mean, shown as {CLIP:g}"
         yield CUT, np.flatnonzero(far > CLIP), text

@@ -6,7 +6,7 @@ import pytest
 from examples import NAMES, SPACES, entry, recipe, record, trajectories
 
 from ldm.config import TokenConfig
-from ldm.data import facts, levels, mix
+from ldm.data import facts, fidelity, levels, mix
 from ldm.data.codec import Codec
 from ldm.data.entry import check_entry
 from ldm.data.manifest import read_manifest
@@ -76,6 +76,17 @@ def test_a_value_that_no_data_showed_counts_as_the_nearest():
         board[0, 3, 3] = value
         rows.append(codec.encode_observation([board]).bag_ids_B.tolist()[3:])
     assert rows[0] == rows[1] == [] and rows[2] == rows[3] == rows[4] and len(rows[2]) == 2
+
+
+def test_nothing_of_a_symbol_is_cut():
+    """A 1 among 900 zeros is far from the mean, and shown as what it is."""
+    made = board_entry(found(boards(900)))
+    (numbers,) = made["statistics"]["observation"]
+    numbers |= {"mean": [0.001] * 100, "std": [0.03] * 100, "min": [0.0] * 100, "max": [1.0] * 100}
+    (finding,) = fidelity.findings(made, TOKENS)
+    assert (finding["kind"], finding["components"]) == ("cut", [99])
+    made["facts"]["levels"] = []
+    assert fidelity.findings(made, TOKENS)[0]["components"] == list(range(100))
 
 
 def test_narrow_observations_stay_numbers():
