@@ -31,12 +31,13 @@ def packed_batch(
     patches: int = 0,
     empty_segments: int = 2,
     pad: int = 0,
+    owners: int = 1,
 ) -> PackedBatch:
     """Segments of `lengths` tokens, observation and action in turn, then `pad` PAD tokens.
 
     Every observation is read by `components` labels, alternately smooth and not. The first
     `patches` action tokens become PATCH tokens. Bags hold 0 to 2 × bag − 1 ids; half of them weigh
-    1, the others any number.
+    1, the others any number. What is read is of any of `owners` owners.
     """
     random = np.random.default_rng(seed)
     lengths = [*lengths, pad] if pad else list(lengths)
@@ -51,7 +52,7 @@ def packed_batch(
     order = np.argsort(tokens.bag_ids_B, kind="stable").astype(np.int32)
     batch = PackedBatch(
         tokens=tokens,
-        labels=_labels(random, np.flatnonzero(kinds == OBSERVATION), components, classes),
+        labels=_labels(random, np.flatnonzero(kinds == OBSERVATION), components, classes, owners),
         cu_seqlens_S1=starts.astype(np.int32),
         positions_N=positions,
         bag_order_B=order,
@@ -91,7 +92,7 @@ def _tokens(random, kinds, patch_tokens, rows, bag) -> Tokens:
     )
 
 
-def _labels(random, read, components, classes) -> Labels:
+def _labels(random, read, components, classes, owners) -> Labels:
     tokens = np.repeat(read, components).astype(np.int32)
     slots = np.tile(np.arange(components), len(read)).astype(np.int32)
     smooth = slots % 2
@@ -100,7 +101,7 @@ def _labels(random, read, components, classes) -> Labels:
     return Labels(
         tokens_L=tokens,
         reads_U=read.astype(np.int32),
-        owners_U=np.zeros(len(read), np.int32),
+        owners_U=(np.arange(len(read)) % owners).astype(np.int32),
         rows_L=np.repeat(np.arange(len(read)), components).astype(np.int32),
         slots_L=slots,
         classes_L=counts,

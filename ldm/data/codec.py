@@ -183,8 +183,8 @@ class Codec:
         return rows_of(base, components, self.config.rows)
 
     def _level_rows(self, continuous: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of every level of every component, shared and the environment's own, int32
-        (C + 1, values); the last of each line is none."""
+        """The rows of every value of every component, shared and the environment's own, int32
+        (C, values + 1); the last of each line is none."""
         names = [
             (self.observation[i].path, c)
             for i in continuous
@@ -193,7 +193,7 @@ class Codec:
         shared = np.full((len(self.levels), self.levels.most + 1), -1, np.int32)
         own = shared.copy()
         for c, component in enumerate(self.levels.components.tolist()):
-            for k, value in enumerate(sorted(self.facts["levels"][component])):
+            for k, value in enumerate(sorted(map(float, self.facts["levels"][component]))):
                 shared[c, k] = row_of(self.config.rows, "level", *names[component], value)
                 own[c, k] = row_of(self.config.rows, "level", self.id, *names[component], value)
         return shared, own

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from ldm._native.gather import gather as copy_ranges
-from ldm.data.batch import PATCH, PATCH_CHANNELS, SLOTS
+from ldm.data.batch import FEATURES, PATCH, PATCH_CHANNELS, SLOTS
 from ldm.data.codec import FLAGS, Codec
 from ldm.data.episode import Trajectory
 from ldm.data.rows import BEFORE
@@ -53,7 +53,7 @@ class Encoded:
         for name in ("tokens_S", "steps_S"):
             if getattr(self, name).min(initial=1) < 1:
                 raise ValueError(f"encoded block: {name} holds numbers below 1")
-        own_N = self.own_counts_N
+        own_N = self.own_counts_N.astype(np.int64)  # sums of bytes would wrap around
         whole = (own_N == self.feature_counts_N) & (own_N + BEFORE <= self.bag_counts_N)
         if not (whole | (own_N == 0)).all():
             raise ValueError("encoded block: own_counts_N are neither 0 nor of all numbers")
@@ -105,6 +105,7 @@ class Encoded:
             "environment_S": (0, limits.environments - 1),
             "named_S": (0, 1),
             "kinds_N": (0, PATCH),
+            "feature_counts_N": (0, FEATURES),
             "bag_ids_B": (0, limits.rows - 1),
             "slots_L": (0, SLOTS - 1),
             "classes_L": (1, limits.classes),

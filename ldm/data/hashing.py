@@ -5,13 +5,13 @@ import hashlib
 import numpy as np
 
 
-def hash64(*parts: int | str) -> int:
+def hash64(*parts: float | str) -> int:
     """blake2b of the parts, as an unsigned 64-bit integer."""
     text = "\x1f".join(str(part) for part in parts).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
-def row_of(rows: int, *parts: int | str) -> int:
+def row_of(rows: int, *parts: float | str) -> int:
     """The table row of a name."""
     return hash64(*parts) % rows
 

@@ -3,7 +3,7 @@
 A board of 20 × 20 cells in floats would be seven tokens of zeros and a one. Where an observation
 has more numbers than a token carries, a component that shows at most MOST values in all recorded
 data is read as a symbol: one row of (path, component, value), and none where it has its usual
-value, the one that is seen most.
+value, the one that is seen most. A value that no data showed counts as the nearest that some did.
 """
 
 from collections.abc import Iterable
@@ -15,16 +15,18 @@ from ldm.envs.interface import Arrays
 from ldm.envs.spaces import CONTINUOUS, Leaf
 
 MOST = 16  # values of a component that is a symbol
+WIDEST = 1 << 14  # components: two rows of each, and words, are counted in sixteen bits
 
 
 def wide(observation: tuple[Leaf, ...]) -> bool:
-    """Whether it has more numbers than a token carries."""
-    return sum(leaf.size for leaf in observation if leaf.kind == CONTINUOUS) > FEATURES
+    """Whether it has more numbers than a token carries, and no more than a bag has rows for."""
+    size = sum(leaf.size for leaf in observation if leaf.kind == CONTINUOUS)
+    return FEATURES < size <= WIDEST
 
 
 def find(observation: tuple[Leaf, ...], batches: Iterable[Arrays]) -> list[list[float] | None]:
     """The values of each continuous component, the usual one first, the others ascending; None for
-    a component with more than MOST.
+    a component with more than MOST, or of which nothing was recorded.
 
     batches: observations, (rows, *shape) a leaf.
     """
@@ -32,6 +34,8 @@ def find(observation: tuple[Leaf, ...], batches: Iterable[Arrays]) -> list[list[
     size = sum(observation[i].size for i in indices)
     counts: list[dict[float, int] | None] = [{} for _ in range(size)]
     for arrays in batches:
+        if not len(arrays[indices[0]]):  # a trajectory that was left out
+            continue
         flat = [np.asarray(arrays[i]).reshape(len(arrays[i]), -1) for i in indices]
         columns = np.concatenate(flat, 1, dtype=np.float64).T
         for c, (known, column) in enumerate(zip(counts, columns)):
@@ -41,7 +45,7 @@ def find(observation: tuple[Leaf, ...], batches: Iterable[Arrays]) -> list[list[
                     known[value] = known.get(value, 0) + int(count)
                 if len(known) > MOST:
                     counts[c] = None
-    return [None if known is None else _usual_first(known) for known in counts]
+    return [_usual_first(known) if known else None for known in counts]
 
 
 def _usual_first(counts: dict[float, int]) -> list[float]:

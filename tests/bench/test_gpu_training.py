@@ -20,9 +20,10 @@ def loss_and_gradients(model, batch) -> tuple[float, dict]:
 def both(peer):
     """Ours and the peer with the same weights, and a batch."""
     sizes = architecture("nano", **SIZES, rows=512, classes=16, slots=8, owners=8)
-    batch = packed_batch([40, 24, 64, 30, 20, 10], rows=512, patches=5, pad=4)
+    batch = packed_batch([40, 24, 64, 30, 20, 10], rows=512, patches=5, pad=4, owners=8)
     torch.manual_seed(0)
     ours, theirs = Decoder(sizes), peer(sizes)
+    torch.nn.init.normal_(ours.head.own)  # all zeros would hide who owns what
     theirs.load_state_dict(ours.state_dict())
     return ours, theirs, batch
 

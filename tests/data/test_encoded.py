@@ -4,7 +4,7 @@ from examples import SPACES, blocks, entry, flat, joined, trajectories
 
 from ldm.config import TokenConfig
 from ldm.data.codec import Codec
-from ldm.data.encoded import Encoded, encode
+from ldm.data.encoded import Encoded, Limits, encode
 from ldm.data.packing import Bins, pack
 
 CONFIG = TokenConfig(context=64, identity_dropout=0.0)
@@ -79,6 +79,12 @@ def test_identity_is_dropped_from_whole_segments():
         named[i] = (block.bag_ids_B[at[i] : at[i + 1]] == codec.identity_row).sum()
     assert set(np.unique(named / block.tokens_S)) == {0.0, 1.0}
     assert 0.25 < (named == 0).mean() < 0.35
+    np.testing.assert_array_equal(block.named_S, named > 0)
+    shown = np.repeat(named > 0, block.tokens_S)
+    np.testing.assert_array_equal(block.own_counts_N, block.feature_counts_N * shown)
+    for i in (int(np.flatnonzero(named)[0]), int(np.flatnonzero(named == 0)[0])):
+        owner = block.environment_S[i] + 1 if named[i] else 0
+        assert set(as_one_bin(block, i)["owners_U"]) == {owner}
 
 
 def test_select_takes_segments_whole_and_in_order():
@@ -96,3 +102,38 @@ def test_a_block_whose_counts_do_not_add_up_is_refused():
     block = blocks()[0]
     with pytest.raises(ValueError, match=r"features_G has \d+ rows, expected"):
         Encoded(**{**block.arrays(), "features_G": block.features_G[1:]})
+
+
+def some_tokens_have_all_numbers(block, count):
+    """The block with `count` numbers at its first observation, which others lack."""
+    arrays = block.arrays()
+    features, own = (arrays[name].copy() for name in ("feature_counts_N", "own_counts_N"))
+    taken = np.flatnonzero((block.kinds_N == 1) & (features > 0))
+    each = int(features[taken[0]])
+    others = taken[1 : -(-count // each)]
+    features[taken[0]] = each * (1 + len(others))
+    features[others] = own[others] = 0
+    return {**arrays, "feature_counts_N": features, "own_counts_N": own}, taken[0]
+
+
+def test_own_rows_that_their_bag_does_not_hold_are_refused():
+    """254 and the two before them would wrap around to 0: the packer wrote past its array."""
+    block = blocks(count=40)[0]
+    for count in (70, 255):
+        arrays, token = some_tokens_have_all_numbers(block, count)
+        arrays["own_counts_N"][token] = arrays["feature_counts_N"][token]
+        assert arrays["feature_counts_N"][token] >= count
+        with pytest.raises(ValueError, match="own_counts_N are neither 0 nor of all numbers"):
+            Encoded(**arrays)
+    arrays = {**block.arrays(), "own_counts_N": np.maximum(block.own_counts_N, 1) - 1}
+    with pytest.raises(ValueError, match="own_counts_N"):
+        Encoded(**arrays)
+
+
+def test_more_numbers_than_a_token_has_room_for_are_named():
+    block = blocks(count=40)[0]
+    limits = Limits(CONFIG.rows, 256, len(SPACES))
+    assert block.problem(limits) == ""
+    arrays, token = some_tokens_have_all_numbers(block, 66)
+    arrays["own_counts_N"][token] = 0
+    assert "feature_counts_N is" in Encoded(**arrays).problem(limits)

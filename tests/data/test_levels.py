@@ -8,6 +8,7 @@ from examples import NAMES, SPACES, entry, recipe, record, trajectories
 from ldm.config import TokenConfig
 from ldm.data import facts, fidelity, levels, mix
 from ldm.data.codec import Codec
+from ldm.data.encoded import encode
 from ldm.data.entry import check_entry
 from ldm.data.manifest import read_manifest
 from ldm.envs import spaces
@@ -89,9 +90,35 @@ def test_nothing_of_a_symbol_is_cut():
     assert fidelity.findings(made, TOKENS)[0]["components"] == list(range(100))
 
 
-def test_narrow_observations_stay_numbers():
-    narrow = entry(gym.spaces.Box(0.0, 1.0, (64,)), gym.spaces.Discrete(2))
-    assert not levels.wide(spaces.leaves(spaces.from_json(narrow["observation"])))
+@pytest.mark.parametrize(
+    "size, expected", [(64, False), (65, True), (1 << 14, True), (16385, False)]
+)
+def test_what_is_wide(size, expected):
+    """Neither what a token carries, nor what a bag, counted in sixteen bits, has no rows for."""
+    made = entry(gym.spaces.Box(0.0, 1.0, (size,)), gym.spaces.Discrete(2))
+    assert levels.wide(spaces.leaves(spaces.from_json(made["observation"]))) == expected
+
+
+def test_every_component_of_the_widest_may_be_unusual():
+    size = levels.WIDEST
+    made = entry(gym.spaces.Box(0.0, 1.0, (size,)), gym.spaces.Discrete(2))
+    made["facts"] = facts.derive(made) | {"levels": [[0.0, 1.0]] * size, "fidelity": []}
+    codec, rng = Codec(made, TOKENS), np.random.default_rng(0)
+    part = trajectories(made, 1, rng, most=2)[0]
+    part.observations[0][:] = 1
+    block = encode(codec, {0: part}, 0, 0, False, rng)
+    assert int(block.bag_counts_N.max()) >= size
+
+
+def test_what_was_never_recorded_has_no_values():
+    assert found(boards(0)) == [None] * 100
+
+
+def test_whole_numbers_of_a_hand_are_the_same_values():
+    seen = [boards(20)]
+    given = Codec(board_entry([[0, 1]] * 99 + [None]), TOKENS).encode_observation(seen)
+    again = Codec(board_entry([[0.0, 1.0]] * 99 + [None]), TOKENS).encode_observation(seen)
+    np.testing.assert_array_equal(given.bag_ids_B, again.bag_ids_B)
 
 
 def test_the_mix_finds_them_in_all_shards_and_numbers_its_environments(tmp_path, monkeypatch):

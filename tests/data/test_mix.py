@@ -339,6 +339,7 @@ def test_a_damaged_plan_of_a_stopped_mix_begins_it_anew(tmp_path, monkeypatch, c
         ("values_L", -1.0, "values_L is -1.0"),
         ("slots_L", 256, "slots_L is 256, expected 0 to 255"),
         ("environment_S", 1, "environment_S is 1, expected 0 to 0"),
+        ("named_S", 2, "named_S is 2, expected 0 to 1"),
     ],
 )
 def test_a_mix_with_impossible_numbers_is_named_down_to_the_trajectory(

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from ldm.bench.synthetic import packed_batch
+from ldm.kernels.rms_norm import rms_norm
 
 
 def every(rows, parts_J):
@@ -95,3 +96,29 @@ def test_logits_are_those_the_loss_sees(small, components):
     picked = batch.labels.values_L.long().view(-1, components, 1)
     expected = -logits.log_softmax(-1).gather(-1, picked).flatten()
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_take_the_gain_and_bias_of_their_owner(small):
+    model, hidden = small(owners=4), torch.randn(5, 32)
+    owners = torch.tensor([0, 2, 2, 3, 0], dtype=torch.int32)
+    torch.testing.assert_close(
+        model.head.normed(hidden, owners), rms_norm(hidden, model.head.norm), rtol=0, atol=0
+    )  # at first nobody differs
+    torch.nn.init.normal_(model.head.own)
+    gain, bias = model.head.own.detach()[owners.long()].chunk(2, -1)
+    want = rms_norm(hidden, model.head.norm) * (1 + gain) + bias
+    got = model.head.normed(hidden, owners)
+    torch.testing.assert_close(got, want)
+    got.sum().backward()
+    assert model.head.own.grad.any(1).tolist() == [True, False, True, True]
+
+
+def test_the_loss_is_of_each_owner(small):
+    model, batch = small(owners=4), packed_batch([16] * 4, owners=4)
+    torch.nn.init.normal_(model.head.own)
+    _, _, before = model.loss(batch)
+    with torch.no_grad():
+        model.head.own[2] += 1
+    _, _, after = model.loss(batch)
+    owners_L = batch.labels.owners_U[batch.labels.rows_L.long()]
+    assert torch.equal(before != after, owners_L == 2)

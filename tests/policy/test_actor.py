@@ -7,6 +7,7 @@ import pytest
 import torch
 from made_timesteps import entry, timesteps
 
+from ldm.data import facts
 from ldm.data.batch import Labels, PackedBatch, Tokens
 from ldm.data.codec import Codec
 from ldm.data.work_list import attention_tiles
@@ -132,6 +133,27 @@ def test_all_streams_full_at_once(model, tokens):
     for i in range(3):
         expected, _ = packed_last(model, segments_of(found, i, codec, False))
         torch.testing.assert_close(got[i], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_stream_acts_with_its_environment_s_gain_and_bias(model, tokens):
+    """Two environments alike but for their owner, and one that no model knows, side by side."""
+    known = entry()
+    derived = facts.derive(known) | {"fidelity": []}
+    codecs = [Codec({**known, "facts": derived | {"owner": n}}, tokens) for n in (1, 2, 0)]
+    found = timesteps("vector", num_envs=2, count=3, longest=3)
+
+    def acted():
+        shared = SharedActor(model, tokens.context)
+        streams = [shared.join(Streams(codec, 2, False)) for codec in codecs]
+        return [shared.act([(s, timestep) for s in streams]) for timestep in found]
+
+    same = acted()
+    assert all(np.array_equal(a, b) for one, two, _ in same for a, b in zip(one, two))
+    with torch.no_grad():
+        model.head.own[2] = torch.randn(64) * 5
+    for before, after in zip(same, acted()):
+        changed = [any((a != b).any() for a, b in zip(x, y)) for x, y in zip(before, after)]
+        assert changed == [False, True, False]
 
 
 def test_actions_lie_in_the_space(model, tokens):
