@@ -34,6 +34,7 @@ setup(
             "reference/experts/*.toml",
             "zoo/*/*.json",
             "zoo/*/*.safetensors",
+            "zoo/model/*",
         ],
         "ldm.kernels": ["*/*.json"],
         "ldm._native": ["*.pyx", "*.pyi"],

@@ -74,6 +74,7 @@ class TrainConfig:
     """The optimiser, its schedule and what the run writes."""
 
     steps: int = 1000  # optimiser steps
+    start_from: str = ""  # a model's folder, whose weights it begins with; from the recipe
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for matrices of the blocks, one process
     lr: float = 2e-3  # peak learning rate of AdamW
     muon_lr: float = 0.02  # peak learning rate of Muon
@@ -189,7 +190,10 @@ def _with_own_paths(recipe: Recipe, folder: Path) -> Recipe:
     }
     reference = replace(reference, policies=policies)
     own = [str(folder / name) for name in recipe.catalogue]
-    return replace(recipe, reference=reference, catalogue=own)
+    train = recipe.train
+    if train.start_from:
+        train = replace(train, start_from=str(folder / train.start_from))
+    return replace(recipe, reference=reference, catalogue=own, train=train)
 
 
 def build(cls, data: dict, where: str):

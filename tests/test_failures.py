@@ -103,6 +103,29 @@ def test_a_worker_that_lacks_a_package_is_no_verdict(tmp_path):
         choosing.choose(replace(spec, adapter=str(adapter)), ReferenceConfig(), 0, tmp_path)
 
 
+def test_what_pip_does_not_bring_is_asked_for_before_anything_plays():
+    lacking = replace(find("envpool/MazeEasy-v0"), shared=["libnobody-has-it.so.3"])
+    with pytest.raises(MachineError, match=r"libnobody-has-it.so.3.*envpool/MazeEasy-v0.*Install"):
+        installed.require_shared([find("envpool/CartPole-v1"), lacking])
+    installed.require_shared([replace(lacking, shared=["libc.so.6"])])
+
+
+def test_a_library_that_links_what_this_machine_lacks_is_no_verdict(monkeypatch, tmp_path):
+    adapter = tmp_path / "links.py"
+    adapter.write_text("import ctypes\nctypes.CDLL('libnobody-has-it.so.3')\n")
+    shop = replace(find("inventory/LostSales-v0"), adapter=str(adapter))
+    with pytest.raises(MachineError, match="libnobody-has-it"):
+        make(shop, 1, 0)
+    envpool = pytest.importorskip("envpool")
+
+    def fails(*_, **__):
+        raise ImportError("libnobody-has-it.so.3: cannot open shared object file")
+
+    monkeypatch.setattr(envpool, "make", fails)
+    with pytest.raises(MachineError, match="libnobody-has-it"):
+        make("envpool/CartPole-v1", 1, 0)
+
+
 SHOP = """
 import pathlib
 import gymnasium

@@ -23,7 +23,7 @@ from ldm.cli.stages import (
     read_recipe,
     run_stages,
 )
-from ldm.cli.tools import Bench, Envs, Play, Zoo
+from ldm.cli.tools import Bench, Envs, Export, Play, Zoo
 from ldm.errors import LdmError, machine_error, nearest
 
 COMMANDS: dict[str, type] = {
@@ -40,6 +40,7 @@ COMMANDS: dict[str, type] = {
     "report": ReportStage,
     "data": Data,
     "play": Play,
+    "export": Export,
     "bench": Bench,
 }
 TAKES_RECIPE = {name for name, command in COMMANDS.items() if issubclass(command, Stage)}

@@ -27,6 +27,7 @@ STAGES = {
 FLOW = ("reference", "record", "mix", "train", "evaluate", "report")
 
 ZOO_FOLDER = Path(ldm.__file__).with_name("zoo")
+SHIPPED = ZOO_FOLDER / "model"  # the model that comes with the package
 ZOO = "zoo"  # among a recipe's environments: all that reference.zoo has admitted
 
 _RecipeName = Annotated[str, tyro.conf.arg(metavar="RECIPE")]
@@ -76,16 +77,17 @@ class ProfileStage(Stage):
 class EvaluateStage(Stage):
     """Let the trained model act in every admitted environment and score it against its reference.
 
-    `ldm evaluate RECIPE` is of a run and writes runs/<name>/evaluation/. `ldm evaluate --model
-    FOLDER` takes any model, and references of the zoo, and writes a report into
-    runs/model-<its digest>-<seed>/."""
+    `ldm evaluate RECIPE` is of a run and writes runs/<name>/evaluation/. `ldm evaluate` and `ldm
+    evaluate --model FOLDER` take any model, and references of the zoo, and write a report into
+    runs/model-<its digest>-<seed>/; where the model comes with scores, both are compared."""
 
     recipe: tyro.conf.Positional[_RecipeName] = ""
     """A packaged recipe or the path of a TOML file."""
-    model: Path | None = None
-    """The model's folder, or any checkpoint."""
+    model: Path = SHIPPED
+    """The model's folder, or any checkpoint; the one that comes with the package unless named."""
     environments: list[str] = field(default_factory=list)
-    """Ids or patterns, "nasim/*"; all that the model knows and the zoo has admitted if none."""
+    """Ids or patterns, "nasim/*", of what the zoo has admitted; if none, all that the model was
+    trained on."""
     sample: int = 0
     """Play so many of them, drawn by the seed; 0: all."""
     seed: int = 1
@@ -96,13 +98,13 @@ class EvaluateStage(Stage):
     """Processes side by side."""
 
     def __call__(self) -> None:
-        if self.model is None:
-            raise LdmError("ldm evaluate: expected a recipe, or --model and a model's folder")
-        recipe = import_module("ldm.evaluate.given_model").recipe_of(
+        given = import_module("ldm.evaluate.given_model")
+        recipe = given.recipe_of(
             *(self.model, self.environments, self.sample, self.seed, self.episodes, self.workers),
             ZOO_FOLDER,
         )
         run_stages(("reference", "evaluate", "report"), check(recipe, "ldm evaluate"))
+        given.compare(self.model, recipe.name)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from ldm.cli.stages import ZOO_FOLDER
+from ldm.cli.stages import SHIPPED, ZOO_FOLDER
 from ldm.errors import LdmError
 
 
@@ -72,8 +72,8 @@ class Play:
 
     environment: tyro.conf.Positional[str]
     """The environment's id, "library/name"."""
-    model: Path = Path("runs/quickstart/train/model")
-    """The model's folder, or any checkpoint."""
+    model: Path = SHIPPED
+    """The model's folder, or any checkpoint; the one that comes with the package unless named."""
     episodes: int = 3
     """How many episodes."""
     seed: int = 0
@@ -93,6 +93,23 @@ class Play:
             window=self.render == "human",
             catalogue=self.catalogue,
         )
+
+
+@dataclass
+class Export:
+    """Write a model to give away: weights in bf16, what it knows of its environments, and a card.
+
+    With --scores, the scores.jsonl of "ldm evaluate --model OUT", the card has its figures."""
+
+    model: tyro.conf.Positional[Path]
+    """The model's folder, runs/<name>/train/model, or any checkpoint."""
+    out: tyro.conf.Positional[Path]
+    """The folder to write, or to write again."""
+    scores: Path | None = None
+    """What the exported model scored."""
+
+    def __call__(self) -> None:
+        import_module("ldm.evaluate.export").export(self.model, self.out, self.scores)
 
 
 @dataclass

@@ -189,15 +189,18 @@ def make_pool(spec: EnvSpec, num_envs: int, seed: int, threads: int):
         raise LdmError(f'{spec.id}: envpool has no "{spec.make}"{nearest(spec.make, known)}')
     seed = seed % (2**31 - num_envs)  # envpool adds the stream's number to a 32 bit integer
     starts = envpool.registration.registry.specs[spec.make][0] in STARTERS
-    with processes.guarded() if starts else contextlib.nullcontext():
-        return envpool.make(
-            spec.make,
-            env_type="gymnasium",
-            num_envs=num_envs,
-            seed=seed,
-            num_threads=min(threads, num_envs),
-            **spec.options,
-        )
+    try:
+        with processes.guarded() if starts else contextlib.nullcontext():
+            return envpool.make(
+                spec.make,
+                env_type="gymnasium",
+                num_envs=num_envs,
+                seed=seed,
+                num_threads=min(threads, num_envs),
+                **spec.options,
+            )
+    except ImportError as error:  # its part of envpool links what is not on this machine
+        raise MachineError(f"{spec.id} cannot be built: {error}") from error
 
 
 def trees(spec: EnvSpec, pool) -> tuple[spaces.Tree, spaces.Tree]:

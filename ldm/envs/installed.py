@@ -2,6 +2,7 @@
 whether they are whole: asked before anything bad is said of an environment."""
 
 import csv
+import ctypes
 import re
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from ldm.envs.spec import EnvSpec
 from ldm.errors import EXTRAS, MachineError, missing, plain
 
 PLAYING = ("reference", "record", "evaluate")
+NAMED = 8  # environments of a long list that a message names
 
 
 def require_installed(recipe: Recipe, stages: tuple[str, ...]) -> None:
@@ -27,6 +29,7 @@ def require_installed(recipe: Recipe, stages: tuple[str, ...]) -> None:
         for spec in specs:
             if spec.group == "main":
                 require_packages(spec)
+        require_shared(specs)
     if "reference" in stages and recipe.runner == "ray":
         require_module("ray")
 
@@ -46,6 +49,20 @@ def require_packages(spec: EnvSpec) -> None:
                 version(name)
             except PackageNotFoundError:
                 raise MachineError(f"{spec.id}: {missing(name)}") from None
+
+
+def require_shared(specs: list[EnvSpec]) -> None:
+    for name in sorted({name for spec in specs for name in spec.shared}):
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            needed = [spec.id for spec in specs if name in spec.shared]
+            shown = ", ".join(needed[:NAMED]) + (", …" if len(needed) > NAMED else "")
+            raise MachineError(
+                f"this machine lacks {name}, which pip does not bring, for {len(needed)} of the "
+                f"environments: {shown}. Install it with the system's package manager (Debian's "
+                f'package stands in ldm/envs/catalogue), or leave them out ("!{needed[0]}")'
+            ) from None
 
 
 def require_module(name: str) -> None:

@@ -39,6 +39,7 @@ class EnvSpec:
     step_seconds: float = 60.0  # deadline of one call to a worker: a step, or a reset, of its rows
     memory_gb: float = 8.0  # a worker that holds more is restarted
     packages: list[str] = field(default_factory=list)  # distributions behind it; default: library
+    shared: list[str] = field(default_factory=list)  # libraries of the system that it links
     experts: list[str] = field(default_factory=list)  # modules of a user's own experts for it
     held_out: bool = False  # its base task is one that recipes keep out of training: held_out.py
 

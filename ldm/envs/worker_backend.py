@@ -275,7 +275,13 @@ class WorkerEnv:
 
 
 def _require_packages(spec: EnvSpec, fault: Fault) -> None:
-    """Raises MachineError where a worker lacks a package: that says nothing of its environment."""
+    """Raises MachineError where a worker lacks a package, or a library of the system: that says
+    nothing of its environment."""
+    if lacks := re.search(r"(?:ImportError|OSError): (\S+): cannot open shared", str(fault)):
+        raise MachineError(
+            f"{spec.id} cannot be built: this machine lacks {lacks[1]}, which pip does not bring: "
+            "install it with the system's package manager"
+        )
     if not (found := re.search(r"ModuleNotFoundError: No module named '([^']+)'", str(fault))):
         return
     if spec.group == "main":

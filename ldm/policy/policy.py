@@ -168,7 +168,7 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Policy
     folder = Path(folder).resolve()
     state = _state(folder)
     architecture, tokens = read_config(folder)
-    environments = _environments(folder / ENVIRONMENTS)
+    environments = read_environments(folder / ENVIRONMENTS)
     for id, entry in environments.items():
         if (owner := facts.of(entry)["owner"]) >= architecture.owners:
             raise LdmError(
@@ -176,7 +176,7 @@ def load(folder: str | Path, device: str | torch.device | None = None) -> Policy
                 f"{architecture.owners}, the rows of the head; {OTHER}"
             )
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model = _read_model(architecture, folder / WEIGHTS).to(device).eval()
+    model = read_weights(architecture, folder / WEIGHTS).to(device).eval()
     cast_blocks(model, acting_dtype(device))
     return Policy(model, tokens, environments, digest(folder), state.get("step"))
 
@@ -221,7 +221,8 @@ def read_config(folder: Path) -> tuple[Architecture, TokenConfig]:
     return architecture, tokens
 
 
-def _environments(path: Path) -> dict[str, dict]:
+def read_environments(path: Path) -> dict[str, dict]:
+    """Entries by id. Raises LdmError where one is malformed."""
     entries = _read_json(path)
     try:
         require(entries, [dict], ENVIRONMENTS)
@@ -261,7 +262,9 @@ def _missing(path: Path) -> LdmError:
     )
 
 
-def _read_model(architecture: Architecture, path: Path) -> Decoder:
+def read_weights(architecture: Architecture, path: Path) -> Decoder:
+    """The model whose weights a file holds, in fp32 whatever the file's precision. Raises LdmError
+    where it is not whole, or of another architecture."""
     try:
         weights = load_file(path)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -282,7 +285,7 @@ def _read_model(architecture: Architecture, path: Path) -> Decoder:
         )
     if kinds := sorted({str(w.dtype) for w in weights.values() if not w.dtype.is_floating_point}):
         raise LdmError(f"{path} holds tensors of {', '.join(kinds)}, expected floating point")
-    model.load_state_dict(weights, assign=True)
+    model.load_state_dict({name: w.float() for name, w in weights.items()}, assign=True)
     return model
 
 

@@ -47,7 +47,7 @@ def _list(cards: list[Card], folder: Path) -> None:
     console.print(f"{len(alone)} base tasks whose only references are learnt and not weak")
     if weak := [(card, strength(card).weak) for card in cards if card.admitted]:
         console.print(_weak([pair for pair in weak if pair[1]]))
-    sizes = [path.stat().st_size for path in folder.glob("*/*.safetensors")]
+    sizes = [path.stat().st_size for path in zoo.policies(folder)]
     console.print(f"weights: {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB")
 
 

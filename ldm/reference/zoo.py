@@ -1,8 +1,9 @@
 """The zoo: cards of every environment that was tried, and small weights of learnt references.
 
-zoo/<library>/<name>.json is the card, zoo/<library>/<name>.safetensors the weights. A run whose
-recipe names the folder (`reference.zoo`) takes a card instead of searching, where the environment
-and the versions of its library are those of the card, and checks all it reads.
+zoo/<library>/<name>.json is the card, zoo/<library>/<name>.safetensors the weights; zoo/model is a
+model trained on what they did (ldm/evaluate/export.py). A run whose recipe names the folder
+(`reference.zoo`) takes a card instead of searching, where the environment and the versions of its
+library are those of the card, and checks all it reads.
 """
 
 import shutil
@@ -31,6 +32,7 @@ from ldm.reference.load import named_expert
 from ldm.reference.network import checksum, load_network
 from ldm.reference.strength import is_floor, strength
 
+MODEL = "model"
 LARGEST = 300_000  # bytes of a policy that the zoo keeps
 
 
@@ -45,10 +47,15 @@ def weights_path(spec: EnvSpec, zoo: Path) -> Path:
 
 def cards(zoo: Path) -> Iterator[Card]:
     """Every card, by path. Raises LdmError where there is none, or one is malformed."""
-    paths = sorted(zoo.glob("*/*.json"))
+    paths = sorted(path for path in zoo.glob("*/*.json") if path.parent.name != MODEL)
     if not paths:
         raise LdmError(f'no admission cards in {zoo}; make some with "ldm reference zoo"')
     yield from (load_card(path) for path in paths)
+
+
+def policies(zoo: Path) -> list[Path]:
+    """The weights of learnt references."""
+    return sorted(path for path in zoo.glob("*/*.safetensors") if path.parent.name != MODEL)
 
 
 def admitted(zoo: Path, known: Container[str]) -> list[str]:

@@ -16,6 +16,7 @@ from ldm.train.balance import balance
 from ldm.train.checkpoint import Checkpoints, set_random_state
 from ldm.train.engine import Engine, TorchEngine, load_model
 from ldm.train.ranks import launched
+from ldm.train.start_from import take_weights
 
 LABEL_MULTIPLE = 256  # labels, and the tokens they read; docs/decisions/0004-few-shapes-on-a-cpu.md
 
@@ -48,11 +49,14 @@ def fit_architecture(recipe: Recipe, environments: list[dict]) -> Architecture:
 
 
 def start(recipe: Recipe, sizes: Architecture, checkpoints, found) -> tuple[Decoder, Engine, int]:
-    """(model, engine, step): from the checkpoint that was found, else from the seed."""
+    """(model, engine, step): from the checkpoint found, else from the model that the recipe
+    names, else from the seed."""
     torch.manual_seed(seed_for("model", recipe.seed))  # the same weights on every rank
     weights_E = balance(recipe, checkpoints.environments)
     if not found:
         model = Decoder(sizes)
+        if source := recipe.train.start_from:
+            take_weights(model, recipe.tokens, checkpoints.environments, Path(source).resolve())
         model.balance_E = weights_E
         return model, make_engine(model, recipe.train), 0
     path, saved = found

@@ -32,7 +32,12 @@ def entry(id: str) -> dict:
         for name, tree in parts.items()
     }
     trees = {name: spaces.to_json(tree) for name, tree in parts.items()}
-    return {"id": id, **trees, "statistics": statistics | {"reward": numbers}}
+    return {
+        "id": id,
+        "domain": find(id).domain,
+        **trees,
+        "statistics": statistics | {"reward": numbers},
+    }
 
 
 def write_model(folder, seed: int, trained=TRAINED) -> None:
