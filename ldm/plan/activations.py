@@ -120,10 +120,11 @@ class Activations:
     def loss(self) -> Work:
         """The head and its cross-entropy."""
         a, b, e = self.sizes, self.batch, self.element
-        parameters = a.width * (2 * a.slots + a.classes + 1)
+        summed = a.width * (2 * a.slots + a.classes)
+        parameters = summed + a.width * (1 + 2 * a.owners)
         hidden = 2 * b.reads * (a.width + 1) * e
         if self.cuda:
-            sums = WIDE * SPANS * (parameters - a.width)
+            sums = WIDE * SPANS * summed
             return Work(2 * hidden, ((b.labels * a.classes * e + hidden + sums, 1.0),), parameters)
         rows = 3 * b.labels * a.width * e
         kept = hidden + rows + b.labels * b.classes * e + self._casts * b.classes * a.width * e

@@ -39,16 +39,18 @@ class Way:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is to be trained, on what. length: Σ L² / Σ L of the segments."""
+    """What is to be trained, on what. length: Σ L² / Σ L of the segments; environments: how many
+    the recipe's patterns come to, for each of which the head keeps a row."""
 
     recipe: Recipe
     cluster: Cluster
     length: float
+    environments: int
 
     @property
     def sizes(self) -> Architecture:
-        rows = {"rows": self.recipe.tokens.rows}
-        return architecture(self.recipe.model.preset, **rows | self.recipe.model.overrides)
+        fitted = {"rows": self.recipe.tokens.rows, "owners": 1 + self.environments}
+        return architecture(self.recipe.model.preset, **fitted | self.recipe.model.overrides)
 
     @property
     def bins(self) -> int:

@@ -9,6 +9,7 @@ RECORDED, MIXED = 30.0, 17.6  # bytes a transition recorded, and a token mixed
 GENERATED = 1270.0  # transitions a core and second, all libraries (557 M in 122 core hours)
 MIX = 130_000.0  # transitions a core and second
 ACTED = 300.0  # environment steps a core and second beside a model, many environments an actor
+EPISODE = 200.0  # transitions, about
 CHECKPOINT = 16.0  # bytes a parameter: weights twice, two moments, all fp32
 
 
@@ -32,12 +33,13 @@ def data(
 ) -> Data:
     """Of a run over `tokens` tokens in `environments` environments."""
     seen = tokens / per_transition
-    there = float(environments * recipe.record.transitions)
-    transitions = min(seen, there)
+    record = recipe.record
+    asked = min(record.episodes * EPISODE, record.most_transitions)
+    transitions = min(seen, environments * max(float(record.transitions), asked))
     kept = recipe.train.keep
     if recipe.train.keep_every:
         kept += recipe.train.steps // recipe.train.keep_every
-    steps = environments * recipe.evaluate.episodes * 200  # an episode of about 200 steps
+    steps = environments * recipe.evaluate.episodes * EPISODE
     return Data(
         tokens,
         transitions,

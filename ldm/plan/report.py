@@ -49,7 +49,7 @@ def plan(
         raise LdmError(
             f"--tokens: expected {step_tokens:,}, one step, to {MOST_TOKENS:.0e}, got {tokens:g}"
         )
-    problem = Problem(recipe, cluster(gpu, gpus, network), length)
+    problem = Problem(recipe, cluster(gpu, gpus, network), length, environments)
     found = ways(problem)
     best, why = choose(found)
     parameters = whole_parameters(problem.sizes)

@@ -9,6 +9,7 @@ from ldm.cli import dispatch
 from ldm.config import load_recipe
 from ldm.errors import LdmError
 from ldm.model.decoder import whole_parameters
+from ldm.plan.activations import Activations
 from ldm.plan.batch import BatchSize
 from ldm.plan.choose import Problem, choose, ways
 from ldm.plan.cluster import HOP, cluster
@@ -18,7 +19,7 @@ from ldm.plan.step import exchange, model_flops, seconds
 
 @pytest.fixture(scope="module")
 def seven() -> Problem:
-    return Problem(load_recipe("7b"), cluster("H100", 64, 400.0), 256.0)
+    return Problem(load_recipe("7b"), cluster("H100", 64, 400.0), 256.0, 3000)
 
 
 def test_a_collective_takes_the_slower_of_node_and_network():
@@ -61,7 +62,7 @@ def test_it_chooses_the_lowest_stage_among_the_fastest_that_fit(seven):
     best, why = choose(ways(seven))
     assert (best.setting.stage, best.setting.recompute, best.bins) == (2, "none", 1)
     assert "ZeRO-1, recompute none would be faster" not in why  # it exchanges fp32 sums
-    small = Problem(load_recipe("ldm-v0"), cluster("H100", 8, 400.0), 256.0)
+    small = Problem(load_recipe("ldm-v0"), cluster("H100", 8, 400.0), 256.0, 3000)
     best, _ = choose(ways(small))
     assert (best.setting.stage, best.setting.recompute, best.setting.micro_batches) == (
         1,
@@ -104,3 +105,9 @@ def test_it_prints_every_choice_and_the_one_to_take(arguments, capsys):
     assert "choose ZeRO-" in told and "--train.zero-stage" in told
     for fact in ("storage", "cores a GPU", "core hours", "GPU hours"):
         assert fact in told
+
+
+def test_every_parameter_has_its_gradient(seven):
+    batch = BatchSize.usual(8192, 256.0, seven.sizes.classes)
+    (*_, made) = Activations(seven.sizes, batch, 2, 2, cuda=True).timeline()[-1]
+    assert made == whole_parameters(seven.sizes) and seven.sizes.owners == 3001
