@@ -50,6 +50,9 @@ class TokenConfig:
     context: int = 128  # tokens of history a segment may hold
     action_bins: int = 101  # classes of a continuous action component
     identity_dropout: float = 0.1  # share of segments without environment identity
+    across_episodes: bool = False  # all segments, not only those whose hidden state spans episodes
+    # what the model never sees: "rewards", "actions" (its own), "identity" (the environment's)
+    without: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

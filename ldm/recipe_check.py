@@ -37,6 +37,7 @@ SECONDS = Range(0, 10**9)  # clocks of the system take no more
 STEPS, LARGEST = 10**15, 1 << 24  # of what is counted on; of what is held in memory at once
 SEVERAL = Range(1, 1 << 16)  # side by side
 
+WITHOUT = ("rewards", "actions", "identity")  # what a model can be kept from seeing
 # every number of a recipe; 0 means the same in both engines
 RANGES = {
     "seed": Range(0, 2**63 - 1),
@@ -111,6 +112,10 @@ def check(recipe: Recipe, where: str = "recipe") -> Recipe:
             f'digits, "_", "-" and ".", no "/", no "." first, {NAME_BYTES} bytes at most'
         )
     check_numbers(values, where)
+    if unknown := [name for name in recipe.tokens.without if name not in WITHOUT]:
+        raise LdmError(
+            f"{where}: tokens.without names {unknown[0]!r}, expected some of {', '.join(WITHOUT)}"
+        )
     for name, weight in recipe.mix.weights.items():
         if weight not in WEIGHT:
             raise LdmError(f"{where}: mix.weights of {name} is {weight!r}, expected {WEIGHT}")

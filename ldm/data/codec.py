@@ -45,6 +45,7 @@ from ldm.data.hashing import hash64, row_of, rows_of
 from ldm.data.images import patch_grid, to_patches
 from ldm.data.levels import Levels
 from ldm.data.rows import Bags, Rows, spread
+from ldm.envs import legal
 from ldm.envs.interface import Arrays
 from ldm.envs.spaces import CONTINUOUS, DISCRETE, IMAGE, TEXT, Leaf, from_json, leaves, symbols
 from ldm.errors import LdmError
@@ -115,7 +116,9 @@ class Codec:
     def __init__(self, environment: dict, config: TokenConfig):
         self.id, self.config = environment["id"], config
         self.facts = facts.of(environment)
-        self.owner: int = self.facts["owner"]
+        self.owner: int = 0 if "identity" in config.without else self.facts["owner"]
+        spans = bool(environment.get("hidden_state_spans_episodes", False))
+        self.spans_episodes = spans or config.across_episodes  # whether a segment does
         self.observation = tuple(
             _board(leaf) if i in self.facts["boards"] else leaf
             for i, leaf in enumerate(leaves(from_json(environment["observation"])))
@@ -323,7 +326,10 @@ class Codec:
 
     def action_rows_of(self, action: Arrays, reward, terminated, truncated, identity=None) -> Rows:
         rows, identity = len(reward), self.owner > 0 if identity is None else identity
+        if "actions" in self.config.without:
+            action = [legal.resting(leaf, rows) for leaf in self.action]
         x = np.asarray(reward, np.float64) / self.reward_scale
+        x = np.zeros(rows) if "rewards" in self.config.without else x
         numbers = np.empty((rows, FLAGS + len(self.low)), np.float32)
         numbers[:, 0] = np.copysign(np.log1p(np.abs(x)), x)
         numbers[:, 1], numbers[:, 2] = terminated, truncated

@@ -145,9 +145,8 @@ def _dealt(
     entry, seed = plan.environments[environment], plan.settings["seed"]
     weight = plan.settings["mix"]["weights"].get(entry["id"], 1.0)
     rngs = np.random.default_rng(seed_for("mix", seed, entry["id"], shard)).spawn(3)
-    spans = entry["hidden_state_spans_episodes"]
     for part in _chunks(sound(data, entry, entry["shards"][shard])):
-        block = encoded.encode(codec, part, environment, shard, spans, rngs[0])
+        block = encoded.encode(codec, part, environment, shard, codec.spans_episodes, rngs[0])
         copies = int(weight) + (rngs[1].random(len(block)) < weight % 1)
         chosen = np.repeat(np.arange(len(block)), copies)
         goal = (rngs[2].random(len(chosen)) * plan.targets).astype(np.int32)

@@ -200,7 +200,7 @@ def encode(
     one draw each.
     """
     steps, trajectory, first = _segments(codec, trajectories, spans_episodes)
-    named = rng.random(len(steps)) >= codec.config.identity_dropout
+    named = (rng.random(len(steps)) >= codec.config.identity_dropout) & (codec.owner > 0)
     rows, labels = _rows(codec, list(trajectories.values()), np.repeat(named, steps))
     counts, ids = rows.bags()
     total, components = len(labels), codec.components

@@ -96,7 +96,6 @@ class Policy:
                 f"; it knows {len(self.environments)}: {', '.join(self.environments)}"
             )
         entry = self.environments[environment]
-        spans = bool(entry.get("hidden_state_spans_episodes", False))
         codec = Codec(entry, self.tokens)
         classes, most = (
             int(codec.components.classes.max(initial=1)),
@@ -104,7 +103,7 @@ class Policy:
         )
         if classes > most:
             raise LdmError(f"{environment}: an action has {classes} classes, the model has {most}")
-        return Streams(codec, num_envs, spans, decode, seed, temperature)
+        return Streams(codec, num_envs, codec.spans_episodes, decode, seed, temperature)
 
     def agent(
         self,

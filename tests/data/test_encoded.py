@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from examples import SPACES, blocks, entry, flat, joined, trajectories
@@ -85,6 +87,34 @@ def test_identity_is_dropped_from_whole_segments():
     for i in (int(np.flatnonzero(named)[0]), int(np.flatnonzero(named == 0)[0])):
         owner = block.environment_S[i] + 1 if named[i] else 0
         assert set(as_one_bin(block, i)["owners_U"]) == {owner}
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("without", ["rewards", "actions", "identity"])
+def test_what_a_model_is_kept_from_seeing_changes_no_token(name, without):
+    config = replace(CONFIG, without=[without])
+    _, _, with_it = encoded(name)
+    codec, data, block = encoded(name, config=config)
+    for trajectory in data:
+        if without == "rewards":
+            trajectory.rewards[:] = -3.0 * trajectory.rewards + 1.0
+        if without == "actions":
+            trajectory.actions[:] = [np.roll(leaf, 1, axis=0) for leaf in trajectory.actions]
+    again = encode(codec, dict(enumerate(data)), 7, 3, False, np.random.default_rng(1))
+    for key, array in block.arrays().items():
+        np.testing.assert_array_equal(array, again.arrays()[key], err_msg=key)
+    np.testing.assert_array_equal(block.values_L, with_it.values_L)  # what it is to do stays
+    if without == "identity":
+        assert not block.named_S.any() and not (block.bag_ids_B == codec.identity_row).any()
+        assert codec.owner == 0
+    else:
+        assert any((a != with_it.arrays()[k]).any() for k, a in block.arrays().items())
+
+
+def test_a_recipe_may_run_segments_over_episodes_anywhere():
+    assert not Codec(entry(*SPACES["toy/Vector-v0"], name="a"), CONFIG).spans_episodes
+    config = replace(CONFIG, across_episodes=True)
+    assert Codec(entry(*SPACES["toy/Vector-v0"], name="a"), config).spans_episodes
 
 
 def test_select_takes_segments_whole_and_in_order():

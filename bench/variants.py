@@ -1,0 +1,120 @@
+"""Settings judged by score: the same references and seeds, trained and played to the end.
+
+    python -m ldm.bench.variants optimisers runs/q0 runs/q1 runs/q2 [--out FILE]
+    python -m ldm.bench.variants ablations runs/ablations
+
+Each RUN is a finished run of one seed. Its references are shared by all variants, data and mix by
+those that change nothing of them. They take turns: every variant on the first run, then on the
+second. A row in --out (docs/results/GROUP.jsonl) as each ends: killed and started again, it goes on
+where it was. CPU seconds are of the training alone.
+"""
+
+import argparse
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from ldm.bench.law import commit, counted, recipe_of, rows
+from ldm.cli.stages import resolve
+from ldm.config import Recipe
+from ldm.data.mix import mix_stage
+from ldm.evaluate import report
+from ldm.evaluate.run import evaluate_stage
+from ldm.record.run import record_stage
+from ldm.train.run import train_stage
+
+RESULTS = Path("docs/results")
+GROUPS: dict[str, dict[str, dict]] = {
+    "optimisers": {
+        "adamw 2e-3, 520": {"train.lr": 2e-3, "train.steps": 520},
+        "adamw 4e-3, 400": {"train.lr": 4e-3, "train.steps": 400},
+        "muon, 400": {"train.optimizer": "muon", "train.lr": 4e-3, "train.steps": 400},
+        "muon, wsd, 400": {
+            **{"train.optimizer": "muon", "train.lr": 4e-3, "train.steps": 400},
+            "train.schedule": "wsd",
+        },
+        "adamw 4e-3, average, 400": {
+            **{"train.lr": 4e-3, "train.steps": 400, "train.average": 0.98}
+        },
+    },
+    "ablations": {
+        "all of it": {},
+        "no rewards": {"tokens.without": ["rewards"]},
+        "no actions of its own": {"tokens.without": ["actions"]},
+        "no identity": {"tokens.without": ["identity"]},
+        "several episodes a segment": {"tokens.across_episodes": True},
+        "no noise": {"record.noise_share": 0.0},
+    },
+}
+MADE = {"data": ("record.",), "mix": ("record.", "tokens.", "mix.")}  # and by what settings
+
+
+def measure(variants: dict[str, dict], runs: list[Path], out: Path, **evaluate) -> None:
+    """Trains and plays what has no row in `out`. evaluate: settings of it to change."""
+    done = {(row["variant"], row["run"]) for row in rows(out)}
+    for run in runs:
+        recipe = resolve(recipe_of(run), run)
+        recipe = replace(recipe, evaluate=replace(recipe.evaluate, **evaluate))
+        for name, settings in variants.items():
+            if (name, run.name) not in done:
+                row = {"variant": name, "run": run.name} | score(name, recipe, settings, run)
+                with out.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(f"{name}, seed {row['seed']}: mean {row['mean']:.3f}", flush=True)
+
+
+def changed(recipe: Recipe, settings: dict) -> Recipe:
+    """The recipe with "section.field" → value."""
+    for key, value in settings.items():
+        section, _, name = key.partition(".")
+        part = replace(getattr(recipe, section), **{name: value})
+        recipe = replace(recipe, **{section: part})
+    return recipe
+
+
+def score(name: str, recipe: Recipe, settings: dict, run: Path) -> dict:
+    """What a variant of the run reaches."""
+    folder = run / "variants" / name.replace(" ", "-").replace(",", "")
+    folder.mkdir(parents=True, exist_ok=True)
+    own = {part for part, makers in MADE.items() if any(k.startswith(makers) for k in settings)}
+    for part in {"references", *MADE} - own:
+        if not (folder / part).exists():
+            (folder / part).symlink_to((run / part).resolve())
+    recipe = changed(recipe, settings)
+    if "data" in own:
+        record_stage(recipe, folder)
+    if "mix" in own:
+        mix_stage(recipe, folder)
+    with counted(folder / "cpu.txt"):
+        train_stage(recipe, folder)
+    evaluate_stage(recipe, folder)
+    found = report.build(recipe, folder)
+    scores = {e["id"]: round(e["normalised"]["mean"], 4) for e in found["environments"]}
+    row = {
+        "seed": recipe.seed,
+        "mean": found["summary"]["mean"],
+        "ci": found["summary"]["ci"]["mean"],
+        "lowest": min(scores.values()),
+        "steps": recipe.train.steps,
+        "cpu_seconds": round(float((folder / "cpu.txt").read_text()), 1),
+        "loss": found["training"]["loss"][-1],
+        "scores": scores,
+        "commit": commit(),
+    }
+    shutil.rmtree(folder)
+    return row
+
+
+def main() -> None:
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
+    parser.add_argument("group", choices=GROUPS)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    measure(GROUPS[asked.group], asked.runs, asked.out or RESULTS / f"{asked.group}.jsonl")
+
+
+if __name__ == "__main__":
+    main()
