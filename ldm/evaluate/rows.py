@@ -22,7 +22,7 @@ from ldm.data.lines import read_lines
 from ldm.data.sealed import read_sealed
 from ldm.envs.spec import EnvSpec, slug
 from ldm.errors import LdmError
-from ldm.evaluate.rollouts import pinned
+from ldm.evaluate.rollouts import model_folder, pinned
 from ldm.evaluate.run import cards, read
 from ldm.parallel.progress import console
 from ldm.policy import digest
@@ -73,7 +73,8 @@ def of_run(recipe: Recipe, folder: Path) -> tuple[dict, list[dict]]:
     done = [(spec, card, result) for spec, card, result in results if result]
     played = [each for each in done if not each[2]["failed"]]
     facts = done[0][2]["model"] if done else {}
-    shown, curves = training(folder / "train" / "log.jsonl", facts.get("step"))
+    given = not model_folder(folder).resolve().is_relative_to(folder.resolve())
+    shown, curves = training(folder / "train" / "log.jsonl", facts.get("step"), given)
     head = {
         "schema": SCHEMA,
         "name": recipe.name,
@@ -142,14 +143,17 @@ def read_file(path: Path) -> tuple[dict, list[dict]]:
     return parsed[0], parsed[1:]
 
 
-def training(log: Path, trained: int | None = None) -> tuple[dict, dict[str, list[float]]]:
+def training(
+    log: Path, trained: int | None = None, given: bool = False
+) -> tuple[dict, dict[str, list[float]]]:
     """Columns of train/log.jsonl, thinned to POINTS lines, and the set-up of the last start; each
     environment's losses, thinned to CURVE.
 
-    trained: the step that the model has; each checkpoint is written after a line."""
+    trained: the step that the model has; each checkpoint is written after a line. given: the model
+    was trained elsewhere and there is no log."""
     lines, damaged = read_lines(log)
     damage = [f"{log}: {damaged} lines are damaged and left out"] if damaged else []
-    if not lines:
+    if not lines and not given:
         damage.append(f"{log} is missing or empty: there are no curves of the training")
     columns = ("step", "loss", "useful_tokens_per_s", "bin_fill", "loader_wait")
     setup = ("device", "devices", "threads", "cores", "engine", "precision")

@@ -32,7 +32,8 @@ def test_a_model_is_scored_beside_the_zoo(model, tmp_path, capsys):
     assert entry["id"] in TRAINED and entry["episodes"] == 3 and not entry["held_out"]
     card = json.loads((ZOO_FOLDER / f"{entry['id']}.json").read_text())
     assert entry["reference"]["mean"] == card["reference"]["mean"]
-    assert "The report: " in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "The report: " in told.out and "log.jsonl" not in told.err
 
 
 def test_the_sample_follows_from_the_seed(model):
