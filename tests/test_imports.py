@@ -29,7 +29,8 @@ RULES = {
     "ldm/reference": COMMON | {"ldm.envs", "ldm.reference", "ldm.data"},
     "ldm/record": COMMON | {"ldm.envs", "ldm.reference", "ldm.data", "ldm.record"},
     "ldm/model": COMMON | {"ldm.model", "ldm.kernels", "ldm.data.batch"},
-    "ldm/train": COMMON | {"ldm.train", "ldm.model", "ldm.kernels", "ldm.data"},
+    "ldm/train": COMMON
+    | {"ldm.train", "ldm.model", "ldm.kernels", "ldm.data", "ldm.policy.folder"},
     "ldm/plan": COMMON | {"ldm.plan", "ldm.train", "ldm.model", "ldm.kernels", "ldm.data.batch"},
     "ldm/policy": COMMON | ENV_TYPES | {"ldm.policy", "ldm.model", "ldm.data"},
     "ldm/evaluate": COMMON

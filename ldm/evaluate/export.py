@@ -20,7 +20,7 @@ from ldm.evaluate import rows
 from ldm.evaluate.report import summarised
 from ldm.evaluate.table import headlines
 from ldm.policy import Policy, digest, load
-from ldm.policy.policy import CONFIG, ENVIRONMENTS, SCHEMA, STATE, WEIGHTS, read_weights, sha256
+from ldm.policy.folder import CONFIG, ENVIRONMENTS, SCHEMA, STATE, WEIGHTS, read_weights, sha256
 
 
 def export(source: Path, out: Path, scores: Path | None = None) -> None:

@@ -22,7 +22,7 @@ from ldm.parallel.devices import claim
 from ldm.policy import Policy, digest
 from ldm.policy import load as load_policy
 from ldm.policy.actor import SharedActor
-from ldm.policy.policy import FILES, STATE, read_config
+from ldm.policy.folder import FILES, STATE, read_config
 from ldm.reference.admission import read_card
 from ldm.run import key as run_key
 from ldm.seeds import seed_for, split_for

@@ -1,3 +1,4 @@
-from ldm.policy.policy import Policy, digest, load
+from ldm.policy.folder import digest
+from ldm.policy.policy import Policy, load
 
 __all__ = ["Policy", "digest", "load"]

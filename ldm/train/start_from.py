@@ -8,7 +8,7 @@ from ldm.config import TokenConfig
 from ldm.data import facts
 from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
-from ldm.policy.policy import ENVIRONMENTS, WEIGHTS, read_config, read_environments, read_weights
+from ldm.policy.folder import ENVIRONMENTS, WEIGHTS, read_config, read_environments, read_weights
 
 OWN = "head.own"  # (owners, 2 · width): a row an environment, by its place in the mix
 FREE = {"context", "identity_dropout"}  # settings of tokens under which weights mean the same

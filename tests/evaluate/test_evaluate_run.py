@@ -15,7 +15,7 @@ from ldm.envs.catalogue import load as load_catalogue
 from ldm.errors import LdmError
 from ldm.evaluate import page, report, rollouts, rows, run
 from ldm.evaluate.probe import probe
-from ldm.policy.policy import read_config
+from ldm.policy.folder import read_config
 from ldm.reference.admission import Score, card_folder, write_card
 
 

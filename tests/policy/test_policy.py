@@ -162,12 +162,12 @@ def test_a_link_is_followed_once(folder, tmp_path_factory, monkeypatch):
     """Training moves the link while the model is read: all files are of the old checkpoint."""
     place = tmp_path_factory.mktemp("train")
     (place / "model").symlink_to(folder)
-    read = policy_module._environments
+    read = policy_module.read_environments
 
     def moved(path):
         (place / "model").unlink()
         (place / "model").symlink_to("nowhere")
         return read(path)
 
-    monkeypatch.setattr(policy_module, "_environments", moved)
+    monkeypatch.setattr(policy_module, "read_environments", moved)
     assert load(place / "model").digest == digest(folder)

@@ -8,7 +8,7 @@ from ldm.cli.stages import SHIPPED
 from ldm.envs.make import make
 from ldm.envs.rollout import returns
 from ldm.policy import load
-from ldm.policy.policy import FILES
+from ldm.policy.folder import FILES
 
 MEGABYTES = 26
 

@@ -13,7 +13,7 @@ from ldm.data.manifest import read_manifest
 from ldm.data.sealed import write_sealed
 from ldm.errors import LdmError
 from ldm.model.decoder import Decoder
-from ldm.policy.policy import digest, load
+from ldm.policy import digest, load
 from ldm.train import build, engine
 from ldm.train import run as module
 from ldm.train.build import make_engine
