@@ -56,6 +56,7 @@ def _controls(environments: list[dict]) -> str:
         ' aria-label="name, base task or policy">'
         + choice("domain", "every domain", plain("domain"))
         + choice("library", "every library", plain("library"))
+        + choice("modality", "whatever is observed", plain("modality"))
         + choice("part", "seen, weak and held out", parts)
         + choice("reach", "every score", reach)
         + choice("order", "by domain", order)

@@ -1,4 +1,4 @@
-"""How many are matched: by domain, library and base task.
+"""How many are matched: by domain, by what is observed, by library and base task.
 
 Matched: a score of MATCHED or more whose 95% interval, over the episodes of the model, the
 reference and random play, does not reach below SURELY. A base task's score is the mean of its
@@ -15,6 +15,7 @@ import numpy as np
 from ldm.evaluate.scores import ROUNDING, interval
 
 MATCHED, SURELY, GOOD = 0.95, 0.85, 0.8
+GROUPS = ("domain", "modality", "library")
 EDGES = (0.5, GOOD, MATCHED)  # between the classes that `bins` counts
 
 
@@ -26,10 +27,11 @@ def is_matched(score: float, around: Sequence[float] | None) -> bool:
 
 
 def overview(environments: list[dict], resampled_EB: np.ndarray) -> dict:
-    """{"all": counts, "domain": {name: counts}, "library": …, "base_task": …} of `environments`."""
+    """{"all": counts, "domain": {name: counts}, "modality": …, "library": …, "base_task": …} of
+    `environments`. A base task of several libraries or modalities counts whole in each."""
     tasks = base_tasks(environments, resampled_EB)
     found: dict = {"all": counts(environments, tasks)}
-    for name in ("domain", "library"):
+    for name in GROUPS:
         groups = _grouped(environments, name)
         found[name] = {
             value: counts(members, [task for task in tasks if value in task[name]])
@@ -37,7 +39,7 @@ def overview(environments: list[dict], resampled_EB: np.ndarray) -> dict:
         }
     found["base_task"] = {
         task["base_task"]: counts(task["members"], [task])
-        | {key: task[key] for key in ("score", "ci", "domain", "library")}
+        | {key: task[key] for key in ("score", "ci", *GROUPS)}
         for task in tasks
     }
     return found
@@ -56,7 +58,7 @@ def _task(name: str, members: list[dict], resampled_EB: np.ndarray) -> dict:
     mean = float(np.mean([np.clip(e["normalised"]["mean"], 0, 1) for e in members]))
     around = interval(resampled_EB.clip(0, 1).mean(0))
     found: dict = {"base_task": name, "members": members, "score": mean, "ci": around}
-    found |= {key: sorted({e[key] for e in members}) for key in ("domain", "library")}
+    found |= {key: sorted({e[key] for e in members}) for key in GROUPS}
     return found | {"matched": is_matched(mean, around)}
 
 

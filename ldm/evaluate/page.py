@@ -23,7 +23,10 @@ MATCH_RULE = (
 )
 STAGES = ("reference", "record", "mix", "train", "evaluate", "report")
 CLASSES = ("below 0.5", "0.5 to 0.8", "0.8 to 0.95", "0.95 and above")
-VIEWS = {"domain": "by domain", "library": "by library", "base_task": "by base task"}
+VIEWS = {
+    **{"domain": "by domain", "modality": "by what is observed", "library": "by library"},
+    "base_task": "by base task",
+}
 
 
 def page(report: dict) -> str:

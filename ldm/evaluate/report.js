@@ -26,6 +26,7 @@ if (list) {
     const fits = (e) =>
       (!want.domain || e.domain === want.domain) &&
       (!want.library || e.library === want.library) &&
+      (!want.modality || e.modality === want.modality) &&
       (!want.part || e.part === want.part) &&
       (!want.base || e.base_task === want.base) &&
       reaches[want.reach](e) &&

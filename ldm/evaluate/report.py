@@ -7,7 +7,7 @@ terminal for people.
  "not_admitted": [{"id", "reason"}], "not_played": the same,
  "summary": {"admitted", "mean", "median", "iqm", "ci", "unclipped", "at_least",
  "at_least_ci"}, "domains": {domain: summary}, "weak": summary,
- "held_out": summary, "overview": {"all": counts, "domain": {name: counts}, "library",
+ "held_out": summary, "overview": {"all": counts, "domain": {name: counts}, "modality", "library",
  "base_task"}, "curve": {...}, "training": {...}, "seconds": {stage: s}, "versions": {...}}
 
 summary, domains, overview, curve and base_tasks are of environments seen in training whose

@@ -33,7 +33,7 @@ def test_seen_weak_and_held_out_are_never_counted_together(content, lines):
     assert counted == [1100 - len(weak) - len(held_out), len(weak), len(held_out)]
     everything = content["overview"]["all"]
     assert everything["environments"] == counted[0] == sum(everything["bins"])
-    for view in ("domain", "library", "base_task"):
+    for view in ("domain", "modality", "library", "base_task"):
         groups = content["overview"][view].values()
         for key in ("environments", "good", "matched"):
             assert sum(group[key] for group in groups) == everything[key]
@@ -51,7 +51,7 @@ def test_matched_asks_for_the_mean_and_for_its_lower_bound():
 def test_a_base_task_is_the_mean_of_its_variants_each_clipped():
     def variant(score):
         around = {"mean": score, "ci": [score, score]}
-        common = {"base_task": "T", "domain": "games", "library": "l"}
+        common = {"base_task": "T", "domain": "games", "library": "l", "modality": "text"}
         return {**common, "normalised": around, "matched": is_matched(score, around["ci"])}
 
     scores = [3.0, 0.5]  # the one beyond its reference must not hide the other
