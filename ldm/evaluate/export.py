@@ -22,6 +22,8 @@ from ldm.evaluate.table import headlines
 from ldm.policy import Policy, digest, load
 from ldm.policy.folder import CONFIG, ENVIRONMENTS, SCHEMA, STATE, WEIGHTS, read_weights, sha256
 
+OF_DATA = ("shards", "card", "versions")  # of an entry: what it was recorded from, not what it is
+
 
 def export(source: Path, out: Path, scores: Path | None = None) -> None:
     """Writes the model in `source`, a run's or an exported one, to `out`, state.json after what it
@@ -31,7 +33,8 @@ def export(source: Path, out: Path, scores: Path | None = None) -> None:
     """
     policy = load(source, "cpu")
     weights = read_weights(policy.model.architecture, source.resolve() / WEIGHTS).state_dict()
-    entries = ",\n".join(json.dumps(e, separators=(",", ":")) for e in policy.environments.values())
+    known = [{k: v for k, v in e.items() if k not in OF_DATA} for e in policy.environments.values()]
+    entries = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in known)
     with replacing(out / WEIGHTS) as path:
         save_file({name: weight.to(torch.bfloat16) for name, weight in weights.items()}, path)
     write_bytes(out / CONFIG, (source / CONFIG).read_bytes())
