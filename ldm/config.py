@@ -10,6 +10,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from ldm.errors import LdmError, nearest
 
+ZOO_FOLDER = Path(__file__).with_name("zoo")  # references that come with the package
+SHIPPED = ZOO_FOLDER / "model"  # and a model trained on what they did
+
 
 @dataclass(frozen=True)
 class ReferenceConfig:

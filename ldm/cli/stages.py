@@ -10,8 +10,7 @@ from typing import Annotated
 
 import tyro
 
-import ldm
-from ldm.config import Recipe, load_recipe
+from ldm.config import SHIPPED, ZOO_FOLDER, Recipe, load_recipe
 from ldm.errors import LdmError
 from ldm.recipe_check import check
 
@@ -26,8 +25,6 @@ STAGES = {
 }
 FLOW = ("reference", "record", "mix", "train", "evaluate", "report")
 
-ZOO_FOLDER = Path(ldm.__file__).with_name("zoo")
-SHIPPED = ZOO_FOLDER / "model"  # the model that comes with the package
 ZOO = "zoo"  # among a recipe's environments: all that reference.zoo has admitted
 
 _RecipeName = Annotated[str, tyro.conf.arg(metavar="RECIPE")]

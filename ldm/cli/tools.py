@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from ldm.cli.stages import SHIPPED, ZOO_FOLDER
+from ldm.config import SHIPPED, ZOO_FOLDER
 from ldm.errors import LdmError
 
 

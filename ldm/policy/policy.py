@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ldm.config import TokenConfig
+from ldm.config import SHIPPED, TokenConfig
 from ldm.data import facts
 from ldm.data.codec import Codec
 from ldm.data.facts import DECODE
@@ -151,8 +151,9 @@ class Policy:
         }
 
 
-def load(folder: str | Path, device: str | torch.device | None = None) -> Policy:
-    """The model in a checkpoint's folder, on `device` (default: a GPU where there is one).
+def load(folder: str | Path = SHIPPED, device: str | torch.device | None = None) -> Policy:
+    """The model in a checkpoint's folder, on `device` (default: a GPU where there is one); the one
+    that comes with the package unless named.
 
     A link is followed once, so all files are of one checkpoint. Raises LdmError where a file is
     missing or broken, is not the one that state.json has the SHA-256 of, or the weights are of

@@ -8,7 +8,7 @@ from made_run import TRAINED, write_model
 from safetensors.torch import load_file
 
 from ldm.cli import dispatch
-from ldm.cli.stages import ZOO_FOLDER
+from ldm.config import ZOO_FOLDER
 from ldm.errors import LdmError
 from ldm.evaluate import run
 from ldm.evaluate.given_model import alike, recipe_of

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import numpy as np
 
-from ldm.cli.stages import SHIPPED
+from ldm.config import SHIPPED
 from ldm.envs.make import make
 from ldm.envs.rollout import returns
 from ldm.policy import load
@@ -23,7 +23,7 @@ def test_it_knows_a_thousand_environments_and_is_small():
 
 
 def test_it_balances_a_pole_and_catches():
-    policy = load(SHIPPED, "cpu")
+    policy = load()
     earned = {}
     for id in ("envpool/CartPole-v1", "envpool/Catch-v0"):
         with closing(make(id, 16, seed=3)) as env:
