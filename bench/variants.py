@@ -31,12 +31,10 @@ GROUPS: dict[str, dict[str, dict]] = {
         "adamw 4e-3, 400": {"train.lr": 4e-3, "train.steps": 400},
         "muon, 400": {"train.optimizer": "muon", "train.lr": 4e-3, "train.steps": 400},
         "muon, wsd, 400": {
-            **{"train.optimizer": "muon", "train.lr": 4e-3, "train.steps": 400},
-            "train.schedule": "wsd",
+            **{"train.optimizer": "muon", "train.schedule": "wsd"},
+            **{"train.lr": 4e-3, "train.steps": 400},
         },
-        "adamw 4e-3, average, 400": {
-            **{"train.lr": 4e-3, "train.steps": 400, "train.average": 0.98}
-        },
+        "adamw 4e-3, average, 400": {"train.lr": 4e-3, "train.steps": 400, "train.average": 0.98},
     },
     "ablations": {
         "all of it": {},

@@ -45,6 +45,7 @@ from ldm.data.hashing import hash64, row_of, rows_of
 from ldm.data.images import patch_grid, to_patches
 from ldm.data.levels import Levels
 from ldm.data.rows import Bags, Rows, spread
+from ldm.data.symbols import Symbols
 from ldm.envs import legal
 from ldm.envs.interface import Arrays
 from ldm.envs.spaces import CONTINUOUS, DISCRETE, IMAGE, TEXT, Leaf, from_json, leaves, symbols
@@ -54,7 +55,6 @@ BAG = 192  # discrete components a token carries at most
 WORDS = 64  # positions that words are told apart by; later words share the last
 BYTE_VALUES = 256  # of a cell of a board that is declared as an image
 FLAGS = 3  # numbers before the components in an ACTION token: reward, terminated, truncated
-TABLE_LIMIT = 1 << 20  # values whose rows are looked up, not computed
 
 
 @dataclass(frozen=True)
@@ -64,42 +64,6 @@ class Components:
     slots: np.ndarray  # int32, gate row
     classes: np.ndarray  # int32
     smooth: np.ndarray  # bool: continuous, its value is a fractional bin
-
-
-class Symbols:
-    """Table rows of the discrete components of some leaves: (path, component, count, value)."""
-
-    def __init__(self, role: str, parts: tuple[Leaf, ...], rows: int):
-        self.indices = [i for i, leaf in enumerate(parts) if leaf.kind == DISCRETE]
-        discrete = [parts[i] for i in self.indices]
-        names = [
-            (role, leaf.path, c, count) for leaf in discrete for c, count in enumerate(leaf.counts)
-        ]
-        self.counts = np.array([count for *_, count in names], np.int64)
-        self.start = np.array([s for leaf in discrete for s in leaf.start], np.int64)
-        self.bases = np.array([hash64(*name) for name in names], np.uint64)
-        self.modulus = rows
-        self.offsets = np.cumsum(self.counts) - self.counts
-        self.table = None
-        if self.counts.sum() <= TABLE_LIMIT:
-            component = np.repeat(np.arange(len(names)), self.counts)
-            value = np.arange(len(component)) - self.offsets[component]
-            self.table = rows_of(self.bases[component], value, rows)
-
-    def __len__(self) -> int:
-        return len(self.counts)
-
-    def values(self, arrays: Arrays) -> np.ndarray:
-        """Classes from 0, int64 (R, components)."""
-        flat = [np.asarray(arrays[i]).reshape(len(arrays[i]), -1) for i in self.indices]
-        return np.concatenate(flat, 1, dtype=np.int64) - self.start
-
-    def rows(self, arrays: Arrays) -> np.ndarray:
-        """int32 (R, components)."""
-        values = self.values(arrays)
-        if self.table is None:
-            return rows_of(self.bases, values, self.modulus)
-        return self.table[np.minimum(np.maximum(values, 0), self.counts - 1) + self.offsets]
 
 
 class Codec:

@@ -5,21 +5,22 @@ scores.jsonl                                                  its report's lines
 README.md                                                     the card
 """
 
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
-from ldm.data.atomic import replacing, write_bytes
+from ldm.data.atomic import write_bytes
 from ldm.data.sealed import write_sealed
 from ldm.envs.spec import domain_order
 from ldm.errors import DISTRIBUTION, LdmError
 from ldm.evaluate import rows
 from ldm.evaluate.report import summarised
 from ldm.evaluate.table import headlines
-from ldm.policy import Policy, digest, load
+from ldm.policy import Policy, load
 from ldm.policy.folder import CONFIG, ENVIRONMENTS, SCHEMA, STATE, WEIGHTS, read_weights, sha256
 
 OF_DATA = ("shards", "card", "versions")  # of an entry: what it was recorded from, not what it is
@@ -29,28 +30,33 @@ def export(source: Path, out: Path, scores: Path | None = None) -> None:
     """Writes the model in `source`, a run's or an exported one, to `out`, state.json after what it
     names. scores: the scores.jsonl of the exported model, whose figures the card then tells.
 
-    Raises LdmError where `source` is no model, or the scores are of another one.
+    Raises LdmError, and leaves `out` as it is, where `source` is no model or the scores are of
+    another one.
     """
     policy = load(source, "cpu")
     weights = read_weights(policy.model.architecture, source.resolve() / WEIGHTS).state_dict()
     known = [{k: v for k, v in e.items() if k not in OF_DATA} for e in policy.environments.values()]
     entries = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in known)
-    with replacing(out / WEIGHTS) as path:
-        save_file({name: weight.to(torch.bfloat16) for name, weight in weights.items()}, path)
-    write_bytes(out / CONFIG, (source / CONFIG).read_bytes())
-    write_bytes(out / ENVIRONMENTS, f"[\n{entries}\n]\n".encode())
-    files = {name: sha256(out / name) for name in (WEIGHTS, CONFIG, ENVIRONMENTS)}
-    write_sealed(out / STATE, {"schema": SCHEMA, "step": policy.step or 0, "files": files})
+    halves = save({name: weight.to(torch.bfloat16) for name, weight in weights.items()})
     report = None
     if scores:
         head, lines = rows.read_file(scores)
-        if head["model"].get("sha256") != (written := digest(out)):
+        if head["model"].get("sha256") != (mine := hashlib.sha256(halves).hexdigest()):
             raise LdmError(
-                f"{scores} is of another model than the one in {out}, {written[:12]}, which was "
-                f'written without scores: "ldm evaluate --model {out}" plays it'
+                f"{scores} is of another model than the one that is written, {mine[:12]}: write it "
+                f'without scores first, "ldm evaluate --model {out}" plays it'
             )
-        write_bytes(out / rows.FILE, scores.read_bytes())
         report = summarised(head, lines)
+    out.mkdir(parents=True, exist_ok=True)
+    config = (source / CONFIG).read_bytes()
+    (out / rows.FILE).unlink(missing_ok=True)  # of what was there
+    write_bytes(out / WEIGHTS, halves)
+    write_bytes(out / CONFIG, config)
+    write_bytes(out / ENVIRONMENTS, f"[\n{entries}\n]\n".encode())
+    files = {name: sha256(out / name) for name in (WEIGHTS, CONFIG, ENVIRONMENTS)}
+    write_sealed(out / STATE, {"schema": SCHEMA, "step": policy.step or 0, "files": files})
+    if scores:
+        rows.write(out / rows.FILE, head, lines)
     write_bytes(out / "README.md", _card(load(out, "cpu"), report).encode())
 
 

@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ldm.config import TokenConfig, build
+from ldm.data import facts
 from ldm.data.batch import PATCH_CHANNELS
 from ldm.data.door import read_json, require
 from ldm.data.entry import check_spaces
@@ -65,8 +66,9 @@ def read_config(folder: Path) -> tuple[Architecture, TokenConfig]:
     return architecture, tokens
 
 
-def read_environments(path: Path) -> dict[str, dict]:
-    """Entries by id. Raises LdmError where one is malformed."""
+def read_environments(path: Path, owners: int) -> dict[str, dict]:
+    """Entries by id. Raises LdmError where one is malformed, or its owner is none of the head's
+    `owners` rows."""
     entries = _read_json(path)
     try:
         require(entries, [dict], ENVIRONMENTS)
@@ -74,6 +76,12 @@ def read_environments(path: Path) -> dict[str, dict]:
             check_spaces(entry, f"[{number}]")
     except ValueError as error:
         raise LdmError(f"{path}: {error}; {OTHER}") from None
+    for entry in entries:
+        if (owner := facts.of(entry)["owner"]) >= owners:
+            raise LdmError(
+                f"{path}: facts.owner of {entry['id']} is {owner}, expected below {owners}, the "
+                f"rows of the head; {OTHER}"
+            )
     return {entry["id"]: entry for entry in entries}
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from ldm.config import SHIPPED, TokenConfig
-from ldm.data import facts
 from ldm.data.codec import Codec
 from ldm.data.facts import DECODE
 from ldm.errors import LdmError, nearest
@@ -27,7 +26,6 @@ from ldm.policy.actor import ModelActor
 from ldm.policy.agent import Agent
 from ldm.policy.folder import (
     ENVIRONMENTS,
-    OTHER,
     WEIGHTS,
     digest,
     read_config,
@@ -162,13 +160,7 @@ def load(folder: str | Path = SHIPPED, device: str | torch.device | None = None)
     folder = Path(folder).resolve()
     state = read_state(folder)
     architecture, tokens = read_config(folder)
-    environments = read_environments(folder / ENVIRONMENTS)
-    for id, entry in environments.items():
-        if (owner := facts.of(entry)["owner"]) >= architecture.owners:
-            raise LdmError(
-                f"{folder / ENVIRONMENTS}: facts.owner of {id} is {owner}, expected below "
-                f"{architecture.owners}, the rows of the head; {OTHER}"
-            )
+    environments = read_environments(folder / ENVIRONMENTS, architecture.owners)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = read_weights(architecture, folder / WEIGHTS).to(device).eval()
     cast_blocks(model, acting_dtype(device))

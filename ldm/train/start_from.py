@@ -40,7 +40,7 @@ def take_weights(model: Decoder, tokens: TokenConfig, environments: list[dict], 
                 "model's (its config.json)"
             )
         mine[name].copy_(weight)
-    known = read_environments(folder / ENVIRONMENTS)
+    known = read_environments(folder / ENVIRONMENTS, architecture.owners)
     for entry in environments:
         if other := known.get(entry["id"]):
             mine[OWN][facts.of(entry)["owner"]] = own[facts.of(other)["owner"]]

@@ -90,6 +90,9 @@ def test_an_exported_model_plays_as_it_did_and_tells_its_scores(model, tmp_path,
     with pytest.raises(LdmError, match=r"scores\.jsonl is of another model"):
         write_model(tmp_path / "other", seed=5)
         dispatch(["export", str(tmp_path / "other"), str(out), "--scores", str(scores)])
+    assert load(out, "cpu").digest == exported.digest and (out / "scores.jsonl").exists()
+    dispatch(["export", str(tmp_path / "other"), str(out)])  # has none of its own yet
+    assert load(out, "cpu").digest != exported.digest and not (out / "scores.jsonl").exists()
 
 
 def test_scores_are_alike_where_their_intervals_touch():
