@@ -23,6 +23,7 @@ from ldm.data.atomic import folder_lock, write_json
 from ldm.envs import installed
 from ldm.envs.catalogue import find
 from ldm.envs.make import make
+from ldm.envs.processes import variables
 from ldm.envs.rollout import RandomActor
 from ldm.envs.spec import EnvSpec
 from ldm.errors import EXTRAS, LdmError, MachineError, machine_error, plain
@@ -328,14 +329,7 @@ PARENTS = {"pool": POOL, "worker": WORKER, "direct": DIRECT, "install": INSTALL}
 
 def carriers(mark: str) -> list[int]:
     """Processes with the mark in their environment; those that have ended have none."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"TEST_MARK={mark}".encode() in entry.read_bytes():
-                found.append(int(entry.parent.name))
-        except OSError:
-            continue
-    return found
+    return [pid for pid, words in variables() if f"TEST_MARK={mark}".encode() in words]
 
 
 def name(pid: int) -> str:

@@ -26,15 +26,34 @@ PATIENCE = 2.0  # seconds until what was killed has to be gone
 def marked(mark: str) -> list[int]:
     """Running processes, other than this one, that carry `mark`."""
     entry = f"{MARK}={mark}".encode()
-    found = []
+    return [pid for pid, words in variables() if entry in words and pid != os.getpid()]
+
+
+def variables() -> Iterator[tuple[int, list[bytes]]]:
+    """Every process that we may look into: its id, and its variables as `NAME=value`."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            variables = (folder / "environ").read_bytes()
+            yield int(folder.name), variables_of(folder).split(b"\0")
         except OSError:  # it ended meanwhile, or is somebody else's
             continue
-        if entry in variables.split(b"\0"):
-            found.append(int(folder.name))
-    return [pid for pid in found if pid != os.getpid()]
+
+
+def variables_of(process: Path) -> bytes:
+    """What /proc/<pid>/environ holds, once it does: in the middle of an exec it reads as empty."""
+    for _ in range(100):
+        held = (process / "environ").read_bytes()
+        if held or not _has_variables(process):
+            break
+        time.sleep(0.001)
+    return held
+
+
+def _has_variables(process: Path) -> bool:
+    """By proc_pid_stat(5): 23 is the size of its memory, 0 of what has ended; 50 and 51 are where
+    its variables begin and end, 0 until exec has put them there."""
+    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    size, begin, end = (int(fields[field - 3]) for field in (23, 50, 51))
+    return size > 0 and (begin < end or end == 0)
 
 
 def kill_marked(mark: str) -> None:

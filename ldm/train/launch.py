@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+from ldm.envs.processes import variables
 from ldm.train.launchers import MARK
 
 GRACE = 120.0  # seconds from the first signal to SIGKILL
@@ -52,16 +52,12 @@ class Launch:
 
     def processes(self, ranks: bool = False) -> list[int]:
         """Those of the launch that live; only the ranks, if asked."""
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (folder / "environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            rank = any(word.startswith(b"RANK=") for word in words)
-            if self.mark.encode() in words and (rank or not ranks):
-                found.append(int(folder.name))
-        return found
+        mark = self.mark.encode()
+        return [
+            pid
+            for pid, words in variables()
+            if mark in words and (not ranks or any(word.startswith(b"RANK=") for word in words))
+        ]
 
     def send(self, number: int, all_of_them: bool = False) -> None:
         """To the ranks, or where there are none yet to all."""

@@ -1,18 +1,20 @@
 """Faults are injected by faulty.py; whatever happens, no process may stay behind."""
 
 import gc
+import os
 import pickle
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ldm.envs.make import make
-from ldm.envs.processes import marked
+from ldm.envs.processes import MARK, marked, variables_of
 from ldm.envs.rollout import RandomActor
 from ldm.envs.worker_backend import Quarantined, WorkerEnv
 from ldm.errors import LdmError
@@ -189,6 +191,23 @@ def test_what_the_environment_started_dies_with_it(kind, faulty, opened, tmp_pat
     assert int(pids.read_text()) in marked(env.marks[0])
     env.close()
     assert not marked(env.marks[0])
+
+
+def test_a_process_is_found_while_it_is_being_executed():
+    """Between exec and its variables /proc shows none: 1 start in 50, read at once."""
+    environment = os.environ | {MARK: "being executed"}
+    for _ in range(300):
+        with subprocess.Popen(["sleep", "1000"], env=environment) as child:
+            found = variables_of(Path(f"/proc/{child.pid}"))
+            child.kill()
+        assert f"{MARK}=being executed".encode() in found.split(b"\0")
+
+
+def test_a_process_without_variables_has_none():
+    with subprocess.Popen(["sleep", "1000"], env={}) as child:
+        found = variables_of(Path(f"/proc/{child.pid}"))
+        child.kill()
+    assert found == b""
 
 
 def test_an_orphan_is_killed_and_counted(faulty, opened, tmp_path):

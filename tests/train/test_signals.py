@@ -13,6 +13,7 @@ import pytest
 from test_deepspeed import write_recipe
 from test_train_run import changed
 
+from ldm.envs.processes import variables
 from ldm.train.launch import GRACE
 
 SCRIPTS = Path(sys.executable).parent
@@ -61,16 +62,12 @@ def begin(folder: Path, recipe, launcher: str, mark: str) -> subprocess.Popen:
 
 
 def alive(mark: str, ranks: bool = False) -> list[int]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        rank = any(word.startswith(b"RANK=") for word in words)
-        if f"LDM_TEST={mark}".encode() in words and (rank or not ranks):
-            found.append(int(folder.name))
-    return sorted(found)
+    word = f"LDM_TEST={mark}".encode()
+    return sorted(
+        pid
+        for pid, words in variables()
+        if word in words and (not ranks or any(word.startswith(b"RANK=") for word in words))
+    )
 
 
 def send(number: int, receiver: str, started: subprocess.Popen, mark: str) -> None:
