@@ -1,5 +1,6 @@
 """Recorded data as a reference: what its own episodes earned, where there is no policy to ask."""
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from ldm.data.episode import Trajectory
 from ldm.data.manifest import read_environment
 from ldm.data.sealed import checksum
 from ldm.data.tools import episode_returns
-from ldm.data.verify import read_recorded
+from ldm.data.verify import LIST, read_recorded
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 
@@ -17,11 +18,19 @@ def entry_of(spec: EnvSpec, folder: Path) -> dict | None:
     """The entry of `spec` in the run `folder`'s data where it was imported; None where there is
     none. Raises LdmError where the data is damaged."""
     data = Path(folder) / "data"
-    if not (data / "manifest.json").exists():
+    files = [data / "manifest.json", data / LIST]
+    if not files[0].exists():
         return None
+    seen = [path.stat() for path in files if path.exists()]
+    stamp = tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in seen)
+    return _imported(data, stamp).get(spec.id)
+
+
+@lru_cache(maxsize=1)
+def _imported(data: Path, stamp: tuple) -> dict[str, dict]:
+    """By environment, of the data whose files are `stamp`: a thousand ask, and it takes 0.5 s."""
     entries = read_recorded(data)["environments"]
-    found = [entry for entry in entries if entry["id"] == spec.id and imported(entry)]
-    return found[0] if found else None
+    return {entry["id"]: entry for entry in entries if imported(entry)}
 
 
 def imported(entry: dict) -> bool:

@@ -312,6 +312,31 @@ def test_data_alone_is_a_reference(policies, tmp_path):
         load_reference(find(CARTPOLE), tmp_path)
 
 
+def test_the_data_is_read_once_for_all_that_ask_and_again_when_it_changed(tmp_path, monkeypatch):
+    reads = []
+
+    def read(data):
+        reads.append(data)
+        return json.loads((data / "manifest.json").read_text())
+
+    monkeypatch.setattr(recorded, "read_recorded", read)
+
+    def answers(ids):
+        return [recorded.entry_of(replace(find(CARTPOLE), id=name), tmp_path) for name in ids]
+
+    def entry(name, kind):
+        return {"id": name, "card": {"policy": {"kind": kind}}}
+
+    assert answers(["a"]) == [None] and not reads
+    entries = [entry("a", "data"), entry("b", "expert")]
+    write_manifest(tmp_path / "data", {"environments": entries})
+    assert answers(["a", "b", "c"] * 5) == [entries[0], None, None] * 5
+    assert len(reads) == 1
+    write_manifest(tmp_path / "data", {"environments": [entry("b", "data")]})
+    assert answers(["a", "b"]) == [None, entry("b", "data")]
+    assert len(reads) == 2
+
+
 def test_names_and_paths_in_a_recipe(tmp_path):
     (tmp_path / "own.toml").write_text(
         f'name = "own"\nenvironments = ["{CARTPOLE}"]\n[reference.policies]\n'
