@@ -119,7 +119,7 @@ class TrainConfig:
 class EvaluateConfig:
     """Rollouts of the model."""
 
-    episodes: int = 40  # episodes an environment
+    episodes: int = 40  # episodes an environment, more where returns vary much
     streams: int = 40  # environments stepped together
     cache_gib: float = (
         4.0  # keys and values that a process holds at most; fewer streams fit in less

@@ -8,9 +8,10 @@ from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from ldm.config import Recipe
+from ldm.config import EvaluateConfig, Recipe
 from ldm.data import fidelity
 from ldm.data.atomic import replacing
 from ldm.envs.make import make
@@ -23,11 +24,12 @@ from ldm.policy import Policy, digest
 from ldm.policy import load as load_policy
 from ldm.policy.actor import SharedActor
 from ldm.policy.folder import FILES, STATE, read_config
-from ldm.reference.admission import read_card
+from ldm.reference.admission import Card, enough, read_card
 from ldm.run import key as run_key
 from ldm.seeds import seed_for, split_for
 
-SCHEMA = 3  # rises when the same model and settings give other returns
+SCHEMA = 4  # rises when the same model and settings give other returns
+MOST_ROUNDS, STEPS = 16, 20_000  # of further episodes, where returns vary
 MOST_STREAMS = 128  # that act together: more gain little on a CPU
 MOST_ENVIRONMENTS = 8  # that act together: each may have a process of its own
 
@@ -74,11 +76,20 @@ def _require_state(model: Path, remedy: str) -> None:
         raise LdmError(f"{model / STATE} is missing, which has the model's step; {remedy}")
 
 
-def key(recipe: Recipe, environment: str, model: str) -> str:
-    """Names all that an environment's returns depend on. environment: as its card names it; model:
-    the digest of its weights."""
-    inputs = {"model": model, "environment": environment}
+def key(recipe: Recipe, spec: EnvSpec, card: Card, model: str) -> str:
+    """Names all that the returns in `spec`, whose card is given, depend on. model: the digest of
+    its weights."""
+    inputs = {"model": model, "environment": card.environment}
+    inputs["played"] = episodes_of(recipe.evaluate, spec, card)
     return run_key("evaluate", recipe.seed, recipe.evaluate, schema=SCHEMA, **inputs)
+
+
+def episodes_of(settings: EvaluateConfig, spec: EnvSpec, card: Card) -> int:
+    """Episodes to play in `spec`, whose admitted card is given: as set, and more where returns vary
+    so much, by its reference, that so few would be a guess; up to MOST_ROUNDS times as many, or
+    STEPS steps."""
+    most = min(MOST_ROUNDS * settings.episodes, STEPS // spec.horizon)
+    return max(settings.episodes, int(min(most, np.ceil(enough(*card.scores)))))
 
 
 BYTES = 4  # of a key's number, in the widest precision
@@ -117,7 +128,7 @@ def play(
         games, results = [], {}
         for spec in specs:
             policy, trained = load(recipe, spec, folder)
-            game = _game(recipe, spec, policy, streams, stack)
+            game = _game(recipe, spec, policy, folder, streams, stack)
             games.append(game)
             results[game] = {"trained": trained} | _told(recipe, spec, policy, folder)
 
@@ -130,21 +141,24 @@ def play(
         play_together(actor, games, over)
 
 
-def _game(recipe: Recipe, spec: EnvSpec, policy: Policy, streams: int, stack: ExitStack) -> Game:
+def _game(
+    recipe: Recipe, spec: EnvSpec, policy: Policy, folder: Path, streams: int, stack: ExitStack
+) -> Game:
     settings = recipe.evaluate
     seed = seed_for("evaluate", recipe.seed, spec.id)
     env = make(spec, streams, seed, split=split_for("evaluate", spec.data_driven))
     stack.callback(env.close)
     decode = "" if settings.decode == "facts" else settings.decode
     sampling = seed_for("decode", recipe.seed, spec.id)
-    return Game(env, policy.streams(spec.id, streams, decode, sampling), settings.episodes)
+    episodes = episodes_of(settings, spec, read_card(spec, folder))
+    return Game(env, policy.streams(spec.id, streams, decode, sampling), episodes)
 
 
 def _told(recipe: Recipe, spec: EnvSpec, policy: Policy, folder: Path) -> dict:
     return {
         "schema": SCHEMA,
         "id": spec.id,
-        "key": key(recipe, read_card(spec, folder).environment, policy.digest),
+        "key": key(recipe, spec, read_card(spec, folder), policy.digest),
         "model": policy.facts(),
         "unseen": fidelity.known_lines(policy.environments.get(spec.id, {"id": spec.id})),
         "seed": seed_for("evaluate", recipe.seed, spec.id),

@@ -63,7 +63,7 @@ def of_run(recipe: Recipe, folder: Path) -> tuple[dict, list[dict]]:
     environment has not been evaluated with the model that is pinned."""
     known, model = cards(recipe, folder), digest(pinned(folder))
     admitted = [(spec, card) for spec, card in known if card.admitted]
-    results = [(spec, card, read(recipe, card, folder, model)) for spec, card in admitted]
+    results = [(spec, card, read(recipe, spec, card, folder, model)) for spec, card in admitted]
     if missing := [spec.id for spec, _, result in results if not result]:
         raise LdmError(
             f"{len(missing)} of {len(admitted)} environments have not been evaluated with model "

@@ -36,7 +36,7 @@ def evaluate_stage(recipe: Recipe, folder: Path) -> None:
             raise LdmError(f"{recipe.name}: no environment is admitted; see {folder}/references")
         pinned = pin(folder)
         streams, model = streams_of(recipe, pinned), digest(pinned)
-        lost = {s.id for s, card in admitted if not _whole(recipe, card, folder, model)}
+        lost = {s.id for s, card in admitted if not _whole(recipe, s, card, folder, model)}
         found = groups([spec for spec, _ in admitted], streams)
         # A whole group is played as one, or again.
         again = [group for group in found if any(spec.id in lost for spec in group)]
@@ -62,9 +62,9 @@ def result_path(id: str, folder: Path) -> Path:
     return Path(folder) / "evaluation" / f"{slug(id)}.json"
 
 
-def read(recipe: Recipe, card: Card, folder: Path, model: str) -> dict | None:
-    """What `rollouts.play` gave for the model of that digest in the environment that the card is
-    of, with these settings, or None.
+def read(recipe: Recipe, spec: EnvSpec, card: Card, folder: Path, model: str) -> dict | None:
+    """What `rollouts.play` gave for the model of that digest in `spec`, whose card is given, with
+    these settings, or None.
 
     Raises LdmError where the result was damaged.
     """
@@ -76,12 +76,12 @@ def read(recipe: Recipe, card: Card, folder: Path, model: str) -> dict | None:
         require(result, FORM, "result")
     except ValueError as error:
         raise LdmError(f"{path}: {error}; {again}") from None
-    return result if result.get("key") == key(recipe, card.environment, model) else None
+    return result if result.get("key") == key(recipe, spec, card, model) else None
 
 
-def _whole(recipe: Recipe, card: Card, folder: Path, model: str) -> bool:
+def _whole(recipe: Recipe, spec: EnvSpec, card: Card, folder: Path, model: str) -> bool:
     try:
-        result = read(recipe, card, folder, model)
+        result = read(recipe, spec, card, folder, model)
         return result is not None and not result["failed"]
     except LdmError:
         return False  # played again

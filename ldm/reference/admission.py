@@ -29,6 +29,7 @@ WIDEST = 2.0  # times Student's half width
 # Few episodes hide a tail: below ENOUGH the level rises, for 95% to be held of skewed returns too.
 ENOUGH = 40
 RESAMPLES = 999  # of the studentised bootstrap
+VAGUE = 0.1  # of the way from random to the reference; half an interval should be no wider
 KINDS = ("scripted", "exact", "hosted", "learnt", "given", "data")
 SETTINGS = ("episodes", "budget_steps", "budget_seconds", "play_seconds")
 
@@ -155,6 +156,15 @@ def objection(random: Score, reference: Score) -> str:
             f"above random {random.mean:.4g} [{random.ci[0]:.4g}, {random.ci[1]:.4g}]"
         )
     return ""
+
+
+def enough(random: Score, reference: Score) -> float:
+    """Episodes after which half the interval of the reference's mean is VAGUE of its way from
+    random: fewer say little about who does as well. Infinite where it is not above random. How
+    exact random's mean is matters to nobody who does as well."""
+    narrow = VAGUE * (reference.mean - random.mean)
+    half = (reference.ci[1] - reference.ci[0]) / 2
+    return reference.episodes * (half / narrow) ** 2 if narrow > 0 else np.inf
 
 
 def card_folder(spec: EnvSpec, folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """Returns of random and reference policies, and what is seen of an environment on the way."""
 
 import time
+from itertools import pairwise
 
 import numpy as np
 
@@ -11,20 +12,22 @@ from ldm.envs.rollout import RandomActor, returns
 from ldm.envs.spaces import Tree
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
-from ldm.reference.admission import Score, objection, score
+from ldm.reference.admission import Score, enough, objection, score
 from ldm.seeds import seed_for, split_for
 
 STREAMS = 32
-ROUNDS = 1, 4, 16  # of `episodes` each: on where the intervals overlap though it is ahead
+ROUNDS = 1, 4, 16  # of `episodes` each: on where two means are not told apart, or only vaguely
+STEPS = 50_000  # that an interval which is only too wide may take
 PROBE_STEPS = 50
 
 
 class Scorer:
     """Plays episodes of one environment; on the test range where it replays data. `close()` it.
 
-    A pair whose intervals overlap though the reference is ahead is played on, to 4 and then to 16
-    times the episodes where the time allows: games of chance need them. Random actions and
-    references share the streams, one after the other. reward_range: of all steps so far.
+    A pair whose intervals overlap though the reference is ahead, or are too wide to measure others
+    by, is played on, to 4 and then to 16 times the episodes where the time allows: games of chance
+    need them. Random actions and references share the streams, one after the other. reward_range:
+    of all steps so far.
     """
 
     def __init__(self, spec: EnvSpec, config: ReferenceConfig, seed: int):
@@ -37,14 +40,23 @@ class Scorer:
         """(random, reference). Raises LdmError where playing takes longer than allowed."""
         played: list[np.ndarray] = []
         start = time.monotonic()
-        for rounds in ROUNDS:
+        for rounds, more in pairwise((*ROUNDS, 0)):
             while len(played) < rounds:
                 played.append(self._play(actor, hosted))
             pair = self._random_score(rounds), score(np.concatenate(played))
-            ahead = pair[1].mean > pair[0].mean
-            if not ahead or not objection(*pair) or 4 * (time.monotonic() - start) > self.seconds:
+            late = 4 * (time.monotonic() - start) > self.seconds
+            if late or not self._goes_on(*pair, more):
                 break
         return pair
+
+    def _goes_on(self, random: Score, reference: Score, rounds: int) -> bool:
+        """Whether `rounds` times the episodes are to be played; 0: there is no further round."""
+        if not rounds or not reference.mean > random.mean:
+            return False
+        if objection(random, reference):
+            return True
+        steps = rounds * self.episodes * self.spec.horizon
+        return reference.episodes < enough(random, reference) and steps <= STEPS
 
     @property
     def random(self) -> Score:

@@ -60,6 +60,35 @@ def test_what_was_lost_is_played_again_with_its_group_and_alike(recipe, folder, 
         assert {**result(folder, id), **measured} == {**before, **measured}
 
 
+@pytest.mark.parametrize(
+    ("half", "episodes", "horizon", "played"),
+    [
+        (0.5, 40, 50, 40),  # of a gap of 10: narrow enough in 64 episodes
+        (2.0, 40, 50, 256),  # 64 · 2²
+        (2.0, 40, 100, 200),  # 20,000 steps
+        (9.0, 10, 50, 160),  # 16 times as many as asked for
+        (9.0, 40, 1000, 40),
+    ],
+)
+def test_where_returns_vary_more_episodes_are_played(half, episodes, horizon, played):
+    spec = replace(find(TRAINED[0]), horizon=horizon)
+    scores = {
+        "random": Score(0.0, (0.0, 0.0), 64),
+        "reference": Score(10, (10 - half, 10 + half), 64),
+    }
+    vague = replace(card(TRAINED[0], True), **scores)
+    assert rollouts.episodes_of(EvaluateConfig(episodes=episodes), spec, vague) == played
+
+
+def test_a_vaguer_card_is_played_again(recipe, folder, here):
+    run.evaluate_stage(recipe, folder)
+    home = card_folder(find(TRAINED[0]), folder)
+    vague = replace(card(TRAINED[0], True), reference=Score(400.0, (320.0, 480.0), 8))
+    write_card(vague, home / "card.json")
+    run.evaluate_stage(recipe, folder)
+    assert result(folder)["episodes"] == len(result(folder)["returns"]) == 32 == 8 * 2**2
+
+
 def test_the_same_list_makes_the_same_groups():
     specs = sorted(load_catalogue().values(), key=lambda spec: spec.id)[:100]
     found = rollouts.groups(specs, 40)
@@ -302,10 +331,10 @@ def test_another_way_to_decode_is_played_again(recipe, folder, here):
 
 
 def test_a_weak_reference_stands_apart(recipe, folder, here):
-    run.evaluate_stage(recipe, folder)
     home = card_folder(find(TRAINED[0]), folder)
     weak = replace(card(TRAINED[0], True), reference=Score(200.0, (190.0, 210.0), 64))  # of 500
     write_card(weak, home / "card.json")
+    run.evaluate_stage(recipe, folder)
     got = report.build(recipe, folder)
     assert [got[part]["admitted"] for part in ("summary", "weak", "held_out")] == [1, 1, 0]
     assert got["overview"]["all"]["environments"] == 1 and TRAINED[0] in page.page(got)

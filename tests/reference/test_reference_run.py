@@ -44,6 +44,19 @@ def test_a_good_expert_is_admitted_and_loads(tmp_path):
     assert load_reference(find(CATCH), tmp_path).id == "scripted/catch@1"
 
 
+@pytest.mark.parametrize(("share", "episodes"), [(1.0, 8), (0.8, 128)])
+def test_where_returns_vary_the_card_is_of_more_episodes(share, episodes, tmp_path, monkeypatch):
+    expert, rng = experts.find(CATCH).factory(find(CATCH)), np.random.default_rng(0)
+
+    def act(observation):
+        (action,) = expert.function(observation)
+        return [np.where(rng.random(len(action)) < share, action, rng.integers(0, 3, len(action)))]
+
+    replace_expert(monkeypatch, Markov("scripted/some@1", act))
+    card = admit(CATCH, tmp_path)
+    assert card.admitted and card.reference.episodes == card.random.episodes == episodes
+
+
 def test_a_bad_expert_is_not_admitted(tmp_path, monkeypatch, no_learner):
     still = Markov("scripted/still@1", lambda observation: [np.ones(len(observation[0]), np.int32)])
     replace_expert(monkeypatch, still)
