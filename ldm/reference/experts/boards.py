@@ -91,7 +91,7 @@ def forage(spec: EnvSpec) -> Markov:
         views = observation[0][:, 0].reshape(len(observation[0]), -1, 3)
         return [np.array([plan(view[:-2], view[-2:], 8) for view in views], np.int32)]
 
-    return Markov("scripted/forage-together@1", act)
+    return Markov("scripted/forage-together@2", act)
 
 
 @expert("envpool/Sokoban-v0")
