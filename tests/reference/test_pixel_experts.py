@@ -129,3 +129,23 @@ def test_a_driver_steers_to_the_road_and_waits_for_none():
     steer, gas, brake = Driver().act(seen(image, started=True))[0].T
     assert steer[0] > 0.5 and steer[1] == 0
     assert gas[1] > 0 and (brake == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("me", "ball", "action"),
+    [
+        ((36, 40), (36, 41), 5),  # level with the goal
+        ((10, 70), (11, 70), 6),  # above it
+        ((60, 84), (60, 85), 12),  # near enough
+        ((36, 40), (36, 80), 5),  # somebody else's ball
+        ((36, 80), (36, 40), 1),
+        ((50, 40), (20, 42), 3),
+        ((20, 40), (40, 20), 8),
+    ],
+)
+def test_the_ball_is_fetched_carried_to_the_goal_and_shot(me, ball, action):
+    actor = experts.find("envpool/gfootball/academy_run_to_score-v1").factory(None)
+    pitch = np.zeros((2, 72, 96, 4), np.uint8)
+    pitch[:, ball[0], ball[1], 2] = pitch[:, me[0], me[1], 3] = 255
+    acted = [actor.act(seen(pitch, started=step == 0))[0].tolist() for step in range(5)]
+    assert acted == [[action] * 2, [action] * 2, [13] * 2, [action] * 2, [action] * 2]
