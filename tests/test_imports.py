@@ -30,7 +30,8 @@ RULES = {
     "ldm/record": COMMON | {"ldm.envs", "ldm.reference", "ldm.data", "ldm.record"},
     "ldm/model": COMMON | {"ldm.model", "ldm.kernels", "ldm.data.batch"},
     "ldm/train": COMMON
-    | {"ldm.train", "ldm.model", "ldm.kernels", "ldm.data", "ldm.policy.folder"},
+    | {"ldm.train", "ldm.model", "ldm.kernels", "ldm.data", "ldm.policy.folder"}
+    | {"ldm.envs.processes"},  # /proc and the standard library
     "ldm/plan": COMMON | {"ldm.plan", "ldm.train", "ldm.model", "ldm.kernels", "ldm.data.batch"},
     "ldm/policy": COMMON | ENV_TYPES | {"ldm.policy", "ldm.model", "ldm.data"},
     "ldm/evaluate": COMMON

@@ -79,9 +79,15 @@ def _require_state(model: Path, remedy: str) -> None:
 def key(recipe: Recipe, spec: EnvSpec, card: Card, model: str) -> str:
     """Names all that the returns in `spec`, whose card is given, depend on. model: the digest of
     its weights."""
-    inputs = {"model": model, "environment": card.environment}
-    inputs["played"] = episodes_of(recipe.evaluate, spec, card)
-    return run_key("evaluate", recipe.seed, recipe.evaluate, schema=SCHEMA, **inputs)
+    return run_key(
+        "evaluate",
+        recipe.seed,
+        recipe.evaluate,
+        schema=SCHEMA,
+        model=model,
+        environment=card.environment,
+        played=episodes_of(recipe.evaluate, spec, card),
+    )
 
 
 def episodes_of(settings: EvaluateConfig, spec: EnvSpec, card: Card) -> int:

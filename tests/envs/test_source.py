@@ -1,6 +1,7 @@
 """A user's own environment is another one once its source is."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.evaluate import rollouts
 from ldm.record.shard_plan import plan
-from ldm.reference.admission import Card, digest, settings_key
+from ldm.reference.admission import Card, Score, digest, settings_key
 
 ENVIRONMENT = """
 import my_rules
@@ -47,11 +48,12 @@ def keys(tmp_path) -> set[str]:
     source._digest.cache_clear()
     recipe = Recipe("x", [SPEC.id], record=RecordConfig(transitions=10))
     name = digest(identity(SPEC))
-    card = Card(SPEC.id, "games", "Bandit", "MIT", False, "x", "", environment=name)
+    card = Card(SPEC.id, "games", "Bandit", "MIT", True, "", "", environment=name)
+    card = replace(card, random=Score(0.0, (0.0, 0.0), 9), reference=Score(1.0, (1.0, 1.0), 9))
     return {
         settings_key(SPEC, ReferenceConfig(), 0),
         plan(recipe, SPEC, card, tmp_path)[0].key,
-        rollouts.key(recipe, card.environment, "model"),
+        rollouts.key(recipe, SPEC, card, "model"),
     }
 
 

@@ -83,13 +83,21 @@ def test_numbers_prove_mines_and_safe_cells():
     assert safest(np.pad(hidden, ((0, 1), (0, 0)), constant_values=0), 1) == (0, 1)
 
 
-def test_players_gather_before_they_load():
+def test_players_load_each_from_a_side_of_its_own():
     players = np.array([[0, 0, 1], [3, 3, 1]])
     food = np.array([[1, 0, 2], [-1, -1, 0]])
-    assert plan(food, players, 4)[0] == 0  # waits: alone it is too weak
-    players[1, :2] = (1, 1)
+    assert plan(food, players, 4) == [5, 1]  # the second is on its way to the south of the food
+    players[1, :2] = (2, 0)
     assert plan(food, players, 4) == [5, 5]
     assert plan(food * 0, players, 4) == [0, 0]
+
+
+def test_no_player_moves_to_where_another_is_or_goes():
+    food = np.array([[2, 2, 3]])
+    players = np.array([[1, 1, 1], [1, 2, 1], [2, 3, 1]])  # the second is where the first is to be
+    assert plan(food, players, 5) == [0, 4, 2]
+    players = np.array([[3, 1, 1], [3, 3, 1], [2, 0, 1]])
+    assert plan(food, players, 5) == [1, 3, 0]  # the first passes through the third's place
 
 
 def test_ships_are_looked_for_beside_a_hit():
