@@ -68,8 +68,8 @@ def _card(policy: Policy, report: dict | None) -> str:
         + ", ".join(f"{domains[name]} {name}" for name in sorted(domains, key=domain_order))
         + f". {facts['parameters']:,} parameters ({facts['layers']} layers, width "
         f"{facts['width']}, the rest a table of hashed rows), a context of {facts['context']} "
-        f"tokens, trained for {facts['step']:,} steps by next-action prediction. Weights are "
-        f"bf16, SHA-256 {facts['sha256']}.",
+        f"tokens, next-action prediction, {facts['step']:,} steps in its last training. Weights "
+        f"are bf16, SHA-256 {facts['sha256']}.",
         f"""    pip install "{DISTRIBUTION}[envs]"
     ldm play envpool/CartPole-v1 --model FOLDER
     ldm evaluate --model FOLDER --sample 40 --seed 1""",

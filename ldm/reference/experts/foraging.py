@@ -1,6 +1,6 @@
 """Level-based foraging where everything is in view: all players go for the same food, each to a
 side of its own. What a player does so hangs on few numbers, and can be learnt from few episodes;
-the nearest food and a free side of it, as quick, could not (docs/results/one-model.md)."""
+the nearest food and a free side of it could not (docs/results/one-model.md)."""
 
 from collections import deque
 
