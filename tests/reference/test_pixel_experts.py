@@ -12,22 +12,55 @@ from ldm.reference.experts.roads_seen import Driver
 from ldm.reference.experts.shoals import swim
 from ldm.reference.experts.tracking import Tracker, Where, centre, contrast, games
 
-# least reward of a stream in 60 steps
-LEAST = {"envpool/MazeEasy-v0": 8, "envpool/MinerEasy-v0": 2}
+LEAST = {  # steps, and the least reward of a stream in them
+    "envpool/MazeEasy-v0": (60, 8),
+    "envpool/MinerEasy-v0": (60, 2),
+    "envpool/LeaperEasy-v0": (200, 9),
+    "envpool/FruitbotEasy-v0": (200, 1),
+}
 
 
 @pytest.mark.parametrize("id", LEAST)
 def test_the_reference_finds_its_goals_soon(id):
-    spec = find(id)
+    (steps, least), spec = LEAST[id], find(id)
     env, actor, earned = make(spec, 6, 3), experts.find(id).factory(spec), 0.0
     try:
         timestep = env.reset()
-        for _ in range(60):
+        for _ in range(steps):
             timestep = env.step(actor.act(timestep))
             earned += timestep.reward.sum()
     finally:
         env.close()
-    assert earned / 6 >= LEAST[id]
+    assert earned / 6 >= least
+
+
+def crossing(car: int) -> np.ndarray:
+    """A Leaper level (1, 64, 64, 3): the frog in the lowest of nine lanes, a road with a car above
+    it, then grass."""
+    image = np.full((1, 64, 64, 3), (114, 146, 88), np.uint8)
+    image[0, 50:57] = 87, 87, 87
+    image[0, 51:56, car : car + 6] = 250, 210, 10
+    image[0, 58:63, 30:34] = 136, 184, 48
+    return image
+
+
+@pytest.mark.parametrize("cars, action", [([29] * 6, 4), ([5] * 6, 5), ([5, 7, 9, 11, 13, 15], 4)])
+def test_a_frog_waits_for_a_car_that_is_there_or_will_be(cars, action):
+    actor = experts.find("envpool/LeaperEasy-v0").factory(find("envpool/LeaperEasy-v0"))
+    for i, car in enumerate(cars):
+        (found,) = actor.act(seen(crossing(car), started=i == 0))
+    assert found == [action]
+
+
+@pytest.mark.parametrize("gap, action", [(10, 1), (26, 4), (48, 7)])
+def test_a_robot_sets_out_for_the_gap_of_a_wall(gap, action):
+    image = np.full((1, 64, 64, 3), (100, 55, 12), np.uint8)
+    image[0, 45:49] = 170, 189, 196
+    image[0, 45:49, gap : gap + 15] = 100, 55, 12
+    image[0, 56:61, 32:34] = 164, 180, 198
+    image[0, 50:53, 5:9] = 230, 50, 60  # fruit does not hold it up
+    spec = find("envpool/FruitbotEasy-v0")
+    assert experts.find(spec.id).factory(spec).act(seen(image, started=True))[0] == [action]
 
 
 def test_every_game_of_the_table_is_in_the_catalogue_and_acts_within_its_space():

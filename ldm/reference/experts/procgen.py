@@ -1,4 +1,4 @@
-"""Procgen's runners: what lies to the right is the goal. Actions: 7 right, 8 right and up."""
+"""Procgen's games in which it already pays to fire (action 9)."""
 
 import numpy as np
 
@@ -6,15 +6,14 @@ from ldm.envs.interface import Arrays
 from ldm.envs.spec import EnvSpec
 from ldm.reference.experts import Markov, expert
 
-RIGHT, LEAP = 7, 8
+FIRE = 9
 
 
-@expert("envpool/Coinrun*-v0", "envpool/Ninja*-v0")
-def run_right(spec: EnvSpec) -> Markov:
-    """Ever to the right, in leaps where enemies and saws stand in the way (Coinrun)."""
-    action = LEAP if spec.make.startswith("Coinrun") else RIGHT
+@expert("envpool/Bossfight*-v0", "envpool/Dodgeball*-v0")
+def fire_ever(spec: EnvSpec) -> Markov:
+    """Stands and fires: at the boss, which comes by, or at whoever runs into the line of fire."""
 
     def act(observation: Arrays) -> Arrays:
-        return [np.full(len(observation[0]), action, np.int32)]
+        return [np.full(len(observation[0]), FIRE, np.int32)]
 
-    return Markov("scripted/run-right@1", act)
+    return Markov("scripted/fire-ever@1", act)
