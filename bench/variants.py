@@ -27,14 +27,11 @@ from ldm.train.run import train_stage
 RESULTS = Path("docs/results")
 GROUPS: dict[str, dict[str, dict]] = {
     "optimisers": {
-        "adamw 2e-3, 520": {"train.lr": 2e-3, "train.steps": 520},
-        "adamw 4e-3, 400": {"train.lr": 4e-3, "train.steps": 400},
-        "muon, 400": {"train.optimizer": "muon", "train.lr": 4e-3, "train.steps": 400},
-        "muon, wsd, 400": {
-            **{"train.optimizer": "muon", "train.schedule": "wsd"},
-            **{"train.lr": 4e-3, "train.steps": 400},
-        },
-        "adamw 4e-3, average, 400": {"train.lr": 4e-3, "train.steps": 400, "train.average": 0.98},
+        "adamw 2e-3, 520": {"train.optimizer": "adamw", "train.lr": 2e-3, "train.steps": 520},
+        "adamw 4e-3": {"train.optimizer": "adamw"},
+        "muon": {},  # the recipe's own
+        "muon, wsd": {"train.schedule": "wsd"},
+        "adamw 4e-3, average": {"train.optimizer": "adamw", "train.average": 0.98},
     },
     "ablations": {
         "all of it": {},

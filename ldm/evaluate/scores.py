@@ -9,6 +9,9 @@ Intervals are 95%, environments fixed: percentiles over RESAMPLES draws of every
 of the stratified bootstrap of Agarwal et al. 2021 ("Deep reinforcement learning at the edge of the
 statistical precipice"), which is also where the IQM comes from. Each mean is drawn from a Student
 distribution that is stretched on either side to the mean's own interval (admission.mean_interval).
+Clipping a draw, or counting it at a level, adds the noise of a second sample on one side only: over
+a thousand environments the draws of a mean lie beside it altogether. So intervals of summaries are
+moved by that bias, until their draws' mean is the figure itself.
 A single episode has no interval, and no summary that it is in has one.
 
 Shapes: E environments, B resamples.
@@ -32,6 +35,13 @@ def interval(resampled: np.ndarray) -> list[float] | None:
     if np.isnan(resampled).any():
         return None
     return np.percentile(resampled, (2.5, 97.5), axis=-1).T.tolist()
+
+
+def unbiased(figure: float, resampled_B: np.ndarray, most: float) -> list[float] | None:
+    """The interval of a summary's `figure` in [0, most], moved by the bias of its draws."""
+    found = interval(resampled_B)
+    bias = float(resampled_B.mean()) - figure
+    return found and [min(max(end - bias, 0.0), most) for end in found]
 
 
 def sample_mean(returns: np.ndarray) -> dict:
@@ -89,16 +99,19 @@ def summarise(scores_E: np.ndarray, resampled_EB: np.ndarray) -> dict:
         "iqm": lambda x: trim_mean(x, 0.25, axis=0),
     }
     whole = not np.isnan(resampled_EB).any()
-    spread = lambda resampled: interval(resampled) if whole else None
+    spread = lambda *figure: unbiased(*figure) if whole else None
+    means = {name: float(f(clipped_E)) for name, f in statistics.items()}
     levels = {name: float(name) - ROUNDING for name in LEVELS}
+    counts = {name: int((scores_E >= level).sum()) for name, level in levels.items()}
     return {
         "admitted": len(scores_E),
-        **{name: float(f(clipped_E)) for name, f in statistics.items()},
-        "ci": {name: spread(f(clipped_EB)) for name, f in statistics.items()},
+        **means,
+        "ci": {name: spread(means[name], f(clipped_EB), 1) for name, f in statistics.items()},
         "unclipped": {name: float(f(scores_E)) for name, f in statistics.items()},
-        "at_least": {name: int((scores_E >= level).sum()) for name, level in levels.items()},
+        "at_least": counts,
         "at_least_ci": {
-            name: spread((resampled_EB >= level).sum(0)) for name, level in levels.items()
+            name: spread(counts[name], (resampled_EB >= level).sum(0), len(scores_E))
+            for name, level in levels.items()
         },
     }
 
@@ -110,7 +123,8 @@ def threshold_curve(scores_E: np.ndarray, resampled_EB: np.ndarray) -> dict:
     resampled_EB = np.where(np.isnan(resampled_EB), np.asarray(scores_E)[:, None], resampled_EB)
     share_T = (np.asarray(scores_E)[:, None] >= levels_T).mean(0)
     share_TB = np.stack([(resampled_EB >= level).mean(0) for level in levels_T])
-    low, high = np.percentile(share_TB, (2.5, 97.5), axis=1)
+    ends = np.percentile(share_TB, (2.5, 97.5), axis=1) + share_T - share_TB.mean(1)
+    low, high = ends.clip(0, 1)
     return {
         "thresholds": THRESHOLDS.tolist(),
         "share": share_T.tolist(),

@@ -246,9 +246,10 @@ class Log:
             f"loss {line['loss']:.4f}  {line['useful_tokens_per_s'] / 1e3:.1f}k tokens/s{mfu}  "
             f"wait {line['loader_wait']:.1%}"
         )
-        self.bar.update(self.task, completed=line["step"], note=note)
-        if not sys.stderr.isatty():
+        if self.bar.disable:  # no terminal: each line of the log, not one a minute
             print(f"train: step {line['step']}/{self.steps}  {note}", flush=True)
+        else:
+            self.bar.update(self.task, completed=line["step"], note=note)
 
     def _versions(self) -> dict:
         return {

@@ -88,6 +88,24 @@ def test_one_environment_cannot_outweigh_the_others():
     assert got["at_least"] == {"0.8": 3, "0.95": 2, "1.0": 2}
 
 
+def test_the_interval_of_many_environments_holds_their_mean(rng):
+    """A model that is its reference, 40 episodes on each side: what is drawn is lower still."""
+    sides = [[score(rng.normal(m, 2, 40)) for m in (0, 5)] for _ in range(300)]
+    both = [scores.normalise(*side, rng.normal(5, 2, 40), rng) for side in sides]
+    points, resampled = (np.array(part) for part in zip(*both))
+    got = scores.summarise(points, resampled)
+    assert scores.interval(resampled.clip(0, 1).mean(0))[1] < got["mean"]
+    for name in ("mean", "median", "iqm"):
+        low, high = got["ci"][name]
+        assert 0 <= low <= got[name] <= high <= 1
+    for level, count in got["at_least"].items():
+        low, high = got["at_least_ci"][level]
+        assert 0 <= low <= count <= high <= 300
+    curve = scores.threshold_curve(points, resampled)
+    assert (np.array(curve["low"]) <= curve["share"]).all()
+    assert (np.array(curve["share"]) <= curve["high"]).all()
+
+
 def test_equal_returns_in_another_order_reach_the_reference(rng):
     returns = rng.uniform(0, 1, 99)
     reference = Score(float(np.sort(returns).mean()) + 1e-16, (0.4, 0.6), 99)
