@@ -42,6 +42,7 @@ def leaper(spec: EnvSpec) -> Actor:
             each = np.arange(len(lane))
             column = column + speeds[each, lane] * rivers[each, lane]
             off = COLUMNS + speeds[..., None] * LEAP - column[:, None, None]
+            # within two pixels of me, less where lanes are narrower, three of a log
             afloat = (things & (abs(off) < 11.4 / n + 0.33)).sum(2) >= min(3, 27 / n)
             later = COLUMNS + speeds[..., None, None] * AHEAD[:, None]
             off = abs(later - column[:, None, None, None])
