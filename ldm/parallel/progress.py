@@ -40,7 +40,7 @@ class _Lines(Progress):
         super().update(task_id, **changes)
         if self.disable and time.monotonic() >= self.due:
             self.due = time.monotonic() + SECONDS
-            task = self._tasks[task_id]
+            task = self.tasks[self.task_ids.index(task_id)]
             done = f"{task.completed:,.0f}" + (f" of {task.total:,.0f}" if task.total else "")
             left = f"{_span(task.time_remaining)} left" if task.time_remaining else ""
             parts = f"{done} in {_span(task.elapsed)}", left, task.fields["note"]

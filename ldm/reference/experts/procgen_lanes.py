@@ -62,7 +62,7 @@ def leaper(spec: EnvSpec) -> Actor:
 
 def lanes(image: np.ndarray, n: int) -> tuple[np.ndarray, ...]:
     """bool (N, n): roads and rivers from below; bool (N, n, 64): where a car or log is; float (N,):
-    the frog's lane and column, NaN where it is not seen."""
+    the frog's lane and column, −1 and NaN where it is not seen."""
     r, g, b = np.moveaxis(image.astype(np.int16), -1, 0)
     frog = (g - b > 95) & (g - r > 20) & (g > 140)
     middles = np.rint(64 - (np.arange(n) + 0.5) * 64 / n - 0.5).astype(int)
