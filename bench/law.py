@@ -1,6 +1,6 @@
 """How the loss falls with compute: trainings of equal FLOPs over sizes and amounts of data.
 
-    python -m ldm.bench.law run RUN [--out docs/results/law.jsonl] [--budgets 1e14 3e14 1e15]
+    python -m ldm.bench.law run RUN [--out docs/results/law.jsonl] [--budgets 3e13 1e14 3e14]
     python -m ldm.bench.law fit docs/results/law.jsonl [--blocks 308e6] [--tokens 22e9]
 
 RUN is a folder with a mix (runs/<name>); of its streams one is kept for validation, the others are
@@ -36,7 +36,7 @@ from ldm.train.flops import matmul_sizes, step_flops
 from ldm.train.run import train_stage
 
 OUT = Path("docs/results/law.jsonl")
-BUDGETS = (1e14, 3e14, 1e15)  # FLOPs: 6, 17 and 56 minutes on two cores of 150 GFLOP/s each
+BUDGETS = (3e13, 1e14, 3e14)  # FLOPs
 SIZES = {  # in blocks: 0.38, 1.15, 2.9 and 8.0 M
     "0.4M": {"layers": 2, "width": 128, "heads": 2, "kv_heads": 2, "head_dim": 64, "ffn": 320},
     "1.2M": {"layers": 4, "width": 160, "heads": 2, "kv_heads": 2, "head_dim": 80, "ffn": 384},
@@ -46,7 +46,7 @@ SIZES = {  # in blocks: 0.38, 1.15, 2.9 and 8.0 M
 SHARES = (1, 4)  # of the training streams' data: all, and one in four
 RATE, WIDTH = 4e-3, 160  # of AdamW at that width: docs/decisions/0022-one-model.md
 VALIDATED = 40  # bins that the loss is measured on
-FEWEST = 60  # steps: a shorter training is all warm-up
+FEWEST = 50  # steps: a shorter training is all warm-up
 
 
 @dataclass(frozen=True)
