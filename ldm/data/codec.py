@@ -81,6 +81,7 @@ class Codec:
         self.id, self.config = environment["id"], config
         self.facts = facts.of(environment)
         self.owner: int = 0 if "identity" in config.without else self.facts["owner"]
+        self.own_actions = "actions" not in config.without and self.facts.get("own_actions", True)
         spans = bool(environment.get("hidden_state_spans_episodes", False))
         self.spans_episodes = spans or config.across_episodes  # whether a segment does
         self.observation = tuple(
@@ -290,7 +291,7 @@ class Codec:
 
     def action_rows_of(self, action: Arrays, reward, terminated, truncated, identity=None) -> Rows:
         rows, identity = len(reward), self.owner > 0 if identity is None else identity
-        if "actions" in self.config.without:
+        if not self.own_actions:
             action = [legal.resting(leaf, rows) for leaf in self.action]
         x = np.asarray(reward, np.float64) / self.reward_scale
         x = np.zeros(rows) if "rewards" in self.config.without else x

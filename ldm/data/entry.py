@@ -91,6 +91,8 @@ def check_spaces(entry, where: str) -> None:
         for i, (leaf, values) in enumerate(zip(leaves, known)):
             if leaf.kind == spaces.CONTINUOUS:
                 _check_numbers(values, leaf.size, f"{where}.statistics.{role}[{i}]")
+    if "memoryless" in entry:
+        require(entry["memoryless"], bool, f"{where}.memoryless")
     if "facts" in entry:
         _check_facts(entry, where)
     reward = dict.fromkeys(("std", "min", "max"), float)
@@ -109,6 +111,8 @@ def _check_facts(entry: dict, where: str) -> None:
         "decode": [DECODE],
         "fidelity": [dict],
     }
+    if "own_actions" in known:
+        form["own_actions"] = bool
     require(known, form, where)
     observation, action = (
         spaces.leaves(spaces.from_json(entry[role])) for role in ("observation", "action")

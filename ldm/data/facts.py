@@ -3,6 +3,9 @@
     {"low", "high": bounds of the bins, a number a continuous action component,
      "boards": observation leaves declared as images that are read as symbols,
      "levels": of wide observations, the values of each continuous component (levels.py),
+     "own_actions": whether the model sees what it did (true where this is missing); what a policy
+         without memory did before tells nothing that the observation does not, and invites to do
+         the same again,
      "owner": its row of what the head keeps for each environment, its place in the mix + 1; 0,
          and no identity is shown, of one that a model was not trained on,
      "decode": how each action component is read from its distribution, one of DECODE,
@@ -46,7 +49,15 @@ def derive(environment: dict) -> dict:
     ways = [EXPECTED if leaf.kind == CONTINUOUS else LIKELIEST for leaf in action]
     decode = [way for leaf, way in zip(action, ways) for _ in range(leaf.size)]
     ends = {"low": low.tolist(), "high": high.tolist()}
-    return {**ends, "boards": boards, "levels": [], "owner": 1, "decode": decode}
+    own_actions = not environment.get("memoryless", False)
+    return {
+        **ends,
+        "boards": boards,
+        "levels": [],
+        "own_actions": own_actions,
+        "owner": 1,
+        "decode": decode,
+    }
 
 
 def bins(action: tuple[Leaf, ...], statistics: list[dict]) -> tuple[np.ndarray, np.ndarray]:

@@ -78,9 +78,15 @@ class Actor(Protocol):
     """Anything that acts: a random policy, a reference policy, the model.
 
     It sees every timestep of every stream in order and returns an action a stream. The action it
-    returns for a timestep that ended an episode is ignored.
+    returns for a timestep that ended an episode is ignored. One whose action is a function of the
+    observation alone may say so: `memoryless = True`.
     """
 
     id: str
 
     def act(self, timestep: TimeStep) -> Arrays: ...
+
+
+def is_memoryless(actor: Actor) -> bool:
+    """Whether what it does follows from the observation alone."""
+    return bool(getattr(actor, "memoryless", False))

@@ -139,6 +139,7 @@ def write(shard: ShardPlan, recording: Recording) -> Tally:
         "action": spaces.to_json(env.action),
         "statistics": statistics.to_json(measured),
         "versions": recorded_with(env.spec),
+        "memoryless": recording.memoryless,
         "faults": dict(env.fault_kinds),
         "shard": written,
     }

@@ -12,7 +12,7 @@ import numpy as np
 
 from ldm.data.episode import Trajectory
 from ldm.envs import legal, spaces
-from ldm.envs.interface import Actor, Arrays, TimeStep, VectorEnv
+from ldm.envs.interface import Actor, Arrays, TimeStep, VectorEnv, is_memoryless
 from ldm.errors import LdmError
 from ldm.record.noise import Noise
 
@@ -27,6 +27,7 @@ class Recording:
 
     def __init__(self, env: VectorEnv, actor: Actor, seed: int, rows: int):
         self.env, self.policy, self.seed = env, actor.id, seed
+        self.memoryless = is_memoryless(actor)
         self.rows = 0
         self.seconds = dict.fromkeys((POLICY, SIMULATOR, SERIALISATION), 0.0)
         shape = (rows, env.num_envs)

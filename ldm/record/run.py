@@ -138,6 +138,7 @@ def entry(spec: EnvSpec, card: Card, shards: list[ShardPlan]) -> dict:
         "action": parts[0]["action"],
         "statistics": statistics.summary(merged),
         "policy": card.chosen["id"],
+        "memoryless": parts[0]["memoryless"],
         "card": card.facts(),
         "versions": parts[0]["versions"],
         "transitions": sum(shard["transitions"] for shard in written),

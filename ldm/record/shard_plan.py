@@ -14,7 +14,7 @@ from ldm.errors import LdmError
 from ldm.reference.admission import Card, card_folder
 from ldm.run import key
 
-SCHEMA = 2  # rises when the same recipe gives other shards, or other statistics of them
+SCHEMA = 3  # rises when the same recipe gives other shards, or says other things of them
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -38,6 +39,8 @@ class NetworkActor:
     of all components side by side, `counts` each), "quantiles" (`quantiles` rows of scores of one
     component, averaged), "numbers" (clipped) or "tanh". convolutions: see `see`.
     """
+
+    memoryless: ClassVar[bool] = True
 
     id: str
     flattener: Flattener

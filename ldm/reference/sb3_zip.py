@@ -71,6 +71,8 @@ class Saved(NamedTuple):
 class SB3Actor:
     """Acts as the saved policy does, deterministically."""
 
+    memoryless = True  # policies with a state are refused
+
     def __init__(self, id: str, policy: Any, observation: spaces.Tree, action: spaces.Tree):
         self.id, self._policy = id, policy
         self._observation, self._action = observation, action

@@ -5,6 +5,7 @@ import pytest
 from examples import SPACES, blocks, entry, flat, joined, trajectories
 
 from ldm.config import TokenConfig
+from ldm.data import facts
 from ldm.data.codec import Codec
 from ldm.data.encoded import Encoded, Limits, encode
 from ldm.data.packing import Bins, pack
@@ -109,6 +110,34 @@ def test_what_a_model_is_kept_from_seeing_changes_no_token(name, without):
         assert codec.owner == 0
     else:
         assert any((a != with_it.arrays()[k]).any() for k, a in block.arrays().items())
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_policy_without_memory_never_sees_what_it_did(name):
+    environment = entry(*SPACES[name], name=name)
+    data = trajectories(environment, 4, np.random.default_rng(1))
+
+    def tokens(own: bool, memoryless: bool):
+        if own:
+            for trajectory in data:
+                trajectory.actions[:] = [np.roll(leaf, 1, axis=0) for leaf in trajectory.actions]
+        codec = Codec({**environment, "memoryless": memoryless}, CONFIG)
+        return encode(codec, dict(enumerate(data)), 7, 3, False, np.random.default_rng(1)).arrays()
+
+    seen, unseen = tokens(False, memoryless=False), tokens(False, memoryless=True)
+    for key, array in tokens(True, memoryless=True).items():
+        np.testing.assert_array_equal(array, unseen[key], err_msg=key)
+    np.testing.assert_array_equal(seen["values_L"], unseen["values_L"])  # what it is to do stays
+    assert any((array != unseen[key]).any() for key, array in seen.items())
+    assert seen["tokens_S"].tolist() == unseen["tokens_S"].tolist()
+
+
+def test_facts_that_say_nothing_of_own_actions_show_them():
+    """So say models that were trained before there was a choice."""
+    derived = facts.derive(entry(*SPACES["toy/Vector-v0"]) | {"memoryless": True})
+    known = {name: value for name, value in derived.items() if name != "own_actions"}
+    made = entry(*SPACES["toy/Vector-v0"])
+    assert not derived["own_actions"] and Codec(made | {"facts": known}, CONFIG).own_actions
 
 
 def test_a_recipe_may_run_segments_over_episodes_anywhere():

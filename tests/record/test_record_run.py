@@ -226,6 +226,19 @@ def test_a_full_disk_is_a_clear_error_and_the_run_can_go_on(whole, tmp_path):
     assert files(tmp_path / "data").items() <= files(whole / "data").items()
 
 
+def test_an_entry_says_whether_its_policy_has_a_memory(whole, tmp_path):
+    """envpool/CartPole-v1 is acted in by a function; memory_len's expert remembers a cue."""
+    assert [e["memoryless"] for e in read_manifest(whole / "data", "data")["environments"]] == [
+        True,
+        True,
+    ]
+    spec = find("bsuite/memory_len-0")
+    admit(tmp_path, spec.id)
+    record_stage(replace(RECIPE, environments=[spec.id]), tmp_path)
+    (found,) = read_manifest(tmp_path / "data", "data")["environments"]
+    assert found["memoryless"] is False
+
+
 def test_shards_of_different_library_versions_are_not_mixed(whole, tmp_path):
     spec = find(IDS[0])
     admit(tmp_path, spec.id)

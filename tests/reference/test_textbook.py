@@ -12,7 +12,7 @@ from ldm.reference import experts
 from ldm.reference.admission import objection, score
 from ldm.reference.experts import markets, power
 from ldm.reference.experts.drives import Model
-from ldm.reference.experts.robotics import next_cells
+from ldm.reference.experts.mazes import farthest_seen, in_sight, next_cells
 from ldm.reference.experts.search import autoregression, interpolate, search
 
 
@@ -51,6 +51,23 @@ def test_ways_through_a_maze_go_round_its_wall():
     cells = np.array([(0, 0), (1, 0), (2, 0), (2, 1), (2, 2), (1, 2), (0, 2)], float)  # a U
     onward = next_cells(cells)
     assert onward[0, 6] == 1 and onward[6, 0] == 5 and onward[3, 0] == 2
+
+
+def test_the_aim_is_the_last_cell_on_the_way_that_no_wall_hides():
+    walls = np.array(
+        [[c == "#" for c in row] for row in ("#####", "#   #", "### #", "#   #", "#####")]
+    )
+    rows, columns = np.nonzero(~walls)  # 0 1 2 above, 3 at the right, 4 5 6 below
+    cells = np.stack([columns + 0.5 - 2.5, 2.5 - rows - 0.5], 1)
+    middle, corners = (
+        np.zeros((1, 2)),
+        np.array([[-0.3, -0.3], [-0.3, 0.3], [0.3, -0.3], [0.3, 0.3]]),
+    )
+    seen = in_sight(walls, cells, corners, middle, 0.15)
+    assert seen[0].tolist() == [True, True, True, False, False, False, False]
+    assert not in_sight(walls, cells, corners, middle, 0.25)[0, 2]  # too wide for the corridor
+    aims = farthest_seen(next_cells(cells), seen)
+    assert [int(aims[a, 4]) for a in (0, 2, 5)] == [2, 6, 4]
 
 
 def observed(*rows):

@@ -126,6 +126,8 @@ class Markov:
     """An actor that is a pure function of the observation: `function(observation) -> action`, both
     lists of arrays with a row a stream."""
 
+    memoryless = True
+
     def __init__(self, id: str, function: Callable[[Arrays], Arrays]):
         self.id, self.function = id, function
 

@@ -1,4 +1,4 @@
-"""Robot arms and point masses: proportional control, and Meta-World's own scripted policies."""
+"""Robot arms: proportional control, and Meta-World's own scripted policies."""
 
 import warnings
 
@@ -49,42 +49,3 @@ def metaworld(spec: EnvSpec) -> Markov:
         return [np.clip(np.array(action)[:, :4], -1, 1).astype(np.float32)]
 
     return Markov(f"scripted/metaworld-{task}@1", act)
-
-
-MAZES = {"UMaze": "U_MAZE", "Open": "OPEN", "Medium": "MEDIUM_MAZE", "Large": "LARGE_MAZE"}
-
-
-@expert("envpool/PointMaze_*")
-def point_maze(spec: EnvSpec) -> Markov:
-    """Proportional-derivative force to the next cell on a shortest way to the goal's, then to the
-    goal. Cells are 1 m wide and the maze's middle is the origin."""
-    from gymnasium_robotics.envs.maze import maps
-
-    name = spec.make.split("_")[1].partition("-")[0].removesuffix("Dense")
-    walls = np.array(getattr(maps, MAZES[name]))
-    rows, columns = np.nonzero(walls == 0)
-    height, width = walls.shape
-    cells = np.stack([columns + 0.5 - width / 2, height / 2 - rows - 0.5], 1)
-    onward = next_cells(cells)
-
-    def nearest_cell(position: np.ndarray) -> np.ndarray:
-        return ((position[:, None] - cells) ** 2).sum(2).argmin(1)
-
-    def act(observation: Arrays) -> Arrays:
-        state, position, goal = observation
-        here, there = nearest_cell(position), nearest_cell(goal)
-        aim = np.where((here == there)[:, None], goal, cells[onward[here, there]])
-        force = 5 * (aim - position) - 1.5 * state[:, 2:]
-        return [np.clip(force, -1, 1).astype(np.float32)]
-
-    return Markov("scripted/point-maze@2", act)
-
-
-def next_cells(cells: np.ndarray) -> np.ndarray:
-    """The first cell on a shortest way between neighbours from every cell to every other."""
-    from scipy.sparse.csgraph import shortest_path
-
-    beside = np.abs(cells[:, None] - cells).sum(2) == 1
-    far = shortest_path(beside.astype(float), unweighted=True)
-    ahead = np.where(beside[:, :, None], far[None], np.inf)  # (from, over, to)
-    return ahead.argmin(1)

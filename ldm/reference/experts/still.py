@@ -32,6 +32,8 @@ def draw_back(spec: EnvSpec) -> "Posture":
 class Posture:
     """The same target for every joint, ever."""
 
+    memoryless = True
+
     def __init__(self, id: str, value: float):
         self.id, self.value = id, value
 
