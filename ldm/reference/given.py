@@ -97,6 +97,7 @@ class FunctionActor:
 
     def __init__(self, id: str, made: Callable, observation: spaces.Tree, action: spaces.Tree):
         self.id, self._made = id, made
+        self.memoryless = inspect.isfunction(made)
         self._observation, self._action = observation, action
         self._players: list[Callable] = []
 

@@ -18,7 +18,7 @@ from ldm.data.manifest import read_manifest, write_manifest
 from ldm.envs import spaces
 from ldm.envs.catalogue import find
 from ldm.envs.gym_spaces import flatten
-from ldm.envs.interface import TimeStep
+from ldm.envs.interface import TimeStep, is_memoryless
 from ldm.errors import LdmError, MachineError
 from ldm.recipe_check import require_policies
 from ldm.record.run import record_stage
@@ -217,7 +217,8 @@ def test_a_function_is_a_reference(policies, tmp_path):
     assert card.admitted and card.policy["kind"] == "given"
     assert card.policy["id"] == f"my_policies:lean@{card.policy['sha256'][:12]}"
     assert card.given == f"my_policies:lean@{card.policy['sha256']}"
-    assert load_reference(find(CARTPOLE), tmp_path).id == card.policy["id"]
+    actor = load_reference(find(CARTPOLE), tmp_path)
+    assert actor.id == card.policy["id"] and is_memoryless(actor)
 
 
 def test_a_class_gets_an_instance_an_episode(policies, tmp_path):
@@ -226,7 +227,7 @@ def test_a_class_gets_an_instance_an_episode(policies, tmp_path):
     moment = timestep([np.zeros((2, 4), np.float32)])
     go_on = moment._replace(started=np.array([False, True]))
     played = [actor.act(t)[0].tolist() for t in (moment, go_on, go_on)]
-    assert played == [[0, 0], [1, 0], [0, 0]]
+    assert played == [[0, 0], [1, 0], [0, 0]] and not is_memoryless(actor)
 
 
 def test_only_a_zip_and_a_search_need_a_learner(policies, saved, tmp_path, monkeypatch):
