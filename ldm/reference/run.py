@@ -96,12 +96,16 @@ def admit(spec: EnvSpec, config: ReferenceConfig, seed: int, folder: Path) -> No
     """
     collection = Path(config.zoo) if config.zoo else None
     mine = own_key(spec, config, folder)  # which is no finding for others
+    searched = False
     if not has_card(spec, config, seed, folder):
         home = card_folder(spec, folder)
         card = None if mine or not collection else zoo.take(spec, config, seed, collection, home)
+        searched = card is None
         card = card or choose(spec, config, seed, home)
         write_card(replace(card, given=mine), home / "card.json")
-    if collection and grows(config) and not mine and not zoo.holds(spec, config, collection):
+    if not collection or not grows(config) or mine:
+        return
+    if searched or not zoo.holds(spec, config, collection):
         zoo.publish(spec, folder, collection)
 
 

@@ -133,6 +133,9 @@ def test_an_expert_that_changed_since_is_not_taken(stocked, tmp_path):
     path = zoo.card_path(SPEC, stocked)
     change(path, policy={"id": "scripted/catch@0", "kind": "scripted", "hosted": None})
     assert taken(SPEC, stocked, tmp_path / "second").source == "run"
+    assert zoo.look_up(SPEC, stocked).policy["id"] == "scripted/catch@0"  # a zoo that only gives
+    now = taken(SPEC, stocked, tmp_path / "third", grow_zoo=True)
+    assert zoo.look_up(SPEC, stocked).policy["id"] == now.policy["id"] == "scripted/catch@1"
 
 
 @pytest.mark.parametrize(
