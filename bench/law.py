@@ -46,7 +46,7 @@ SIZES = {  # in blocks: 0.38, 1.15, 2.9 and 8.0 M
 SHARES = (1, 4)  # of the training streams' data: all, and one in four
 RATE, WIDTH = 4e-3, 160  # of AdamW at that width: docs/decisions/0022-one-model.md
 VALIDATED = 40  # bins that the loss is measured on
-FEWEST = 50  # steps: a shorter training is all warm-up
+FEWEST = 50  # steps: a shorter training says little
 
 
 @dataclass(frozen=True)
