@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import bare_package  # noqa: F401 (adapters of foreign groups import it)
 import channel
 import numpy as np
 import padding

@@ -169,6 +169,17 @@ def test_rows_are_those_of_envpools_own_interface(name):
     env.close()
 
 
+@pytest.mark.parametrize("id", ["Snake-v1", "Tetris-v0", "Sokoban-v0", "SearchAndRescue-v0"])
+def test_a_count_of_steps_never_leaves_its_space(id):
+    """A policy that lives to the horizon is shown it."""
+    env = make(f"envpool/{id}", 1, seed=0)
+    try:
+        counts = [leaf for leaf in spaces.leaves(env.observation) if "step" in leaf.path]
+        assert len(counts) == 1 and counts[0].range[1] >= env.spec.horizon
+    finally:
+        env.close()
+
+
 def test_what_was_handed_over_is_never_written_again():
     env = make("envpool/Pong-v5", 2, seed=0)
     timesteps = play(env, 40)

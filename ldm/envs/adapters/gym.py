@@ -14,10 +14,10 @@ import random
 import numpy as np
 
 
-def build(make: str, split: str, instance: int = 0, **options):
+def build(make: str, split: str, instance: int = 0, reseed: bool = False, **options):
     """`make`: "package.module:Class", or a function that returns an environment. `instance`: seed
-    of what it draws (weights, maps ...), so that every stream plays the same problem. `options`:
-    its arguments."""
+    of what it draws (weights, maps ...), so that every stream plays the same problem. `reseed`: for
+    what takes chance from the system at every reset without a seed. `options`: its arguments."""
     module, _, name = make.partition(":")
     generators = Generators(instance)
     with generators:
@@ -26,7 +26,7 @@ def build(make: str, split: str, instance: int = 0, **options):
             cls, "seed"
         ):  # gym 0.26 dropped it; environments that are older call it
             cls = type(name, (cls,), {"seed": lambda self, seed=None: [seed]})
-        return Modern(cls(**options), generators)
+        return Modern(cls(**options), generators, reseed)
 
 
 class Generators(contextlib.AbstractContextManager):
@@ -57,8 +57,8 @@ class Generators(contextlib.AbstractContextManager):
 class Modern:
     """`env` with reset(seed) → (observation, info) and five values a step."""
 
-    def __init__(self, env, generators: Generators):
-        self.env, self.generators = env, generators
+    def __init__(self, env, generators: Generators, reseed: bool = False):
+        self.env, self.generators, self.reseed = env, generators, reseed
         self.takes_seed = "seed" in inspect.signature(env.reset).parameters
         self.old_seed = callable(getattr(env, "seed", None))
 
@@ -78,7 +78,9 @@ class Modern:
         if seed is not None:
             self.generators.seed(seed)
         with self.generators:
-            if seed is not None and self.old_seed:
+            if seed is None and self.reseed:
+                seed = random.getrandbits(31)
+            elif seed is not None and self.old_seed:
                 self.env.seed(seed)
             result = self.env.reset(seed=seed) if self.takes_seed else self.env.reset()
         modern = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)

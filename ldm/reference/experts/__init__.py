@@ -136,10 +136,11 @@ class Markov:
 
 
 class Hosted:
-    """An actor that repeats what the expert inside the environment says."""
+    """An actor that repeats what the expert inside the environment says. memoryless: that it says
+    the same wherever the same is observed."""
 
-    def __init__(self, id: str):
-        self.id = id
+    def __init__(self, id: str, memoryless: bool = False):
+        self.id, self.memoryless = id, memoryless
 
     def act(self, timestep: TimeStep) -> Arrays:
         if timestep.expert is None:
