@@ -91,7 +91,9 @@ def test_the_controller_is_better_than_doing_nothing(id):
 
 
 @control
-@pytest.mark.parametrize("id", ["anesthesim/PropofolHard", "cardiosim/Dosing", "ophthasim/AntiVEGF"])
+@pytest.mark.parametrize(
+    "id", ["anesthesim/PropofolHard", "cardiosim/Dosing", "ophthasim/AntiVEGF"]
+)
 def test_a_seed_fixes_all_episodes_and_they_differ(id):
     def once() -> np.ndarray:
         env = make(id, 2, seed=5)

@@ -112,7 +112,7 @@ def regulator(plant: Plant):
             correction = gains.L @ (plant.seen - gains.C @ estimate)
             estimate = gains.A @ estimate + gains.B @ plant.done + correction
         action = -gains.K @ estimate
-        return np.clip(action, plant.action_space.low, plant.action_space.high)
+        return np.clip(action, -plant.env.action_limit, plant.env.action_limit)
 
     return act
 

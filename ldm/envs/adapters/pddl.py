@@ -76,13 +76,11 @@ class Problem:
         ]
         for choice in itertools.product(*objects):
             values = dict(zip(operator.params, choice))
-            place = lambda x: domain.predicates[x.predicate.name](
-                *[values.get(v, v) for v in x.variables]
-            )
             action = domain.predicates[operator.name](*choice) if asked else None
-            needs, lacks = set(), set()
+            needs: set = set()
+            lacks: set = set()
             for condition in literals(operator.preconds):
-                atom = place(condition)
+                atom = self._placed(condition, values)
                 if condition.predicate.name in asking:
                     action = atom
                 elif condition.predicate.name in changed:
@@ -91,8 +89,14 @@ class Problem:
                     break
             else:
                 effects = literals(operator.effects)
-                adds = {place(x) for x in effects if not x.is_anti}
-                yield action, needs, lacks, adds, {place(x) for x in effects if x.is_anti}
+                adds = {self._placed(x, values) for x in effects if not x.is_anti}
+                deletes = {self._placed(x, values) for x in effects if x.is_anti}
+                yield action, needs, lacks, adds, deletes
+
+    def _placed(self, literal, values: dict):
+        """The atom of a literal, with objects in the place of variables."""
+        objects = [values.get(variable, variable) for variable in literal.variables]
+        return self.env.domain.predicates[literal.predicate.name](*objects)
 
     def _possible(self, lifted: list) -> list:
         """Those that may become possible if nothing is ever deleted."""
@@ -145,12 +149,10 @@ def problem(make: str, number: int, operators: bool) -> Problem:
     raises."""
     bare("pddlgym")  # it would import what draws pictures
     core = importlib.import_module("pddlgym.core")
-    home = Path(core.__file__).parent / "pddl"
+    home = Path(str(core.__file__)).parent / "pddl"
     if not (home / f"{make}.pddl").is_file():
         raise LookupError(f"PDDLGym has no domain {make}")
-    env = core.PDDLEnv(
-        str(home / f"{make}.pddl"), str(home / make), operators_as_actions=operators
-    )
+    env = core.PDDLEnv(str(home / f"{make}.pddl"), str(home / make), operators_as_actions=operators)
     if number >= len(env.problems):
         raise LookupError(f"{make} has {len(env.problems)} problems, not number {number}")
     env.fix_problem_index(number)
@@ -194,7 +196,8 @@ def shortest(env: Planning):
 
     def act() -> np.ndarray:
         problem, far = env.problem, len(env.problem.reached)
-        ways = [(problem.reached.get(then, far), action) for action, then in problem.after(env.state)]
+        after = problem.after(env.state)
+        ways = [(problem.reached.get(then, far), action) for action, then in after]
         return np.array(min(ways)[1] if ways else 0)
 
     return act
