@@ -53,10 +53,19 @@ def measure(variants: dict[str, dict], runs: list[Path], out: Path, **evaluate) 
         recipe = replace(recipe, evaluate=replace(recipe.evaluate, **evaluate))
         for name, settings in variants.items():
             if (name, run.name) not in done:
-                row = {"variant": name, "run": run.name} | score(name, recipe, settings, run)
-                with out.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(f"{name}, seed {row['seed']}: mean {row['mean']:.3f}", flush=True)
+                keep(name, run, score(name, recipe, settings, run), out)
+                shutil.rmtree(folder_of(name, run))
+
+
+def folder_of(name: str, run: Path) -> Path:
+    return run / "variants" / name.replace(" ", "-").replace(",", "")
+
+
+def keep(name: str, run: Path, row: dict, out: Path) -> None:
+    """Appends a row to `out` and tells."""
+    with out.open("a") as file:
+        file.write(json.dumps({"variant": name, "run": run.name} | row) + "\n")
+    print(f"{name}, seed {row['seed']}: mean {row['mean']:.3f}", flush=True)
 
 
 def changed(recipe: Recipe, settings: dict) -> Recipe:
@@ -69,8 +78,8 @@ def changed(recipe: Recipe, settings: dict) -> Recipe:
 
 
 def score(name: str, recipe: Recipe, settings: dict, run: Path) -> dict:
-    """What a variant of the run reaches."""
-    folder = run / "variants" / name.replace(" ", "-").replace(",", "")
+    """What a variant of the run reaches; its folder stays."""
+    folder = folder_of(name, run)
     folder.mkdir(parents=True, exist_ok=True)
     own = {part for part, makers in MADE.items() if any(k.startswith(makers) for k in settings)}
     for part in {"references", *MADE} - own:
@@ -86,7 +95,7 @@ def score(name: str, recipe: Recipe, settings: dict, run: Path) -> dict:
     evaluate_stage(recipe, folder)
     found = report.build(recipe, folder)
     scores = {e["id"]: round(e["normalised"]["mean"], 4) for e in found["environments"]}
-    row = {
+    return {
         "seed": recipe.seed,
         "mean": found["summary"]["mean"],
         "ci": found["summary"]["ci"]["mean"],
@@ -97,8 +106,6 @@ def score(name: str, recipe: Recipe, settings: dict, run: Path) -> dict:
         "scores": scores,
         "commit": commit(),
     }
-    shutil.rmtree(folder)
-    return row
 
 
 def main() -> None:
