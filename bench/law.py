@@ -3,6 +3,8 @@
     python -m ldm.bench.law run RUN [--out docs/results/law.jsonl] [--budgets 2e13 6e13 2e14]
     python -m ldm.bench.law fit docs/results/law.jsonl [--blocks 308e6] [--tokens 22e9]
 
+`fit` tells the law and draws it beside the rows, as an SVG.
+
 RUN is a folder with a mix (runs/<name>); of its streams one is kept for validation, the others are
 trained on, or one in four of them. Every combination of budget, size and data is trained to the end
 of its own schedule, the cheapest first, and has its row in --out as it ends: killed and started
@@ -24,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ldm.bench import law_fit
+from ldm.bench import law_fit, law_plot
 from ldm.config import ModelConfig, Recipe, TrainConfig, build
 from ldm.data.lines import read_lines
 from ldm.data.loader import Loader
@@ -232,7 +234,8 @@ def main(arguments: list[str] | None = None) -> None:
     if asked.command == "run":
         measure(asked.run, asked.out, asked.budgets)
     else:
-        law_fit.tell(rows(asked.rows), asked.blocks, asked.tokens)
+        law = law_fit.tell(rows(asked.rows), asked.blocks, asked.tokens)
+        law_plot.draw(rows(asked.rows), law, asked.rows.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def _solve(points: np.ndarray, losses: np.ndarray, start: np.ndarray):
     return least_squares(residual, start, bounds=(LOW, HIGH), loss="huber", f_scale=HUBER)
 
 
-def tell(rows: list[dict], blocks: float, tokens: float) -> None:
+def tell(rows: list[dict], blocks: float, tokens: float) -> Law:
     """Prints the law, the best size of every budget, and what the law says of a larger model."""
     law = fit(rows)
     for name, (value, low, high) in law.numbers().items():
@@ -95,3 +95,4 @@ def tell(rows: list[dict], blocks: float, tokens: float) -> None:
     value, low, high = law.at(blocks, tokens, tokens)
     span = f"{value:.3f} [{low:.3f}, {high:.3f}] nats a label, by {optimisers} alone"
     print(f"{blocks / 1e6:,.0f} M in blocks on {tokens / 1e9:,.1f} G tokens: {span}")
+    return law

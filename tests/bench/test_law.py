@@ -10,7 +10,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "data"))  # examples.py
 
-from ldm.bench import law, law_fit
+from ldm.bench import law, law_fit, law_plot
 from ldm.config import ModelConfig, TrainConfig
 from ldm.data import mix
 from ldm.data.manifest import read_manifest
@@ -35,6 +35,19 @@ def test_a_known_law_is_found_again():
     true = law_fit._loss(KNOWN, np.array([[308e6, 22e9, 22e9]]))[0]
     value, low, high = found.at(308e6, 22e9, 22e9)
     assert value == pytest.approx(true, rel=0.05) and low < true * 1.02 and high > true * 0.98
+
+
+def test_the_picture_has_every_budget_and_size(tmp_path):
+    made = [
+        {"budget": budget, "size": f"{blocks / 1e6}M", "share": share, "blocks": blocks}
+        | {"tokens": budget / blocks, "unique": 1e7 / share, "loss": 1.0 + 1e6 / (budget / blocks)}
+        | {"steps": 20, "flops": budget, "curve": [[10, 2.0], [20, 1.5]]}
+        for budget in (2e13, 6e13) for blocks in (0.4e6, 1.2e6) for share in (1, 4)
+    ]  # fmt: skip
+    law_plot.draw(made, law_fit.fit(made, resamples=2), tmp_path / "law.svg")
+    text = (tmp_path / "law.svg").read_text()
+    for said in ("2e+13 FLOPs", "6e+13 FLOPs", "0.4M in blocks", "1.2M in blocks"):
+        assert text.count(said) == 1
 
 
 def test_few_rows_make_no_law():
