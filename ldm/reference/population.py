@@ -31,16 +31,20 @@ class PopulationARS(ARS):
     def __init__(self, env: Normalised, horizon: int, **arguments):
         self.source = env
         arguments["policy_kwargs"]["activation_fn"] = torch.nn.Tanh
-        self.limit = max(FIRST, horizon // SHARE)
+        self.horizon, self.limit = horizon, max(FIRST, horizon // SHARE)
         super().__init__("MlpPolicy", env, n_delta=env.num_envs // 2, **arguments)
 
     def learn(self, *arguments, **keywords):
         if self.num_timesteps:
-            self.limit *= 2
+            self.play_longer()
         try:
             return super().learn(*arguments, **keywords)
         except _Over:
             return self
+
+    def play_longer(self) -> None:
+        """Twice the steps of a member; not for ever, where all earn the same for ever."""
+        self.limit = max(self.limit, min(2 * self.limit, self.horizon))
 
     def set_parameters(self, load_path_or_dict, exact_match=True, device="auto"):
         parameters = dict(load_path_or_dict)
@@ -67,7 +71,7 @@ class PopulationARS(ARS):
             if not callback.on_step():
                 raise _Over
         if (total == total[0]).all():
-            self.limit *= 2
+            self.play_longer()
         return torch.from_numpy(total.astype(np.float32))
 
     def _members(self, weights: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:

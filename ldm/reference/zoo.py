@@ -33,7 +33,7 @@ from ldm.reference.network import checksum, load_network
 from ldm.reference.strength import is_floor, strength
 
 MODEL = "model"
-LARGEST = 300_000  # bytes of a policy that the zoo keeps
+LARGEST = 1_000_000  # bytes of a policy that the zoo keeps
 
 
 def card_path(spec: EnvSpec, zoo: Path) -> Path:

@@ -205,6 +205,9 @@ def test_members_play_longer_stretches_in_every_call_and_where_they_earned_alike
     assert model.limit == 4
     model.learn(1, reset_num_timesteps=False)
     assert model.limit == 16
+    for _ in range(100):
+        model.play_longer()
+    assert model.limit == 1000  # no episode is longer
     env.close()
 
 
