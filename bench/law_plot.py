@@ -10,7 +10,7 @@ from ldm.bench.plot import COLOURS
 
 def draw(rows: list[dict], law: Law, path: Path) -> None:
     """Writes an SVG: measured points (hollow: on a part of the data) with the law's lines, and the
-    training losses over FLOPs, each from its warm-up on."""
+    losses of trainings on all data over FLOPs."""
     import matplotlib
 
     matplotlib.use("svg")

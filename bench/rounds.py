@@ -32,7 +32,7 @@ def shares(scores: dict[str, float]) -> dict[str, float]:
 
 def measure(runs: list[Path], out: Path, episodes: int) -> None:
     """Trains and plays what has no row in `out`."""
-    done = {(row["variant"], row["run"]): row for row in rows(out)}
+    done = {(row["variant"], row["run"]) for row in rows(out)}
     for run in runs:
         if all((arm, run.name) in done for arm in ARMS):
             continue
