@@ -151,6 +151,10 @@ class EnvpoolEnv:
         return timestep._replace(started=timestep.started | bad)
 
     @property
+    def pids(self) -> list[int]:
+        return []
+
+    @property
     def fault_kinds(self) -> dict[str, int]:
         return {"value": self.faults} if self.faults else {}
 

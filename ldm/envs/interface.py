@@ -54,6 +54,11 @@ class VectorEnv(Protocol):
         """The same by kind (worker_process.Fault)."""
         ...
 
+    @property
+    def pids(self) -> list[int]:
+        """The processes that run its environments now, where it is not this one that does."""
+        ...
+
     def reset(self) -> TimeStep:
         """Starts every stream anew; `started` is true everywhere."""
         ...

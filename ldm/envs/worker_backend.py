@@ -249,7 +249,7 @@ class WorkerEnv:
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the workers that run now."""
+        """The workers that run now."""
         return [worker.pid for worker in self._workers]
 
     def close(self) -> None:

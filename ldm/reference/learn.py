@@ -4,11 +4,12 @@ Successive halving: all candidates that suit the action space train for a while,
 trains on, and so on until one is left, whose best scored snapshot is kept. Every rung spends the
 same number of environment steps. The budget in steps decides; the one in seconds, which all share
 alike, cuts off (then a second run may end elsewhere): a fast environment gets its learners more
-steps of it. Where the environment runs in this process those are seconds of the CPU, so that what
-else the machine does takes nothing away. A search that was killed goes on after the last candidate
-that finished a rung (journal.py).
+steps of it. They are seconds of the CPU, of this process and of the environments' workers, so that
+what else the machine does takes nothing away. A search that was killed goes on after the last
+candidate that finished a rung (journal.py).
 """
 
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from stable_baselines3.common.logger import Logger
 from ldm.config import ReferenceConfig
 from ldm.envs.interface import VectorEnv
 from ldm.envs.make import make
+from ldm.envs.processes import cpu_seconds
 from ldm.envs.rollout import RandomActor, returns
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError, let_pass
@@ -36,6 +38,7 @@ STREAMS = 32
 SAMPLES = 128  # random steps a stream that standardise the observation
 TRIALS = 16  # episodes that score a candidate after each rung
 POINTS = 8  # of a learning curve in one rung
+IDLE = 10  # seconds of the clock that count as one of the CPU where less is computed
 
 
 @dataclass
@@ -128,7 +131,7 @@ class Search:
 
     def train(self, candidate: Candidate, rung: int, steps: int, seconds: float) -> None:
         """More environment steps, at most so many seconds; then a score, and the best is kept."""
-        start = self.clock()
+        spent = stopwatch(self.env.env, self.judge)
         try:
             if candidate.model is None:
                 seed = seed_for("learner", self.seed, self.spec.id, candidate.name)
@@ -141,7 +144,7 @@ class Search:
             self.env.curve, self.env.steps = [], model.num_timesteps
             model.learn(
                 steps,
-                callback=lambda *_: self.clock() < start + seconds,
+                callback=lambda *_: spent() < seconds,
                 reset_num_timesteps=model.num_timesteps == 0,
             )
             candidate.steps = model.num_timesteps
@@ -156,13 +159,21 @@ class Search:
         except Exception as error:  # an algorithm that diverges is out; the others go on
             let_pass(error)
             candidate.failure = f"{type(error).__name__}: {error}"
-        candidate.seconds += self.clock() - start
+        candidate.seconds += spent()
         self.journal.note(candidate, rung)
 
-    @property
-    def clock(self) -> Callable[[], float]:
-        """Seconds that it spends: of the CPU, unless the environment has processes of its own."""
-        return time.process_time if self.spec.backend == "envpool" else time.monotonic
+
+def stopwatch(*envs: VectorEnv) -> Callable[[], float]:
+    """What tells the seconds spent from now on: of the CPU, by this process and the workers of
+    `envs`, or 1 / IDLE of the clock's where that is more: an environment may wait for a server."""
+
+    def cpu() -> float:
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        running = sum(cpu_seconds(pid) for env in envs for pid in env.pids)
+        return time.process_time() + ended.ru_utime + ended.ru_stime + running
+
+    spent, clock = cpu(), time.monotonic()
+    return lambda: max(cpu() - spent, (time.monotonic() - clock) / IDLE)
 
 
 def thinned(curve: list[tuple[int, float]]) -> list[list[float]]:

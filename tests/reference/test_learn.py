@@ -1,5 +1,9 @@
+import subprocess
+import sys
 import tempfile
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +20,7 @@ from ldm.envs.rollout import RandomActor, returns
 from ldm.errors import LdmError
 from ldm.reference.algorithms import candidates, export, normalised
 from ldm.reference.flat import Flattener, class_counts, raw_vector
-from ldm.reference.learn import fit_flattener, learn
+from ldm.reference.learn import IDLE, fit_flattener, learn, stopwatch
 from ldm.reference.network import NetworkActor, load_network
 from ldm.reference.sb3_env import Numbers, SB3Env
 from ldm.reference.zoo import LARGEST
@@ -74,6 +78,39 @@ def test_every_candidate_exports_the_policy_it_has(id):
         expected = flattener.arrays(chosen.reshape(4, -1))
         np.testing.assert_allclose(exported[0], expected[0], atol=1e-5, err_msg=name)
     env.close()
+
+
+BUSY = """
+import time
+input()
+begin = time.process_time()
+while time.process_time() < begin + 0.5: pass
+print(flush=True)
+input()
+"""
+
+
+def test_a_budget_counts_what_workers_compute_while_they_run_and_after():
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as worker:
+        spent = stopwatch(SimpleNamespace(pids=[worker.pid]))
+        worker.stdin.write(b"\n")
+        worker.stdin.flush()
+        worker.stdout.readline()
+        running = spent()
+        assert running > 0.45  # of half a second, counted in ticks of 10 ms
+        worker.stdin.write(b"\n")
+    assert spent() >= running
+
+
+def test_a_budget_counts_the_clock_only_where_an_environment_waits(monkeypatch):
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    spent = stopwatch()
+    before = spent()
+    now += 100
+    assert spent() - before == pytest.approx(100 / IDLE, abs=0.5)
 
 
 def small_actor(**changes) -> NetworkActor:
