@@ -78,8 +78,21 @@ def _solve(points: np.ndarray, losses: np.ndarray, start: np.ndarray):
     return least_squares(residual, start, bounds=(LOW, HIGH), loss="huber", f_scale=HUBER)
 
 
+def foretold(rows: list[dict], resamples: int = RESAMPLES) -> dict[str, tuple[float, float, float]]:
+    """Name of every training of the largest budget → its loss by a law of the smaller ones, with
+    the ends of its interval; empty where those are too few to have one."""
+    most = max(row["budget"] for row in rows)
+    smaller = [row for row in rows if row["budget"] < most]
+    if len(smaller) <= len(NAMES):
+        return {}
+    law = fit(smaller, resamples)
+    largest = [row for row in rows if row["budget"] == most]
+    return {row["name"]: law.at(row["blocks"], row["tokens"], row["unique"]) for row in largest}
+
+
 def tell(rows: list[dict], blocks: float, tokens: float) -> Law:
-    """Prints the law, the best size of every budget, and what the law says of a larger model."""
+    """Prints the law, the best size of every budget, how well the largest budget follows from the
+    others, and what the law says of a larger model. Raises ValueError for too few rows."""
     law = fit(rows)
     for name, (value, low, high) in law.numbers().items():
         print(f"{name:>6} {value:.4g} [{low:.4g}, {high:.4g}]")
@@ -91,6 +104,11 @@ def tell(rows: list[dict], blocks: float, tokens: float) -> Law:
                 print(
                     f"{budget:.0e} FLOPs, 1/{share} of the data: {best['size']} {best['loss']:.4f}"
                 )
+    measured = {row["name"]: row["loss"] for row in rows}
+    for name, (value, low, high) in foretold(rows).items():
+        print(
+            f"{name}: {measured[name]:.4f}, by smaller budgets {value:.3f} [{low:.3f}, {high:.3f}]"
+        )
     optimisers = ", ".join(sorted({row["optimizer"] for row in rows}))
     value, low, high = law.at(blocks, tokens, tokens)
     span = f"{value:.3f} [{low:.3f}, {high:.3f}] nats a label, by {optimisers} alone"

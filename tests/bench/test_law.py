@@ -18,7 +18,8 @@ from ldm.data.manifest import read_manifest
 KNOWN = np.array([np.log(0.4), np.log(40.0), 0.35, np.log(300.0), 0.4, np.log(8.0)])
 
 
-def test_a_known_law_is_found_again():
+def measured() -> list[dict]:
+    """Rows of KNOWN with noise; what 1e8 tokens take is the largest budget."""
     rng, made = np.random.default_rng(1), []
     for blocks in (0.4e6, 1.2e6, 2.9e6, 8e6):
         for tokens in (3e6, 1e7, 3e7, 1e8):
@@ -26,8 +27,13 @@ def test_a_known_law_is_found_again():
                 loss = law_fit._loss(KNOWN, np.array([[blocks, tokens, min(tokens, unique)]]))[0]
                 noisy = float(loss * np.exp(rng.normal(0, 2e-4)))
                 point = {"blocks": blocks, "tokens": tokens, "unique": min(tokens, unique)}
-                made.append(point | {"loss": noisy})
-    found = law_fit.fit(made, resamples=20)
+                facts = {"name": str(len(made)), "budget": tokens, "loss": noisy}
+                made.append(point | facts)
+    return made
+
+
+def test_a_known_law_is_found_again():
+    found = law_fit.fit(measured(), resamples=20)
     for name, (value, low, high) in found.numbers().items():
         assert low <= value <= high, name
     alpha, beta = (found.numbers()[name][0] for name in ("alpha", "beta"))
@@ -35,6 +41,16 @@ def test_a_known_law_is_found_again():
     true = law_fit._loss(KNOWN, np.array([[308e6, 22e9, 22e9]]))[0]
     value, low, high = found.at(308e6, 22e9, 22e9)
     assert value == pytest.approx(true, rel=0.05) and low < true * 1.02 and high > true * 0.98
+
+
+def test_smaller_budgets_foretell_the_largest():
+    made = measured()
+    losses = {row["name"]: row["loss"] for row in made if row["budget"] == 1e8}
+    said = law_fit.foretold(made, resamples=5)
+    assert {name: value for name, (value, _, _) in said.items()} == pytest.approx(losses, rel=0.02)
+    spoilt = [row | {"loss": row["loss"] * (1 if row["budget"] < 1e8 else 2)} for row in made]
+    assert law_fit.foretold(spoilt, resamples=5) == said
+    assert law_fit.foretold(made[:6]) == {}
 
 
 def test_the_picture_has_every_budget_and_size(tmp_path):
