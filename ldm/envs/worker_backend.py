@@ -249,8 +249,8 @@ class WorkerEnv:
 
     @property
     def pids(self) -> list[int]:
-        """The workers that run now."""
-        return [worker.pid for worker in self._workers]
+        """The workers that run now; none once it is closed."""
+        return [worker.pid for worker in self._workers if worker.process]
 
     def close(self) -> None:
         """Lets the environments close, then kills what is left. May be called twice."""

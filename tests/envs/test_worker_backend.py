@@ -269,8 +269,10 @@ def test_a_parent_that_is_stopped_leaves_no_worker(kind, sign, faulty, tmp_path)
 def test_a_closed_environment_refuses_to_step(faulty, opened):
     env = opened(faulty("fine"), 1, seed=0)
     env.reset()
+    assert len(env.pids) == 1
     env.close()
     env.close()
+    assert env.pids == []
     with pytest.raises(RuntimeError, match="closed"):
         env.step(act(env, 0))
 
