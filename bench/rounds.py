@@ -24,10 +24,12 @@ MOST = 4.0  # the share of what scores less
 HALF, ARMS = "half", ("even", "by score")
 
 
-def shares(scores: dict[str, float]) -> dict[str, float]:
-    """Environment → share of the mix, where it is not 1."""
-    share = lambda score: next((share for least, share in SHARES if score >= least), MOST)
-    return {id: share(score) for id, score in sorted(scores.items()) if share(score) != 1}
+def shares(scores: dict[str, float], before: dict[str, float] | None = None) -> dict[str, float]:
+    """Environment → share of the mix, where it is not 1. before: the shares that gave the scores
+    (default 1), which are at most halved: what has been learnt at four is lost at a half."""
+    need = lambda score: next((share for least, share in SHARES if score >= least), MOST)
+    found = {id: max(need(scores[id]), (before or {}).get(id, 1.0) / 2) for id in sorted(scores)}
+    return {id: share for id, share in found.items() if share != 1}
 
 
 def measure(runs: list[Path], out: Path, episodes: int) -> None:
@@ -58,7 +60,8 @@ def following(run: Path) -> str:
     """The lines of TOML for a training after `run`, which has a report. Paths are the caller's."""
     report = json.loads((run / "report.json").read_text())
     seen = [e for e in report["environments"] if e["part"] == "seen" and e["normalised"]]
-    found = shares({e["id"]: e["normalised"]["mean"] for e in seen})
+    before = recipe_of(run).mix.weights
+    found = shares({e["id"]: e["normalised"]["mean"] for e in seen}, before)
     lines = ["[train]", f'start_from = "{run}/train/model"', "", "[mix.weights]"]
     return "\n".join([*lines, *(f'"{id}" = {share}' for id, share in found.items())])
 

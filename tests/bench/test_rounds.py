@@ -17,10 +17,11 @@ def test_what_scores_low_has_most_and_a_share_of_one_is_not_told():
     assert rounds.shares(scores) == {"a": 0.5, "c": 2.0, "d": 3.0, "e": 4.0}
 
 
-def run_of(folder, scores: dict[str, float]):
+def run_of(folder, scores: dict[str, float], before: dict[str, float] | None = None):
     folder.mkdir()
-    recipe = json.dumps({"recipe": asdict(load_recipe("ablations"))}, default=str)
-    (folder / "recipe.json").write_text(recipe)
+    recipe = asdict(load_recipe("ablations"))
+    recipe["mix"]["weights"] = before or {}
+    (folder / "recipe.json").write_text(json.dumps({"recipe": recipe}, default=str))
     seen = [{"id": id, "part": "seen", "normalised": {"mean": s}} for id, s in scores.items()]
     other = {"id": "x", "part": "held_out", "normalised": {"mean": 0.0}}
     (folder / "report.json").write_text(json.dumps({"environments": [*seen, other]}))
@@ -63,3 +64,9 @@ def test_the_lines_for_a_further_training_are_of_what_was_seen(tmp_path):
     lines = tomllib.loads(rounds.following(run_of(tmp_path / "run", {"a/b": 0.99, "a/c": 0.1})))
     assert lines["mix"]["weights"] == {"a/b": 0.5, "a/c": 4.0}
     assert lines["train"]["start_from"] == f"{tmp_path}/run/train/model"
+
+
+def test_a_share_that_taught_is_at_most_halved(tmp_path):
+    scores, before = {"a/b": 0.99, "a/c": 0.99, "a/d": 0.99, "a/e": 0.1}, {"a/b": 4.0, "a/c": 2.0}
+    lines = tomllib.loads(rounds.following(run_of(tmp_path / "run", scores, before)))
+    assert lines["mix"]["weights"] == {"a/b": 2.0, "a/d": 0.5, "a/e": 4.0}
