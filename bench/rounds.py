@@ -26,7 +26,7 @@ HALF, ARMS = "half", ("even", "by score")
 
 def shares(scores: dict[str, float], before: dict[str, float] | None = None) -> dict[str, float]:
     """Environment → share of the mix, where it is not 1. before: the shares that gave the scores
-    (default 1), which are at most halved: what has been learnt at four is lost at a half."""
+    (default 1), which are at most halved: a good score does not say that less would do."""
     need = lambda score: next((share for least, share in SHARES if score >= least), MOST)
     found = {id: max(need(scores[id]), (before or {}).get(id, 1.0) / 2) for id in sorted(scores)}
     return {id: share for id, share in found.items() if share != 1}
