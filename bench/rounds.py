@@ -1,12 +1,12 @@
-"""Whether shares of the mix by score are better than even ones.
+"""Whether shares of the mix by score are better than even ones, and than those set by hand.
 
     python -m ldm.bench.rounds run RUN... [--episodes 10] [--out docs/results/rounds.jsonl]
     python -m ldm.bench.rounds next RUN
 
-Each RUN is a finished run of one seed. `run` trains half of its steps and plays; then, from that
-model, the other half twice: with even shares, and with `shares` of what was scored. A row for each
-as it ends: killed and started again, it goes on where it was. `next` prints what a recipe for a
-further training, after RUN, needs.
+Each RUN is a finished run of one seed. `run` trains half of its steps with even shares and plays;
+then, from that model, the other half three times: with even shares again, with `shares` of what was
+scored, and with those of the recipe. A row for each as it ends: killed and started again, it goes on
+where it was. `next` prints what a recipe for a further training, after RUN, needs.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from ldm.cli.stages import resolve
 
 SHARES = ((0.97, 0.5), (0.9, 1.0), (0.8, 2.0), (0.5, 3.0))  # (score from which on, share)
 MOST = 4.0  # the share of what scores less
-HALF, ARMS = "half", ("even", "by score")
+HALF, ARMS = "half", ("even", "by score", "by hand")
 
 
 def shares(scores: dict[str, float], before: dict[str, float] | None = None) -> dict[str, float]:
@@ -41,14 +41,14 @@ def measure(runs: list[Path], out: Path, episodes: int) -> None:
         recipe = resolve(recipe_of(run), run)
         recipe = replace(recipe, evaluate=replace(recipe.evaluate, episodes=episodes))
         half = recipe.train.steps // 2
-        first = score(HALF, recipe, {"train.steps": half}, run)
+        first = score(HALF, recipe, {"train.steps": half, "mix.weights": {}}, run)
         if (HALF, run.name) not in done:
             keep(HALF, run, first, out)
         goes_on = {
             "train.steps": recipe.train.steps - half,
             "train.start_from": str((folder_of(HALF, run) / "train/model").resolve()),
         }
-        for arm, weights in zip(ARMS, ({}, shares(first["scores"]))):
+        for arm, weights in zip(ARMS, ({}, shares(first["scores"]), recipe.mix.weights)):
             if (arm, run.name) not in done:
                 row = score(arm, recipe, goes_on | {"mix.weights": weights}, run)
                 keep(arm, run, row, out)

@@ -28,8 +28,9 @@ def run_of(folder, scores: dict[str, float], before: dict[str, float] | None = N
     return folder
 
 
-def test_both_halves_begin_with_the_same_model_and_a_killed_call_goes_on(tmp_path, monkeypatch):
-    run, out = run_of(tmp_path / "run", {}), tmp_path / "out" / "rounds.jsonl"
+def test_second_halves_begin_with_the_same_model_and_a_killed_call_goes_on(tmp_path, monkeypatch):
+    by_hand = {"envpool/CartPole-v1": 0.5}
+    run, out = run_of(tmp_path / "run", {}, by_hand), tmp_path / "out" / "rounds.jsonl"
     out.parent.mkdir()
     played: list = []
 
@@ -50,13 +51,14 @@ def test_both_halves_begin_with_the_same_model_and_a_killed_call_goes_on(tmp_pat
         rounds.measure([run], out, 6)
     rounds.measure([run], out, 6)
     rounds.measure([run], out, 6)
-    assert [name for name, _ in played] == ["half", "even", "by score", "half", "by score"]
-    (_, half), (_, even), (_, better), *_ = played
-    assert half == {"train.steps": 400}
-    assert even["train.start_from"] == better["train.start_from"]
+    assert [n for n, _ in played] == ["half", "even", "by score", "half", "by score", "by hand"]
+    (_, half), (_, even), _, _, (_, better), (_, known) = played
+    assert half == {"train.steps": 400, "mix.weights": {}}
+    assert even["train.start_from"] == better["train.start_from"] == known["train.start_from"]
     assert even["mix.weights"] == {} and better["mix.weights"] == {"envpool/CartPole-v1": 4.0}
+    assert known["mix.weights"] == by_hand
     names = [json.loads(line)["variant"] for line in out.read_text().splitlines()]
-    assert names == ["half", "even", "by score"]
+    assert names == ["half", "even", "by score", "by hand"]
     assert not any((run / "variants").iterdir())
 
 
