@@ -6,7 +6,7 @@ import pytest
 from ldm.envs.catalogue import find
 from ldm.envs.interface import TimeStep
 from ldm.reference import experts
-from ldm.reference.experts import neurogym
+from ldm.reference.experts import flight, neurogym
 
 
 def actor(id: str):
@@ -121,3 +121,43 @@ def test_looking_ahead_needs_the_state_and_repairs_what_is_down():
     (action,) = planner.act(idle)
     assert action[0].argmax() == 3 and action.sum() == 1
     assert planner.act(idle)[0].tolist() == action.tolist()  # a function of what is seen
+
+
+def quaternion_of(axis: int, angle: float) -> list[float]:
+    quaternion = [0.0, 0.0, 0.0, np.cos(angle / 2)]
+    quaternion[axis] = np.sin(angle / 2)
+    return quaternion
+
+
+@pytest.mark.parametrize("heading", [0.0, 2.0, -3.0])
+def test_a_quadcopter_comes_home_from_anywhere_whatever_its_heading(heading):
+    dt, position, speed = 1 / 40, np.array([2.0, -1.5, 0.4]), np.zeros(3)
+    body = flight.rotation(np.array([quaternion_of(2, heading)]))[0]
+    act = actor("pyflyt/QuadX-Hover-v4").act
+    for _ in range(160):
+        x, y, z, w = quaternion(body)
+        seen = np.concatenate([np.zeros(3), [x, y, z, w], body.T @ speed, position, np.zeros(8)])
+        *rates, thrust = act(timestep(seen[None]))[0][0]
+        p, q, r = np.array(rates) * dt
+        body = body @ np.array([[1, -r, q], [r, 1, -p], [-q, p, 1]])
+        body = np.linalg.qr(body)[0] * np.sign(np.diag(np.linalg.qr(body)[1]))
+        push = 9.81 * (thrust / flight.HOVER) ** 2 * body[:, 2]
+        speed = speed + dt * (push - [0, 0, 9.81])
+        position = position + dt * speed
+    assert np.abs(position - flight.HOME).max() < 0.05 and np.abs(speed).max() < 0.1
+
+
+def quaternion(body: np.ndarray) -> np.ndarray:
+    """x y z w of a matrix whose rotation is less than half a turn."""
+    w = np.sqrt(1 + np.trace(body)) / 2
+    skew = body - body.T
+    return np.array([skew[2, 1], skew[0, 2], skew[1, 0], 4 * w * w]) / (4 * w)
+
+
+@pytest.mark.parametrize("heading", [0.0, 2.0])
+def test_a_fixed_wing_banks_to_the_side_of_its_target_and_pulls_up_to_a_high_one(heading):
+    act = actor("pyflyt/Fixedwing-Waypoints-v3").act
+    flown = [0, 0, 0, *quaternion_of(2, heading), 20, 0, 0, 0, 0, 10, *[0] * 10]
+    seen = [[*flown, *target, 0, 0, 0] for target in ([30, 10, 0], [30, -10, 0], [30, 0, 10])]
+    left, right, high = act(timestep(np.array(seen, float)))[0]
+    assert left[0] < 0 < right[0] and high[0] == pytest.approx(0) and high[1] < 0
