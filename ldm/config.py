@@ -20,8 +20,8 @@ class ReferenceConfig:
 
     episodes: int = 64  # episodes that score the random and the reference policy
     budget_steps: int = 200_000  # environment steps to learn a reference in; 0: experts only
-    budget_seconds: float = 120.0  # seconds to learn a reference in
-    play_seconds: float = 600.0  # seconds that scoring one policy may take
+    budget_seconds: float = 120.0  # CPU seconds to learn a reference in
+    play_seconds: float = 600.0  # CPU seconds that scoring one policy may take
     zoo: str = ""  # folder of references found before, taken where they fit; from the recipe
     grow_zoo: bool = False  # put what is found into that folder too
     # environment → a reference of your own: "sb3:file.zip" (found from the recipe),

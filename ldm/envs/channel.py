@@ -7,6 +7,7 @@ authenticated by inheritance, for only the worker and what it starts can hold th
 """
 
 import json
+import math
 import mmap
 import struct
 import time
@@ -28,13 +29,23 @@ def receive(sock, seconds: float | None = None, watch=None) -> dict:
     """The next message. Raises EOFError, TimeoutError after `seconds`, ValueError on noise.
 
     Call and reply alternate, so whatever arrives belongs to this message: it takes one system call.
-    `watch` is called every WATCH_SECONDS in which nothing arrives, and may raise.
+    `watch` is called every WATCH_SECONDS in which nothing arrives, and may raise; the seconds that
+    it returns do not count.
     """
-    deadline = None if seconds is None else time.monotonic() + seconds
+    deadline = math.inf if seconds is None else time.monotonic() + seconds
     data = bytearray()
     size = 4
     while len(data) < size:
-        part = sock.recv(1 << 16) if deadline is None else _part(sock, deadline, watch)
+        if deadline < math.inf:
+            left = deadline - time.monotonic()
+            sock.settimeout(min(max(left, 1e-3), WATCH_SECONDS))
+        try:
+            part = sock.recv(1 << 16)
+        except TimeoutError:
+            deadline += watch() if watch else 0.0
+            if time.monotonic() >= deadline:
+                raise
+            continue
         if not part:
             raise EOFError("the other side closed the channel")
         data += part
@@ -43,19 +54,6 @@ def receive(sock, seconds: float | None = None, watch=None) -> dict:
     if len(data) > size:
         raise ValueError(f"{len(data)} bytes for a message of {size}: the channel is out of step")
     return json.loads(data[4:])
-
-
-def _part(sock, deadline: float, watch) -> bytes:
-    while True:
-        left = deadline - time.monotonic()
-        sock.settimeout(min(max(left, 1e-3), WATCH_SECONDS))
-        try:
-            return sock.recv(1 << 16)
-        except TimeoutError:
-            if left <= WATCH_SECONDS:
-                raise
-            if watch:
-                watch()
 
 
 class Views(NamedTuple):

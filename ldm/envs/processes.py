@@ -117,6 +117,15 @@ def cpu_seconds(pid: int) -> float:
     return sum(int(fields[field - 3]) for field in range(14, 18)) / os.sysconf("SC_CLK_TCK")
 
 
+def starved_seconds(pid: int) -> float:
+    """How long a process, by its first thread, has wanted a CPU that others had; 0 once it is gone,
+    or where the kernel does not count it. By proc_schedstat: the second number is nanoseconds."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (FileNotFoundError, ProcessLookupError, IndexError):
+        return 0.0
+
+
 if __name__ == "__main__":
     sys.stdin.buffer.read()
     for _ in range(2):  # the second time what was being started the first

@@ -59,6 +59,7 @@ class WorkerProcess:
         self.log: IO[bytes]
         self.statm: int | None = None
         self.strikes = self.good = 0
+        self.starved = 0.0
 
     def start(self, config: dict, seeds: list[int], memory: int) -> dict:
         """Starts the process and builds its environments; the reply holds their spaces."""
@@ -87,7 +88,12 @@ class WorkerProcess:
             channel.send(self.control, message)
 
     def receive(self, seconds: float) -> dict:
-        """The reply to the last call. Raises Fault."""
+        """The reply to the last call. Raises Fault.
+
+        Seconds in which the worker wanted a CPU and others had it do not count: on a busy machine
+        it is no fault of the environment's that it takes longer.
+        """
+        self.starved = processes.starved_seconds(self.pid)
         try:
             reply = channel.receive(self.control, seconds, self._watch)
         except TimeoutError:
@@ -109,11 +115,14 @@ class WorkerProcess:
             raise ValueError("the worker has not been started")
         return self.process.pid
 
-    def _watch(self) -> None:
-        """While no answer comes. A child that holds the socket hides the end of a dead worker."""
+    def _watch(self) -> float:
+        """While no answer comes: the seconds that it starved since the last look. A child that
+        holds the socket hides the end of a dead worker."""
         if self._ended():
             raise EOFError
         self._require_memory()
+        before, self.starved = self.starved, processes.starved_seconds(self.pid)
+        return max(0.0, self.starved - before)
 
     def _ended(self):
         """How the process ended, which it may still be asked; None while it runs."""

@@ -9,9 +9,6 @@ what else the machine does takes nothing away. A search that was killed goes on 
 candidate that finished a rung (journal.py).
 """
 
-import resource
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +19,6 @@ from stable_baselines3.common.logger import Logger
 from ldm.config import ReferenceConfig
 from ldm.envs.interface import VectorEnv
 from ldm.envs.make import make
-from ldm.envs.processes import cpu_seconds
 from ldm.envs.rollout import RandomActor, returns
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError, let_pass
@@ -32,13 +28,13 @@ from ldm.reference.flat import Flattener
 from ldm.reference.journal import Journal
 from ldm.reference.network import NetworkActor
 from ldm.reference.sb3_env import SB3Env
+from ldm.reference.stopwatch import stopwatch
 from ldm.seeds import seed_for, split_for
 
 STREAMS = 32
 SAMPLES = 128  # random steps a stream that standardise the observation
 TRIALS = 16  # episodes that score a candidate after each rung
 POINTS = 8  # of a learning curve in one rung
-IDLE = 10  # seconds of the clock that count as one of the CPU where less is computed
 
 
 @dataclass
@@ -161,19 +157,6 @@ class Search:
             candidate.failure = f"{type(error).__name__}: {error}"
         candidate.seconds += spent()
         self.journal.note(candidate, rung)
-
-
-def stopwatch(*envs: VectorEnv) -> Callable[[], float]:
-    """What tells the seconds spent from now on: of the CPU, by this process and the workers of
-    `envs`, or 1 / IDLE of the clock's where that is more: an environment may wait for a server."""
-
-    def cpu() -> float:
-        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        running = sum(cpu_seconds(pid) for env in envs for pid in env.pids)
-        return time.process_time() + ended.ru_utime + ended.ru_stime + running
-
-    spent, clock = cpu(), time.monotonic()
-    return lambda: max(cpu() - spent, (time.monotonic() - clock) / IDLE)
 
 
 def thinned(curve: list[tuple[int, float]]) -> list[list[float]]:

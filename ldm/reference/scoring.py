@@ -1,6 +1,5 @@
 """Returns of random and reference policies, and what is seen of an environment on the way."""
 
-import time
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +12,7 @@ from ldm.envs.spaces import Tree
 from ldm.envs.spec import EnvSpec
 from ldm.errors import LdmError
 from ldm.reference.admission import Score, enough, objection, score
+from ldm.reference.stopwatch import stopwatch
 from ldm.seeds import seed_for, split_for
 
 STREAMS = 32
@@ -39,12 +39,12 @@ class Scorer:
     def compare(self, actor: Actor, hosted: str | None) -> tuple[Score, Score]:
         """(random, reference). Raises LdmError where playing takes longer than allowed."""
         played: list[np.ndarray] = []
-        start = time.monotonic()
+        spent = stopwatch(*{self._env(None), self._env(hosted)})
         for rounds, more in pairwise((*ROUNDS, 0)):
             while len(played) < rounds:
                 played.append(self._play(actor, hosted))
             pair = self._random_score(rounds), score(np.concatenate(played))
-            late = 4 * (time.monotonic() - start) > self.seconds
+            late = 4 * spent() > self.seconds
             if late or not self._goes_on(*pair, more):
                 break
         return pair
@@ -87,7 +87,7 @@ class Scorer:
     def _play(self, actor: Actor, hosted: str | None) -> np.ndarray:
         """Returns (episodes,)."""
         env = self._env(hosted)
-        env.deadline = time.monotonic() + self.seconds
+        env.spent = stopwatch(env)
         return returns(env, actor, self.episodes)
 
     def _env(self, hosted: str | None) -> "Watched":
@@ -101,20 +101,20 @@ class Scorer:
 
 
 class Watched:
-    """A VectorEnv that notes the smallest and largest reward of a step, and the time."""
+    """A VectorEnv that notes the smallest and largest reward of a step, and the time spent."""
 
     def __init__(self, env: VectorEnv, seconds: float):
         self._env, self.low, self.high = env, np.inf, -np.inf
-        self._seconds, self.deadline = seconds, np.inf
+        self._seconds, self.spent = seconds, stopwatch(env)
 
     def __getattr__(self, name):
         return getattr(self._env, name)
 
     def step(self, action: Arrays) -> TimeStep:
-        if time.monotonic() > self.deadline:
+        if self.spent() > self._seconds:
             raise LdmError(
-                f"{self._env.spec.id}: scoring one policy takes longer than {self._seconds:g} s; "
-                "allow more with --reference.play-seconds, or fewer --reference.episodes"
+                f"{self._env.spec.id}: scoring one policy takes longer than {self._seconds:g} s of "
+                "a CPU; allow more with --reference.play-seconds, or fewer --reference.episodes"
             )
         timestep = self._env.step(action)
         rewards = timestep.reward[~timestep.started]

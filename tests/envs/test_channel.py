@@ -2,13 +2,15 @@ import json
 import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 
 import numpy as np
 import pytest
 
-from ldm.envs import channel, spaces
+from ldm.envs import channel, processes, spaces
 
 
 @pytest.fixture
@@ -54,6 +56,40 @@ def test_deadline_end_and_noise(ends):
     left.close()
     with pytest.raises(EOFError):
         channel.receive(right, 1)
+
+
+def test_seconds_that_do_not_count_move_the_deadline(ends, monkeypatch):
+    left, right = ends
+    monkeypatch.setattr(channel, "WATCH_SECONDS", 0.01)
+    looks: list[int] = []
+
+    def watch(excused: float) -> float:
+        looks.append(1)
+        if len(looks) == 20:
+            channel.send(left, {"call": "step"})
+        return excused
+
+    with pytest.raises(TimeoutError):
+        channel.receive(right, 0.05, lambda: watch(0.0))
+    assert len(looks) < 20
+    looks.clear()
+    assert channel.receive(right, 0.05, lambda: watch(1.0)) == {"call": "step"}
+
+
+def test_what_wants_a_cpu_that_another_has_is_seen_to_starve():
+    cpu = min(os.sched_getaffinity(0))
+    busy = f"import os; os.sched_setaffinity(0, [{cpu}])\nwhile True: pass"
+    both = [subprocess.Popen([sys.executable, "-c", busy]) for _ in range(2)]
+    try:
+        deadline = time.monotonic() + 60
+        while min(processes.starved_seconds(p.pid) for p in both) < 0.2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+    assert processes.starved_seconds(both[0].pid) == 0
 
 
 def test_two_mappings_show_the_same_arrays():

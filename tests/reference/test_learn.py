@@ -20,9 +20,10 @@ from ldm.envs.rollout import RandomActor, returns
 from ldm.errors import LdmError
 from ldm.reference.algorithms import candidates, export, normalised
 from ldm.reference.flat import Flattener, class_counts, raw_vector
-from ldm.reference.learn import IDLE, fit_flattener, learn, stopwatch
+from ldm.reference.learn import fit_flattener, learn
 from ldm.reference.network import NetworkActor, load_network
 from ldm.reference.sb3_env import Numbers, SB3Env
+from ldm.reference.stopwatch import IDLE, stopwatch
 from ldm.reference.zoo import LARGEST
 
 BUDGET = ReferenceConfig(budget_steps=10_000, budget_seconds=600.0)
