@@ -119,8 +119,8 @@ def fixed_wing_told(observation: Arrays) -> Arrays:
     roll = 2 * (-np.clip(2 * bearing, -1.3, 1.3) - bank) - 0.1 * seen[:, 0]
     too_low = rise(target) - rise(velocity)
     pull = 5 * too_low * np.cos(bank) + 1.2 * np.abs(bank)
-    told = [roll, -pull - 0.1 * seen[:, 1], np.zeros(len(seen)), np.full(len(seen), 0.6)]
-    return [np.clip(np.stack(told, 1), -1, 1)]
+    controls = [roll, -pull - 0.1 * seen[:, 1], np.zeros(len(seen)), np.full(len(seen), 0.6)]
+    return [np.clip(np.stack(controls, 1), -1, 1)]
 
 
 def rise(vectors: np.ndarray) -> np.ndarray:
