@@ -5,8 +5,8 @@
 
 Each RUN is a finished run of one seed. `run` trains half of its steps with even shares and plays;
 then, from that model, the other half three times: with even shares again, with `shares` of what was
-scored, and with those of the recipe. A row for each as it ends: killed and started again, it goes on
-where it was. `next` prints what a recipe for a further training, after RUN, needs.
+scored, and with those of the recipe. A row for each as it ends: killed and started again, it goes
+on where it was. `next` prints what a recipe for a further training, after RUN, needs.
 """
 
 import argparse

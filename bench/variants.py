@@ -6,14 +6,18 @@
 Each RUN is a finished run of one seed. Its references are shared by all variants, data and mix by
 those that change nothing of them. They take turns: every variant on the first run, then on the
 second. A row in --out (docs/results/GROUP.jsonl) as each ends: killed and started again, it goes on
-where it was. CPU seconds are of the training alone.
+where it was. CPU seconds are of the training alone. The table of all rows comes last; without a RUN
+at once.
 """
 
 import argparse
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from ldm.bench.law import commit, counted, recipe_of, rows
 from ldm.cli.stages import resolve
@@ -21,10 +25,12 @@ from ldm.config import Recipe
 from ldm.data.mix import mix_stage
 from ldm.evaluate import report
 from ldm.evaluate.run import evaluate_stage
+from ldm.evaluate.scores import interval
 from ldm.record.run import record_stage
 from ldm.train.run import train_stage
 
 RESULTS = Path("docs/results")
+DRAWS = 4000
 GROUPS: dict[str, dict[str, dict]] = {
     "optimisers": {
         "adamw 2e-3, 520": {"train.optimizer": "adamw", "train.lr": 2e-3, "train.steps": 520},
@@ -108,14 +114,44 @@ def score(name: str, recipe: Recipe, settings: dict, run: Path) -> dict:
     }
 
 
+def table(group: str, found: list[dict]) -> Iterator[str]:
+    """Every variant beside the one that changes nothing, over what both were played in; scores
+    clipped to [0, 1], intervals by resampling environments. Markdown."""
+    plain = next(name for name, settings in GROUPS[group].items() if not settings)
+    scored = {
+        name: {
+            (r["run"], id): s
+            for r in found
+            if r["variant"] == name
+            for id, s in r["scores"].items()
+        }
+        for name in GROUPS[group]
+    }
+    yield "| | scores | mean | ≥ 0.8 | difference | 95% | CPU s |"
+    yield "|---|---:|---:|---:|---:|---|---:|"
+    for name, scores in scored.items():
+        if not (both := sorted(scores.keys() & scored[plain].keys())):
+            continue
+        own, other = (np.clip([s[key] for key in both], 0, 1) for s in (scores, scored[plain]))
+        draws = np.random.default_rng(0).integers(0, len(both), (DRAWS, len(both)))
+        low, high = interval((own - other)[draws].mean(1)) or (np.nan, np.nan)
+        cpu = np.mean([r["cpu_seconds"] for r in found if r["variant"] == name])
+        yield (
+            f"| {name} | {len(both)} | {own.mean():.3f} | {(own >= 0.8).sum()} "
+            f"| {(own - other).mean():+.3f} | {low:+.3f} to {high:+.3f} | {cpu:.0f} |"
+        )
+
+
 def main() -> None:
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("group", choices=GROUPS)
-    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("runs", type=Path, nargs="*")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    measure(GROUPS[asked.group], asked.runs, asked.out or RESULTS / f"{asked.group}.jsonl")
+    out = asked.out or RESULTS / f"{asked.group}.jsonl"
+    measure(GROUPS[asked.group], asked.runs, out)
+    print("\n".join(table(asked.group, rows(out))))
 
 
 if __name__ == "__main__":

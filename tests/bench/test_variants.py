@@ -44,3 +44,18 @@ def test_what_a_setting_shapes_is_made_anew_and_the_rest_is_shared(
         settings = variants.GROUPS["ablations"][name]
         variants.score(name, load_recipe("ablations"), settings, tmp_path)
     assert made == own
+
+
+def test_the_table_holds_every_variant_against_the_one_that_changes_nothing():
+    row = lambda variant, run, **scores: {
+        "variant": variant, "run": run, "scores": scores, "cpu_seconds": 10.0,
+    }  # fmt: skip
+    found = [
+        row("all of it", "s0", a=0.9, b=1.4),
+        row("all of it", "s1", a=0.7),
+        row("no noise", "s0", a=0.6, b=1.0, c=0.0),
+        row("no noise", "s1", a=0.7),
+    ]
+    *_, plain, less = variants.table("ablations", found)
+    assert plain == "| all of it | 3 | 0.867 | 2 | +0.000 | +0.000 to +0.000 | 10 |"
+    assert less.startswith("| no noise | 3 | 0.767 | 1 | -0.100 | -0.300 to +0.000")
