@@ -95,8 +95,8 @@ def embedders(batch: PackedBatch):
     generator = torch.Generator(DEVICE).manual_seed(0)
     options = {"generator": generator, "device": DEVICE, "dtype": DTYPE}
     weights = [torch.randn(shape, **options).requires_grad_() for shape in shapes]
-    inputs = (tokens.kinds_N, tokens.bag_ids_B, tokens.bag_weights_B, tokens.bag_offsets_N1)
-    inputs += (tokens.features_NG, tokens.patches_PX, tokens.patch_tokens_P)
+    inputs = [tokens.kinds_N, tokens.bag_ids_B, tokens.bag_weights_B, tokens.bag_offsets_N1]
+    inputs += [tokens.features_NG, tokens.patches_PX, tokens.patch_tokens_P]
     grad = torch.randn(len(tokens.kinds_N), WIDTH, **options)
     compiled = torch.compile(plain.token_embedding)
     first = tokens.bag_ids_B[tokens.bag_offsets_N1[:-1].long().clamp(max=len(tokens.bag_ids_B) - 1)]

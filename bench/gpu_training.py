@@ -128,10 +128,10 @@ GPU_ALONE = ("ours, graphs", "compile + flex")  # flex attention has no backward
 
 def step_of(name: str, sizes, batch: PackedBatch, precision: str = "auto") -> Callable[[], None]:
     """A call that trains one step."""
-    model, attention, engine = PROVIDERS[name]
+    model, attention, kind = PROVIDERS[name]
     os.environ[VARIABLE] = attention
     torch.manual_seed(0)
-    engine = engine(model(sizes), TrainConfig(precision=precision))
+    engine = kind(model(sizes), TrainConfig(precision=precision))
 
     def step() -> None:
         engine.backward([batch])

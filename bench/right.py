@@ -35,7 +35,7 @@ def packed_attention() -> Iterator[Pair]:
     qkv, do, segments, _ = inputs("exp 128", HEADS, 64, min(TOKENS, 16_384))
     starts = segments.cu_seqlens_S1.tolist()
     ours = differentiated(lambda x: dispatch.load("fused")(x, HEADS, segments), [qkv], do)
-    plain = lambda x: attention.packed_attention(*x.chunk(3, dim=1), starts)
+    plain = lambda x: attention.packed_attention(*x.chunk(3, dim=1), cu_seqlens=starts)
     yield from zip(("output", "dqkv"), ours, differentiated(plain, [qkv], do, torch.double))
 
 
@@ -43,8 +43,8 @@ def token_embedding() -> Iterator[Pair]:
     batch = embedding_cost.control_batch(embedding_cost.TOKENS, embedding_cost.ROWS).to(DEVICE)
     weights, grad, forwards = embedders(batch)
     t = batch.tokens
-    given = (t.kinds_N, t.bag_ids_B, t.bag_weights_B, t.bag_offsets_N1)
-    given += (t.features_NG, t.patches_PX, t.patch_tokens_P)
+    given = [t.kinds_N, t.bag_ids_B, t.bag_weights_B, t.bag_offsets_N1]
+    given += [t.features_NG, t.patches_PX, t.patch_tokens_P]
     exact = differentiated(
         lambda *w: embedding.token_embedding(*w, *given), weights, grad, torch.double
     )
