@@ -4,6 +4,7 @@ import contextlib
 import math
 import re
 import warnings
+from functools import cache
 
 import gymnasium
 import numpy as np
@@ -195,6 +196,8 @@ def make_pool(spec: EnvSpec, num_envs: int, seed: int, threads: int):
     starts = envpool.registration.registry.specs[spec.make][0] in STARTERS
     try:
         with processes.guarded() if starts else contextlib.nullcontext():
+            if starts:
+                first_game()
             return envpool.make(
                 spec.make,
                 env_type="gymnasium",
@@ -205,6 +208,15 @@ def make_pool(spec: EnvSpec, num_envs: int, seed: int, threads: int):
             )
     except ImportError as error:  # its part of envpool links what is not on this machine
         raise MachineError(f"{spec.id} cannot be built: {error}") from error
+
+
+@cache
+def first_game() -> None:
+    """Once a process, a game of ViZDoom alone: where the first two start at the same moment, one may
+    be waited for for ever (docs/decisions/0009-border-to-environments.md)."""
+    import envpool
+
+    envpool.make("Basic-v1", env_type="gymnasium", num_envs=1).close()
 
 
 def trees(spec: EnvSpec, pool) -> tuple[spaces.Tree, spaces.Tree]:

@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ldm.envs import catalogue, spaces
+from ldm.envs import catalogue, envpool_backend, spaces
 from ldm.envs.envpool_backend import MAX_FAULTS
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor
@@ -207,3 +207,17 @@ def test_wrong_arguments():
     for arguments in ({"num_envs": 0}, {"split": "validation"}, {"expert": "bot"}):
         with pytest.raises(LdmError, match="CartPole"):
             make(CARTPOLE, **{"num_envs": 1, "seed": 0, **arguments})
+
+
+def test_a_process_starts_its_first_game_of_vizdoom_alone(monkeypatch):
+    made, real = [], envpool.make
+
+    def noted(*arguments, **options):
+        made.append(options["num_envs"])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(envpool, "make", noted)
+    envpool_backend.first_game.cache_clear()
+    for _ in range(2):
+        make(catalogue.load(())["envpool/Basic-v1"], 2, 0).close()
+    assert made == [1, 2, 2]
