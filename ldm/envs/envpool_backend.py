@@ -212,8 +212,8 @@ def make_pool(spec: EnvSpec, num_envs: int, seed: int, threads: int):
 
 @cache
 def first_game() -> None:
-    """Once a process, a game of ViZDoom alone: where the first two start at the same moment, one may
-    be waited for for ever (docs/decisions/0009-border-to-environments.md)."""
+    """Once a process, a game of ViZDoom alone: where the first two start at the same moment, one
+    may be waited for for ever (docs/decisions/0009-border-to-environments.md)."""
     import envpool
 
     envpool.make("Basic-v1", env_type="gymnasium", num_envs=1).close()
