@@ -14,12 +14,14 @@ from torch.nn.utils import parameters_to_vector
 
 from ldm.reference.sb3_env import Normalised
 
-FIRST, SHARE = 50, 5  # steps of a member at first: at least, and of the longest episode
+# Steps of a member at first: at least, and of the longest episode a quarter, so that the third rung
+# plays all of it and has returns for a learning curve.
+FIRST, SHARE = 50, 4
 
 
 class PopulationARS(ARS):
     """Its population is as large as its environment has streams; one episode scores a member, or
-    its first `limit` steps: a fifth of the longest one at first, twice as many in every call of
+    its first `limit` steps: a quarter of the longest one at first, twice as many in every call of
     `learn` and after a generation whose members all earned the same.
 
     Continuous actions are clipped to [-1, 1]; of a discrete one the class of the largest score is
@@ -31,7 +33,7 @@ class PopulationARS(ARS):
     def __init__(self, env: Normalised, horizon: int, **arguments):
         self.source = env
         arguments["policy_kwargs"]["activation_fn"] = torch.nn.Tanh
-        self.horizon, self.limit = horizon, max(FIRST, horizon // SHARE)
+        self.horizon, self.limit = horizon, max(FIRST, -(-horizon // SHARE))
         super().__init__("MlpPolicy", env, n_delta=env.num_envs // 2, **arguments)
 
     def learn(self, *arguments, **keywords):

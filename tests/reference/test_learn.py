@@ -237,7 +237,7 @@ def test_the_members_of_a_population_act_side_by_side_as_each_would_alone():
 def test_members_play_longer_stretches_in_every_call_and_where_they_earned_alike():
     env = make(find("envpool/Catch-v0"), 8, 0)
     model = built("ars", env, 1000)
-    assert model.limit == 200
+    assert model.limit == 250
     model.limit = 2  # Catch pays at its ninth step only
     model.learn(1)
     assert model.limit == 4
