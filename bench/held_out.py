@@ -16,6 +16,7 @@ Rows are appended as they come; a call goes on where the last one was ended.
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import closing
@@ -44,10 +45,12 @@ from ldm.policy.actor import SharedActor
 from ldm.policy.streams import Streams
 from ldm.reference.admission import Card
 from ldm.reference.load import hosted_expert, load_reference
+from ldm.reference.strength import strength
 from ldm.seeds import seed_for, split_for
 
 OUT = Path("docs/results/held_out.jsonl")
 RECORDED = 20_000  # observations that neighbours are looked for among, of all environments alike
+COLUMNS = ("zero_shot", "nearest", "own", "random", "shown")
 NUMBERS = (spaces.CONTINUOUS, spaces.DISCRETE)
 
 
@@ -64,11 +67,12 @@ def measure(folder: Path, episodes: int, before: int, out: Path) -> None:
         if result["trained"]:
             continue
         facts = {"id": spec.id, "base_task": spec.base_task, "domain": spec.domain}
-        row = facts | {"model": model[:12], "episodes": episodes, "before": before}
+        row: dict = facts | {"weak": bool(strength(card).weak), "model": model[:12]}
+        row |= {"episodes": episodes, "before": before}
         row |= scores(recipe, spec, card, folder, result["returns"], episodes, before)
         with out.open("a") as file:
             file.write(json.dumps(row | {"commit": commit()}) + "\n")
-        shown = {name: row[name] for name in ("zero_shot", "nearest", "own", "random", "shown")}
+        shown = {name: row[name] for name in COLUMNS}
         console.print(f"{spec.id}: {shown}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -199,18 +203,28 @@ def flat(observation: Arrays) -> np.ndarray:
 
 
 def table(found: list[dict]) -> Iterator[str]:
-    """Means over base tasks, each the mean of its variants, clipped to [0, 1]; Markdown."""
-    yield "| | base tasks | configurations | mean |"
-    yield "|---|---:|---:|---:|"
-    for name in ("zero_shot", "nearest", "own", "random", "shown"):
-        tasks: dict[str, list[float]] = {}
-        for row in found:
-            if row[name] is not None:
-                tasks.setdefault(row["base_task"], []).append(min(1.0, max(0.0, row[name])))
-        if tasks:
-            mean = np.mean([np.mean(values) for values in tasks.values()])
-            count = sum(map(len, tasks.values()))
-            yield f"| {name} | {len(tasks)} | {count} | {mean:.3f} |"
+    """Means over base tasks, each the mean of its variants, clipped to [0, 1]; Markdown. alike: of
+    those that the nearest neighbour has a score in. Weak references apart."""
+    alike = [row for row in found if row["nearest"] is not None]
+    parts = {"all": found, "alike": alike}
+    yield "| references | of | base tasks | configurations |" + " | ".join(COLUMNS) + " |"
+    yield "|---|---|---:|---:|" + "---:|" * len(COLUMNS)
+    for weak, name in itertools.product((False, True), parts):
+        rows = [row for row in parts[name] if row["weak"] == weak]
+        tasks = {row["base_task"] for row in rows}
+        means = (_mean(rows, column) if rows else "" for column in COLUMNS)
+        kind = "weak" if weak else "not weak"
+        yield f"| {kind} | {name} | {len(tasks)} | {len(rows)} | " + " | ".join(means) + " |"
+
+
+def _mean(found: list[dict], column: str) -> str:
+    """Over base tasks; empty where not all rows have that column."""
+    if any(row[column] is None for row in found):
+        return ""
+    tasks: dict[str, list[float]] = {}
+    for row in found:
+        tasks.setdefault(row["base_task"], []).append(min(1.0, max(0.0, row[column])))
+    return f"{np.mean([np.mean(values) for values in tasks.values()]):.3f}"
 
 
 def main(arguments: list[str] | None = None) -> None:

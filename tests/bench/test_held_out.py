@@ -110,3 +110,18 @@ def test_neighbours_are_of_the_environments_whose_spaces_are_alike(tmp_path):
     )
     other = [spaces.from_json(entry("mixed")[k]) for k in ("observation", "action")]
     assert held_out.signature(*other) is None  # it shows an image
+
+
+def test_the_table_has_base_tasks_that_count_alike_and_weak_references_apart():
+    row = lambda task, score, nearest, weak: (
+        {"base_task": task, "weak": weak, "nearest": nearest}
+        | dict.fromkeys(("zero_shot", "own", "random", "shown"), score)
+    )
+    found = [row("a", 0.5, None, False), row("a", 7.0, 0.5, False), row("b", -3.0, 0.1, False)]
+    lines = list(held_out.table([*found, row("c", 1.0, 1.0, True)]))[2:]
+    assert lines == [
+        "| not weak | all | 2 | 3 | 0.375 |  | 0.375 | 0.375 | 0.375 |",
+        "| not weak | alike | 2 | 2 | 0.500 | 0.300 | 0.500 | 0.500 | 0.500 |",
+        "| weak | all | 1 | 1 | 1.000 | 1.000 | 1.000 | 1.000 | 1.000 |",
+        "| weak | alike | 1 | 1 | 1.000 | 1.000 | 1.000 | 1.000 | 1.000 |",
+    ]
