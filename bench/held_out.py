@@ -207,7 +207,7 @@ def table(found: list[dict]) -> Iterator[str]:
     those that the nearest neighbour has a score in. Weak references apart."""
     alike = [row for row in found if row["nearest"] is not None]
     parts = {"all": found, "alike": alike}
-    yield "| references | of | base tasks | configurations |" + " | ".join(COLUMNS) + " |"
+    yield "| references | of | base tasks | configurations | " + " | ".join(COLUMNS) + " |"
     yield "|---|---|---:|---:|" + "---:|" * len(COLUMNS)
     for weak, name in itertools.product((False, True), parts):
         rows = [row for row in parts[name] if row["weak"] == weak]
