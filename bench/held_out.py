@@ -210,11 +210,11 @@ def table(found: list[dict]) -> Iterator[str]:
     yield "| references | of | base tasks | configurations | " + " | ".join(COLUMNS) + " |"
     yield "|---|---|---:|---:|" + "---:|" * len(COLUMNS)
     for weak, name in itertools.product((False, True), parts):
-        rows = [row for row in parts[name] if row["weak"] == weak]
-        tasks = {row["base_task"] for row in rows}
-        means = (_mean(rows, column) if rows else "" for column in COLUMNS)
+        part = [row for row in parts[name] if row["weak"] == weak]
+        tasks = {row["base_task"] for row in part}
+        means = (_mean(part, column) if part else "" for column in COLUMNS)
         kind = "weak" if weak else "not weak"
-        yield f"| {kind} | {name} | {len(tasks)} | {len(rows)} | " + " | ".join(means) + " |"
+        yield f"| {kind} | {name} | {len(tasks)} | {len(part)} | " + " | ".join(means) + " |"
 
 
 def _mean(found: list[dict], column: str) -> str:
