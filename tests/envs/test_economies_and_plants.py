@@ -1,4 +1,4 @@
-"""EconGym's markets and auctions beside their textbook; plants and games that are functions in JAX."""
+"""EconGym's markets beside their textbook; plants and games that are functions in JAX."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,10 @@ def mean_reward(id: str, act, steps: int, streams: int = 8) -> float:
 @pytest.mark.parametrize("id, slope", [("FirstPrice3", 2 / 3), ("SecondPrice3", 1.0)])
 def test_against_bidders_in_equilibrium_none_bids_better(id, slope):
     """n bidders, values even in [0, 1]: 1 / (n (n + 1)) a lot, by revenue equivalence."""
-    earned = lambda of: mean_reward(f"econgym/{id}", lambda value: np.clip(of * value, 0, 1), 49, 64)
+
+    def earned(share: float) -> float:
+        return mean_reward(f"econgym/{id}", lambda value: np.clip(share * value, 0, 1), 49, 64)
+
     best = earned(slope)
     assert best == pytest.approx(1 / 12, abs=0.012)
     assert best > max(earned(share * slope) for share in (0.6, 0.8, 1.2) if share * slope <= 1)
@@ -88,7 +91,7 @@ def test_a_seed_fixes_all_episodes(id):
 
 @jax
 def test_the_last_kind_of_object_is_shown_of_a_cell():
-    """Breakout: the paddle (1) in the last row, the ball (2) that it starts with, thirty bricks (4)."""
+    """Breakout: the paddle (1) in the last row, a ball's trail (3), thirty bricks (4)."""
     env = make("gymnax/Breakout", 1, seed=0)
     try:
         board = env.reset().observation[0][0]

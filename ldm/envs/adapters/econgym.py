@@ -6,9 +6,9 @@ half of the way to their best reply to what everybody did last. Bidders bid as i
 equilibrium. Whom a public good is shared with gives nearly what the others gave on average
 (Fischbacher, Gächter and Fehr 2001). One time in ten each does anything instead, bidders apart.
 
-Observation: what everybody did last, the seat first (prices of Bertrand as numbers of its grid); of
-an auction what the lot is worth to the seat. An auction that ends is followed by another; an episode
-lasts as long as the catalogue says.
+Observation: what everybody did last, the seat first (prices of Bertrand as numbers of its grid);
+of an auction what the lot is worth to the seat. An auction that ends is followed by another; an
+episode lasts as long as the catalogue says.
 """
 
 import econgym

@@ -33,7 +33,7 @@ def build(make: str, split: str, **parameters):
 
 @functools.cache
 def compiled(make: str, **parameters) -> tuple:
-    """(reset, step, observations' space, actions' space), which a process compiles once, in seconds.
+    """(reset, step, space of observations, of actions), compiled once a process, in seconds.
 
     reset: key → (key, state, observation). step: (key, state, action) → (key, state, what came of
     it: float32, the observation, the reward, whether it ended). A state is a list of arrays."""
@@ -44,7 +44,7 @@ def compiled(make: str, **parameters) -> tuple:
     facts = env.default_params.replace(**parameters)
     seen, state = env.reset_env(jax.random.PRNGKey(0), facts)
     form = jax.tree.structure(state)
-    shown = spaces.Box(-np.inf, np.inf, seen.shape, np.float32)
+    shown: spaces.Space = spaces.Box(-np.inf, np.inf, seen.shape, np.float32)
     if seen.ndim == 3:
         shown = spaces.MultiDiscrete(np.full(seen.shape[:2], seen.shape[2] + 1))
 
@@ -67,7 +67,7 @@ def compiled(make: str, **parameters) -> tuple:
 
 
 def objects(board):
-    """Of (rows, columns, channels): (rows, columns), the last channel that is set, counted from 1."""
+    """(rows, columns, channels) → (rows, columns): the last channel that is set, from 1."""
     return jnp.max((board > 0) * jnp.arange(1, board.shape[2] + 1), axis=2)
 
 
