@@ -7,15 +7,13 @@ import numpy as np
 import pytest
 
 from ldm.envs.bare_package import bare
-from ldm.envs.groups import group
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor, returns
 from ldm.reference import experts
 from tests.envs.actors import Follow, Rest
+from tests.envs.needs import needs
 
-control = pytest.mark.skipif(
-    not group("control").installed, reason="needs: ldm envs install control"
-)
+control = needs("control")
 
 
 def played(id: str, actor, episodes: int = 24) -> np.ndarray:

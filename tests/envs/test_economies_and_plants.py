@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 
-from ldm.envs.groups import group
 from ldm.envs.make import make
 from ldm.envs.spaces import leaves
+from tests.envs.needs import needs
 
-control = pytest.mark.skipif(
-    not group("control").installed, reason="needs: ldm envs install control"
-)
-jax = pytest.mark.skipif(not group("jax").installed, reason="needs: ldm envs install jax")
+control = needs("control")
+jax = needs("jax")
 
 
 def mean_reward(id: str, act, steps: int, streams: int = 8) -> float:
@@ -91,13 +89,19 @@ def test_a_seed_fixes_all_episodes(id):
 
 @jax
 def test_the_last_kind_of_object_is_shown_of_a_cell():
-    """Breakout: the paddle (1) in the last row, a ball's trail (3), thirty bricks (4)."""
+    """Breakout: the paddle (1), the ball (2) and its trail (3), thirty bricks (4), one of which the
+    ball begins behind."""
     env = make("gymnax/Breakout", 1, seed=0)
+    wait = [np.zeros(1, leaves(env.action)[0].dtype)]
     try:
-        board = env.reset().observation[0][0]
+        first = env.reset().observation[0][0]
+        env.step(wait)
+        third = env.step(wait).observation[0][0]
     finally:
         env.close()
-    assert board.shape == (10, 10)
-    assert (board == 4).sum() == 30 and (board[1:4] == 4).all()
-    assert board[9, 4] == 1 and (board == 1).sum() == 1
-    assert board[3, 0] in (3, 4) or board[3, 9] in (3, 4)  # its trail lies on the ball
+    assert first.shape == (10, 10)
+    assert (first[1:4] == 4).all() and first[9, 4] == 1
+    assert [(first == kind).sum() for kind in range(5)] == [69, 1, 0, 0, 30]
+    assert [(third == kind).sum() for kind in range(5)] == [67, 1, 1, 1, 30]
+    ball, trail = (np.argwhere(third == kind)[0] for kind in (2, 3))
+    assert (abs(ball - trail) == 1).all()  # it moves along diagonals

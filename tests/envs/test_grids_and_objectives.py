@@ -3,17 +3,13 @@
 import numpy as np
 import pytest
 
-from ldm.envs.groups import group
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor
 from ldm.envs.spaces import leaves
+from tests.envs.needs import needs
 
-griddly = pytest.mark.skipif(
-    not group("griddly").installed, reason="needs: ldm envs install griddly"
-)
-control = pytest.mark.skipif(
-    not group("control").installed, reason="needs: ldm envs install control"
-)
+griddly = needs("griddly")
+control = needs("control")
 
 
 def played(env, actions: list[int]) -> tuple[list[dict], list[float]]:

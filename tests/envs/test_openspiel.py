@@ -1,16 +1,13 @@
 """OpenSpiel's games with an opponent inside: rules, rewards, and the searches that they host."""
 
 import numpy as np
-import pytest
 
-from ldm.envs.groups import group
 from ldm.envs.make import make
 from ldm.envs.rollout import RandomActor, returns
 from ldm.reference import experts
+from tests.envs.needs import needs
 
-pytestmark = pytest.mark.skipif(
-    not group("open-spiel").installed, reason="needs: ldm envs install open-spiel"
-)
+pytestmark = needs("open-spiel")
 
 
 def played(id: str, actor=None, episodes: int = 20) -> np.ndarray:
